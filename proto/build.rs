@@ -1,0 +1,46 @@
+//! Generates the wire types with a pure-Rust compiler (no protoc needed).
+//! Messages that carry secrets skip the derived `Debug`: `src/redacted.rs` writes it.
+
+use std::{env, error::Error, path::PathBuf};
+
+const FILES: [&str; 8] = [
+    "strongroom/v1/operator.proto",
+    "strongroom/v1/kv.proto",
+    "strongroom/v1/mount.proto",
+    "strongroom/v1/creds.proto",
+    "strongroom/v1/lease.proto",
+    "strongroom/v1/token.proto",
+    "strongroom/v1/policy.proto",
+    "strongroom/v1/audit.proto",
+];
+
+/// Every message with a field that is, or may be, a secret.
+const SECRET: [&str; 12] = [
+    "SlotShares",
+    "InitResponse",
+    "PresentRequest",
+    "PresentResponse",
+    "KvGetResponse",
+    "KvPutRequest",
+    "MountConfigureRequest",
+    "CredsIssueResponse",
+    "TokenCreateResponse",
+    "AuditHashRequest",
+    "AbandonRequest",
+    "PolicyPutRequest",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut config = tonic_prost_build::Config::new();
+    config.bytes(["."]);
+    config.btree_map(["."]);
+    config.skip_debug(SECRET.map(|m| format!(".strongroom.v1.{m}")));
+    tonic_prost_build::configure()
+        .file_descriptor_set_path(out.join("descriptor.bin"))
+        .build_transport(false)
+        .compile_fds_with_config(files, config)?;
+    println!("cargo:rerun-if-changed=strongroom");
+    Ok(())
+}
