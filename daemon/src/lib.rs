@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Strongroom daemon, as rooms. `docs/ARCHITECTURE.md` is the map; edges go downwards only (`tidy` holds them).
+
+pub mod base;

@@ -1,2 +1,6 @@
-//! Placeholder.
-fn main(){}
+//! The daemon's entry.
+
+#[global_allocator]
+static ALLOCATOR: strongroomd::base::alloc::Wiping = strongroomd::base::alloc::Wiping;
+
+fn main() {}
