@@ -1,7 +1,8 @@
 //! Generates the wire types with a pure-Rust compiler (no protoc needed).
 //! Messages that carry secrets skip the derived `Debug`: `src/redacted.rs` writes it.
 
-use std::{env, error::Error, path::PathBuf};
+use prost::Message;
+use std::{env, error::Error, fs, path::PathBuf};
 
 const FILES: [&str; 8] = [
     "strongroom/v1/operator.proto",
@@ -37,8 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.bytes(["."]);
     config.btree_map(["."]);
     config.skip_debug(SECRET.map(|m| format!(".strongroom.v1.{m}")));
+    fs::write(out.join("descriptor.bin"), files.encode_to_vec())?;
     tonic_prost_build::configure()
-        .file_descriptor_set_path(out.join("descriptor.bin"))
         .build_transport(false)
         .compile_fds_with_config(files, config)?;
     println!("cargo:rerun-if-changed=strongroom");
