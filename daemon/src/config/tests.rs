@@ -1,0 +1,55 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn defaults_are_the_documented_places() {
+    let config = Config::parse("").unwrap();
+    assert_eq!(config.listener.address.get_ref().to_string(), "[::]:8470");
+    assert_eq!(config.listener.metrics.get_ref().to_string(), "127.0.0.1:9470");
+    assert_eq!(config.store.path.get_ref().to_str(), Some("/var/lib/strongroom"));
+    assert_eq!(config.audit_dir().to_str(), Some("/var/lib/strongroom/audit"));
+    assert_eq!(config.audit.sync, AuditSync::Synced);
+}
+
+/// R-OPS-4: strict keys, clear errors that name key and line.
+#[test]
+fn every_error_names_key_and_line() {
+    let hsm = "[hsm.main]\nmodule = \"/m.so\"\n";
+    for (text, parts) in [
+        ("[store]\nbakend = \"fjall\"\n", vec!["line 2", "bakend"]),
+        ("[store]\nbackend = \"redb\"\n", vec!["line 2", "backend", "fjall"]),
+        ("\n[store]\nbackend = \"sled\"\n", vec!["line 3", "store.backend", "accept_risk"]),
+        ("[listener]\ntls_cert = \"/c\"\n", vec!["line 2", "listener.tls_cert", "tls_key"]),
+        ("[listener]\naddress = \"nowhere\"\n", vec!["line 2", "address"]),
+        ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
+        ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
+        ("[log]\nlevel = \"loud\"\n", vec!["line 2", "log.level"]),
+        ("[secrets]\n", vec!["line 1", "secrets"]),
+        (hsm, vec!["line 2", "hsm.main", "token"]),
+        (&format!("{hsm}token = \"t\"\n"), vec!["line 2", "pin_file"]),
+        (&format!("{hsm}token = \"t\"\npin = \"1234\"\n"), vec!["line 4", "pin"]),
+        (&format!("{hsm}token = \"t\"\npin_file = \"/p\"\nenv = {{ USER_PIN = \"1\" }}\n"), vec!["USER_PIN"]),
+    ] {
+        let error = Config::parse(text).unwrap_err();
+        for part in parts {
+            assert!(error.contains(part), "{text:?} gave {error:?}, which lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn sled_needs_the_exact_sentence() {
+    let with = |sentence: &str| Config::parse(&format!("[store]\nbackend = \"sled\"\naccept_risk = \"{sentence}\"\n"));
+    assert!(with(check::SLED_RISK).is_ok());
+    assert!(with("yes").unwrap_err().contains("accept_risk"));
+}
+
+proptest! {
+    /// Fuzz: any text is a configuration or an error, never a panic.
+    #[test]
+    fn hostile_texts(text in "\\PC{0,200}", section in "listener|store|hsm.a|audit|limits|log", key in "[a-z_]{1,12}", value in "\\PC{0,30}") {
+        let _ = Config::parse(&text);
+        let _ = Config::parse(&format!("[{section}]\n{key} = {value}\n"));
+        let _ = Config::parse(&format!("[{section}]\n{key} = \"{value}\"\n"));
+    }
+}
