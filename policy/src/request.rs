@@ -1,0 +1,242 @@
+//! Who asks, for what, and under which circumstances, as typed values and as Cedar sees them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use cedar_policy::{Entities, Entity, EntityUid, RestrictedExpression as Value};
+
+use crate::error::PrincipalError;
+use crate::limits::{ATTRIBUTES_MAX, GROUPS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::words::{Action, LANGUAGE, ROOT, uid};
+
+/// An identity as policies see it, with its Cedar entity made once: keep it beside the token.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    id: String,
+    name: String,
+    groups: BTreeSet<String>,
+    attributes: BTreeMap<String, String>,
+    entity: Entity,
+    pub(crate) uid: EntityUid,
+    pub(crate) parents: HashSet<EntityUid>,
+}
+
+impl Principal {
+    /// `id` is the stable 128-bit id of the identity; policies write it as 32 lower-case hex digits.
+    /// Names, groups and attributes are data, whatever characters they have: no text is ever parsed.
+    /// # Errors
+    /// A bound of [`limits`](crate::limits) is broken.
+    pub fn new(
+        id: [u8; 16],
+        name: &str,
+        groups: BTreeSet<String>,
+        attributes: BTreeMap<String, String>,
+    ) -> Result<Self, PrincipalError> {
+        let named = |s: &str| (1..=NAME_BYTES_MAX).contains(&s.len());
+        if groups.len() > GROUPS_MAX {
+            return Err(PrincipalError::Groups);
+        }
+        if attributes.len() > ATTRIBUTES_MAX {
+            return Err(PrincipalError::Attributes);
+        }
+        if !named(name) || !groups.iter().chain(attributes.keys()).all(|s| named(s)) {
+            return Err(PrincipalError::Name);
+        }
+        if attributes
+            .values()
+            .any(|value| value.len() > VALUE_BYTES_MAX)
+        {
+            return Err(PrincipalError::Value);
+        }
+        let id = id.iter().fold(String::with_capacity(32), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let uid = uid(&LANGUAGE.identity, &id);
+        let parents: HashSet<EntityUid> = groups
+            .iter()
+            .map(|group| crate::words::uid(&LANGUAGE.group, group))
+            .collect();
+        let text = |s: &String| Value::new_string(s.clone());
+        let entity = Entity::new_with_tags(
+            uid.clone(),
+            [("name".to_owned(), Value::new_string(name.to_owned()))],
+            parents.iter().cloned(),
+            attributes
+                .iter()
+                .map(|(key, value)| (key.clone(), text(value))),
+        )
+        .map_err(|_| PrincipalError::Entity)?;
+        Ok(Principal {
+            id,
+            name: name.to_owned(),
+            groups,
+            attributes,
+            entity,
+            uid,
+            parents,
+        })
+    }
+
+    /// The id in 32 lower-case hex digits.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The name, which may be given to another identity one day; the id never is.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The groups it is in.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeSet<String> {
+        &self.groups
+    }
+
+    /// Its attributes, tags in policies.
+    #[must_use]
+    pub fn attributes(&self) -> &BTreeMap<String, String> {
+        &self.attributes
+    }
+}
+
+/// Where a call came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The daemon's Unix socket. `context.ip` is then 0.0.0.0: an `unless` that lists networks
+    /// refuses it, and no network of a peer contains it.
+    Unix,
+    /// TLS from this address. An IPv4-mapped IPv6 address counts as the IPv4 address it is.
+    Tls(IpAddr),
+}
+
+/// What a token was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Everyday use.
+    Session,
+    /// The token that `init` prints.
+    Setup,
+    /// The token of `operator recover`.
+    Recover,
+}
+
+impl Purpose {
+    /// The word in policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Session => "session",
+            Purpose::Setup => "setup",
+            Purpose::Recover => "recover",
+        }
+    }
+}
+
+/// The circumstances of a call: `context` in policies. Nothing in it is optional.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The lease or token acted upon belongs to the caller. False where nothing is owned.
+    pub own: bool,
+    /// Where the call came from.
+    pub peer: Peer,
+    /// The time of the decision, in seconds since 1970 UTC. Beyond the year 9999 all is refused.
+    pub now_unix_secs: i64,
+    /// What the caller's token was made for.
+    pub purpose: Purpose,
+    /// Since the caller's token was made, in seconds.
+    pub token_age_secs: u64,
+}
+
+impl Context {
+    /// As Cedar's context; `None` when the clock is outside of what Cedar can express.
+    fn to_cedar(self) -> Option<cedar_policy::Context> {
+        let time = jiff::Timestamp::from_second(self.now_unix_secs).ok()?;
+        let (transport, ip) = match self.peer {
+            Peer::Unix => (&LANGUAGE.unix, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            Peer::Tls(ip) => (&LANGUAGE.tls, ip.to_canonical()),
+        };
+        let long = |value: u64| Value::new_long(i64::try_from(value).unwrap_or(i64::MAX));
+        let minutes = self.now_unix_secs.div_euclid(60);
+        let days = self.now_unix_secs.div_euclid(86_400);
+        let pairs = [
+            ("own", Value::new_bool(self.own)),
+            ("transport", Value::new_entity_uid(transport.clone())),
+            ("ip", Value::new_ip(ip.to_string())),
+            ("now", Value::new_datetime(time.to_string())),
+            (
+                "hour_utc",
+                Value::new_long(minutes.div_euclid(60).rem_euclid(24)),
+            ),
+            ("minute_utc", Value::new_long(minutes.rem_euclid(60))),
+            // The first of January 1970 was a Thursday, the fourth day.
+            ("weekday_utc", Value::new_long((days + 3).rem_euclid(7) + 1)),
+            (
+                "token_purpose",
+                Value::new_entity_uid(LANGUAGE.purpose(self.purpose.as_str())),
+            ),
+            ("token_age_secs", long(self.token_age_secs)),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
+        // A year beyond 9999 fails here.
+        cedar_policy::Context::from_pairs(pairs).ok()
+    }
+}
+
+/// One question: may `principal` do `action` at `path` now?
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// What for.
+    pub action: Action,
+    /// A canonical path, or [`ROOT`]. One that is not canonical is refused.
+    pub path: &'a str,
+    /// The circumstances.
+    pub context: &'a Context,
+}
+
+impl Request<'_> {
+    /// The path's ancestors and the path itself: `/`, `kv`, `kv/prod`, `kv/prod/db`.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let path = if self.path == ROOT { "" } else { self.path };
+        let cuts = path
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([path.len()]);
+        let below = cuts.filter(|at| *at > 0).filter_map(|at| path.get(..at));
+        std::iter::once(ROOT).chain(below)
+    }
+
+    /// As Cedar sees it. Only the caller, the action and the resource are entities: policies are
+    /// checked to look no further (level 1 of Cedar's RFC 76). `with_context` is false when no policy
+    /// concerned has a condition, so that none can look.
+    pub(crate) fn to_cedar(&self, with_context: bool) -> Option<(cedar_policy::Request, Entities)> {
+        let action = self.action.entity()?;
+        let resource = uid(&LANGUAGE.path, self.path);
+        let ancestors = self.prefixes().filter(|prefix| *prefix != self.path);
+        let ancestors = ancestors
+            .map(|prefix| uid(&LANGUAGE.path, prefix))
+            .collect();
+        let entities = [
+            self.principal.entity.clone(),
+            action.clone(),
+            Entity::new_no_attrs(resource.clone(), ancestors),
+        ];
+        let entities = Entities::from_entities(entities, None).ok()?;
+        let context = match with_context {
+            true => self.context.to_cedar()?,
+            false => cedar_policy::Context::empty(),
+        };
+        let principal = self.principal.uid.clone();
+        // No schema here: a test shows that what is made above conforms to it.
+        let request =
+            cedar_policy::Request::new(principal, action.uid(), resource, context, None).ok()?;
+        Some((request, entities))
+    }
+}
