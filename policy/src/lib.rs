@@ -28,6 +28,20 @@ pub use request::{Context, Peer, Principal, Purpose, Request};
 pub use set::{Decision, PolicySet, Reason};
 pub use words::{Action, ROOT, SCHEMA_TEXT};
 
+/// Policies to begin with, `(name, text)`, each valid and tested: `setup` is what a new vault starts
+/// from, the others are to be copied and changed.
+pub const EXAMPLES: [(&str, &str); 6] = [
+    ("setup", include_str!("../examples/setup.cedar")),
+    ("admin", include_str!("../examples/admin.cedar")),
+    ("auditor", include_str!("../examples/auditor.cedar")),
+    ("team-reader", include_str!("../examples/team-reader.cedar")),
+    (
+        "app-postgres",
+        include_str!("../examples/app-postgres.cedar"),
+    ),
+    ("department", include_str!("../examples/department.cedar")),
+];
+
 /// The bounds of this room, in one place.
 pub mod limits {
     /// A policy document, in bytes.
