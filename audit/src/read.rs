@@ -84,6 +84,13 @@ impl Reader {
         }
     }
 
+    /// Forgets what was read ahead: the file may have grown since.
+    pub fn refresh(&mut self) {
+        if let Some((_, scanner)) = &mut self.open {
+            scanner.seek(scanner.offset());
+        }
+    }
+
     /// The sequence [`Self::next_line`] will give next.
     pub fn next_seq(&self) -> u64 {
         self.ready.front().map_or(self.next_seq.max(self.from_seq), |line| line.seq)

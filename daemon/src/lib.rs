@@ -1,4 +1,5 @@
 //! The Strongroom daemon, as rooms. `docs/ARCHITECTURE.md` is the map; edges go downwards only (`tidy` holds them).
 
+pub mod audit;
 pub mod base;
 pub mod config;
