@@ -1,0 +1,202 @@
+//! Starting and ending worker processes: directly, or through the supervisor that was started before the
+//! daemon's seccomp filter took `execve` away.
+
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::io::{IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+};
+
+use crate::config::HsmConfig;
+use crate::error::{ErrorKind, HsmError};
+use crate::supervisor::{self, Answer, Ask};
+
+/// The variable that tells a worker its module. Set by whoever execs it, so that it is fixed with the
+/// supervisor's table and not by a later message.
+pub(crate) const MODULE_VAR: &str = "STRONGROOM_HSM_MODULE";
+/// A supervisor answers within this time or is given up.
+const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a worker is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Spec {
+    pub(crate) module: PathBuf,
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Spec {
+    pub(crate) fn of(config: &HsmConfig) -> Self {
+        Self { module: config.module.clone(), env: config.env.clone() }
+    }
+}
+
+/// How worker processes come to be. Cheap to clone.
+#[derive(Clone)]
+pub struct Launcher(Arc<Way>);
+
+enum Way {
+    Exec { program: PathBuf, args: Vec<String>, env: BTreeMap<String, String> },
+    Supervised(Mutex<Link>),
+}
+
+/// The daemon's end of the supervisor's socket, and the process to reap.
+struct Link {
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // It ends by itself when our end closes, but not while we still hold it: so it is ended here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running worker.
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    /// Set when this process is the parent.
+    child: Option<Child>,
+}
+
+impl Launcher {
+    /// Execs `program args...` itself: for programs without a seccomp filter, and for tests.
+    #[must_use]
+    pub fn exec(program: impl Into<PathBuf>, args: &[&str]) -> Self {
+        Self::exec_with(program, args, BTreeMap::new())
+    }
+
+    /// Like `exec`, with more variables (a test binary that tells its worker apart by one).
+    #[must_use]
+    pub fn exec_with(program: impl Into<PathBuf>, args: &[&str], env: BTreeMap<String, String>) -> Self {
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        Self(Arc::new(Way::Exec { program: program.into(), args, env }))
+    }
+
+    /// Starts the supervisor (`program args...`, which must call `supervisor::main`) and hands it the table
+    /// of tokens. Only these can be started later. Call it before seccomp and before any thread.
+    /// # Errors
+    /// `Invalid` when a configuration is, `Device` when the process cannot be started.
+    pub fn supervised(program: &Path, args: &[&str], tokens: &[HsmConfig]) -> Result<Self, HsmError> {
+        for token in tokens {
+            token.check()?;
+        }
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.map_err(|e| failed("socketpair", &e.into()))?;
+        let child = Command::new(program)
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|e| failed("start of the HSM supervisor", &e))?;
+        sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(SUPERVISOR_TIMEOUT))
+            .and_then(|()| sockopt::set_socket_timeout(&ours, sockopt::Timeout::Send, Some(SUPERVISOR_TIMEOUT)))
+            .map_err(|e| failed("socket option", &e.into()))?;
+        let link = Link { socket: ours, child };
+        let table = tokens.iter().map(|t| (t.name.clone(), Spec::of(t))).collect();
+        match link.ask(&Ask::Table(table))? {
+            (Answer::Done, None) => Ok(Self(Arc::new(Way::Supervised(Mutex::new(link))))),
+            _ => Err(HsmError::protocol("supervisor refused its table")),
+        }
+    }
+
+    /// The supervisor's process id, if there is one.
+    #[must_use]
+    pub fn supervisor_pid(&self) -> Option<u32> {
+        match &*self.0 {
+            Way::Exec { .. } => None,
+            Way::Supervised(link) => Some(link.lock().child.id()),
+        }
+    }
+
+    pub(crate) fn start(&self, config: &HsmConfig) -> Result<(Started, UnixStream), HsmError> {
+        match &*self.0 {
+            Way::Exec { program, args, env } => {
+                let mut spec = Spec::of(config);
+                spec.env.extend(env.clone());
+                let (stream, child) = exec(program, args, &spec).map_err(|e| failed("start of the HSM worker", &e))?;
+                Ok((Started { pid: child.id(), child: Some(child) }, UnixStream::from(stream)))
+            }
+            Way::Supervised(link) => match link.lock().ask(&Ask::Start(config.name.clone()))? {
+                (Answer::Started(pid), Some(fd)) => Ok((Started { pid, child: None }, UnixStream::from(fd))),
+                (Answer::Failed(e), None) => Err(e),
+                _ => Err(HsmError::protocol("supervisor: unexpected answer")),
+            },
+        }
+    }
+
+    /// Kills and reaps. A worker that is gone already is fine.
+    pub(crate) fn end(&self, mut worker: Started) {
+        match (&*self.0, &mut worker.child) {
+            (_, Some(child)) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            (Way::Supervised(link), None) => {
+                if let Err(error) = link.lock().ask(&Ask::End(worker.pid)) {
+                    tracing::warn!(pid = worker.pid, %error, "HSM worker could not be ended");
+                }
+            }
+            (Way::Exec { .. }, None) => {}
+        }
+    }
+}
+
+impl Link {
+    fn ask(&self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
+        let sent = sendmsg(
+            &self.socket,
+            &[IoSlice::new(&ask.encode())],
+            &mut SendAncillaryBuffer::default(),
+            SendFlags::NOSIGNAL,
+        );
+        sent.map_err(|e| failed("request to the HSM supervisor", &e.into()))?;
+        let mut buffer = vec![0; supervisor::MESSAGE_BYTES_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            .map_err(|e| failed("answer of the HSM supervisor", &e.into()))?;
+        if got.bytes == 0 || got.flags.contains(ReturnFlags::TRUNC) {
+            return Err(HsmError::new(ErrorKind::Device, "the HSM supervisor is gone; restart the daemon"));
+        }
+        let fd = control.drain().find_map(|m| match m {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok((Answer::decode(buffer.get(..got.bytes).unwrap_or_default())?, fd))
+    }
+}
+
+/// Execs a worker with its end of a new socketpair on fd 0.
+pub(crate) fn exec(program: &Path, args: &[String], spec: &Spec) -> std::io::Result<(OwnedFd, Child)> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .envs(&spec.env)
+        .env(MODULE_VAR, &spec.module)
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    Ok((ours, child))
+}
+
+fn failed(what: &str, error: &std::io::Error) -> HsmError {
+    HsmError::new(ErrorKind::Device, format!("{what}: {error}"))
+}
