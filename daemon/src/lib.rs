@@ -3,3 +3,4 @@
 pub mod audit;
 pub mod base;
 pub mod config;
+pub mod seal;
