@@ -52,6 +52,7 @@ impl Fake {
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
+    #[allow(dead_code)]
     pub(crate) fn stops(&self) -> usize {
         self.stops.load(Ordering::SeqCst)
     }
