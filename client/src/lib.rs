@@ -1,1 +1,56 @@
-//! Placeholder.
+//! Strongroom's client library: connect, read and write secrets, hold leased credentials.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use strongroom_client::{Client, Secret};
+//!
+//! # async fn run() -> Result<(), strongroom_client::Error> {
+//! let client = Client::builder()
+//!     .address("https://vault.example.com:8470")
+//!     .ca_file("/etc/myapp/strongroom-ca.pem")
+//!     .token_file("/run/myapp/token")
+//!     .connect()
+//!     .await?;
+//!
+//! let secret = client.get("kv/prod/db").await?;
+//! let password: &Secret = secret.field("password")?;
+//! # let _ = password.expose();
+//!
+//! // A PostgreSQL account of our own, renewed in the background for as long as `account` lives.
+//! let account = client.issue_kept("pg/readers", Some(Duration::from_secs(3600))).await?;
+//! let user = account.credential().field("username")?.expose_str()?;
+//! # let _ = user;
+//! account.close().await?; // revokes it now instead of at its expiry
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it takes care of
+//! - TLS 1.3 with X25519MLKEM768 preferred, or a Unix socket; never plain text over a network.
+//! - A deadline on every call, and a random idempotency key on every change: an attempt repeated
+//!   after `Unavailable` is applied once. Nothing else is retried.
+//! - [`Error`] says what happened and what to do next; a change whose outcome is unknown is
+//!   [`Error::Indeterminate`], never a success or a plain failure.
+//! - [`Secret`] is wiped on drop and never printed. The HTTP/2 buffers below it are not ours to wipe.
+//!
+//! # Reading order
+//! `secret`, `error`, `connect` (builder, address, TLS), `call` (deadline, token, retry), `kv`,
+//! `creds`, `kept` (background renewal). It may use the wire (`strongroom-proto`), never daemon code.
+
+mod call;
+mod connect;
+mod creds;
+mod error;
+mod kept;
+mod kv;
+mod secret;
+
+pub use call::{Bearer, Change, Client, Stubs, Transport};
+pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET};
+pub use creds::LeasedCredential;
+pub use error::{Error, Refusal};
+pub use kept::{Keep, KeptCredential, KeptToken, LeaseState};
+pub use kv::{Listing, SecretVersion, Select};
+pub use secret::{Fields, Secret};
+/// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
+pub use strongroom_proto::v1;

@@ -1,2 +1,2 @@
-//! Placeholder.
-fn main(){}
+//! The command line. 
+fn main() {}

@@ -1,0 +1,378 @@
+//! One call: its deadline, its token, its idempotency key, and whether it may be repeated.
+
+use crate::{
+    connect::{Address, Builder},
+    error::{Error, Refusal, find},
+    secret::Secret,
+    v1,
+};
+use std::{
+    error::Error as _,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+use zeroize::Zeroizing;
+
+/// Attempts of one call, the first included.
+const ATTEMPTS_MAX: u32 = 4;
+/// Pause before the second attempt; doubles, with jitter, up to [`PAUSE_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+type BearerValue = Option<MetadataValue<Ascii>>;
+
+/// Adds `authorization: Bearer ...` to every call.
+#[derive(Clone)]
+pub struct Bearer(Arc<RwLock<BearerValue>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The header value of a token; never printed, never indexed by HTTP/2 header compression.
+pub(crate) fn bearer(token: &Secret) -> Result<MetadataValue<Ascii>, Error> {
+    let wrong = || Error::Config("the token is not one: it holds characters that no token has".to_owned());
+    let text = token.expose_str().map_err(|_| wrong())?.trim();
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        return Err(wrong());
+    }
+    let header = Zeroizing::new(format!("Bearer {text}"));
+    let mut value: MetadataValue<Ascii> = header.parse().map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The channel with the token's interceptor, as the generated stubs take it.
+pub type Transport = InterceptedService<Channel, Bearer>;
+
+/// The generated stubs of every service, over one connection.
+#[derive(Clone)]
+pub struct Stubs(Transport);
+
+impl Stubs {
+    /// The seal and its key slots.
+    #[must_use]
+    pub fn operator(&self) -> v1::operator_client::OperatorClient<Transport> {
+        v1::operator_client::OperatorClient::new(self.0.clone())
+    }
+    /// Versioned secrets.
+    #[must_use]
+    pub fn kv(&self) -> v1::kv_client::KvClient<Transport> {
+        v1::kv_client::KvClient::new(self.0.clone())
+    }
+    /// Engines and their roles.
+    #[must_use]
+    pub fn mount(&self) -> v1::mount_client::MountClient<Transport> {
+        v1::mount_client::MountClient::new(self.0.clone())
+    }
+    /// Credentials in real systems.
+    #[must_use]
+    pub fn creds(&self) -> v1::creds_client::CredsClient<Transport> {
+        v1::creds_client::CredsClient::new(self.0.clone())
+    }
+    /// Leases.
+    #[must_use]
+    pub fn lease(&self) -> v1::lease_client::LeaseClient<Transport> {
+        v1::lease_client::LeaseClient::new(self.0.clone())
+    }
+    /// API tokens.
+    #[must_use]
+    pub fn token(&self) -> v1::token_client::TokenClient<Transport> {
+        v1::token_client::TokenClient::new(self.0.clone())
+    }
+    /// Policies.
+    #[must_use]
+    pub fn policy(&self) -> v1::policy_client::PolicyClient<Transport> {
+        v1::policy_client::PolicyClient::new(self.0.clone())
+    }
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> v1::audit_client::AuditClient<Transport> {
+        v1::audit_client::AuditClient::new(self.0.clone())
+    }
+}
+
+/// A request that changes something and therefore carries an idempotency key.
+pub trait Change: Clone {
+    /// Sets the key; [`Client::change`] does it.
+    fn set_idempotency_key(&mut self, key: String);
+}
+
+macro_rules! changes {
+    ($($message:ident),* $(,)?) => {$(
+        impl Change for v1::$message {
+            fn set_idempotency_key(&mut self, key: String) {
+                self.idempotency_key = key;
+            }
+        }
+    )*};
+}
+
+changes!(
+    CredsIssueRequest,
+    CredsRotateRequest,
+    KvDeleteRequest,
+    KvDestroyRequest,
+    KvPutRequest,
+    KvSetMetadataRequest,
+    KvUndeleteRequest,
+    LeaseRenewRequest,
+    LeaseRevokeRequest,
+    MountConfigureRequest,
+    MountDisableRequest,
+    MountEnableRequest,
+    MountRotateRootRequest,
+    PolicyDeleteRequest,
+    PolicyPutRequest,
+    PresentRequest,
+    RoleDeleteRequest,
+    RolePutRequest,
+    RotateRequest,
+    SealRequest,
+    TokenCreateRequest,
+    TokenRenewRequest,
+    TokenRevokeRequest,
+);
+
+/// A connection to one Strongroom. Cheap to clone; clones share the connection and the token.
+#[derive(Clone)]
+pub struct Client {
+    stubs: Stubs,
+    token: Bearer,
+    address: Arc<Address>,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What may be done when no answer comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// Reads: as often as the limits allow.
+    Read,
+    /// Changes with an idempotency key: the same.
+    Keyed,
+    /// Changes without one: never.
+    Never,
+}
+
+impl Client {
+    /// Where to start.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(channel: Channel, address: Address, token: BearerValue, timeout: Duration) -> Self {
+        let token = Bearer(Arc::new(RwLock::new(token)));
+        let stubs = Stubs(InterceptedService::new(channel, token.clone()));
+        Self { stubs, token, address: Arc::new(address), timeout }
+    }
+
+    /// Sends another token from now on, in every clone of this client and in its kept leases.
+    /// # Errors
+    /// [`Error::Config`] if it cannot be a token.
+    pub fn set_token(&self, token: impl Into<Secret>) -> Result<(), Error> {
+        let value = bearer(&token.into())?;
+        *self.token.0.write().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        Ok(())
+    }
+
+    /// The same client with another deadline for each call.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// The address this client talks to.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The generated stubs: no deadline, no retry, plain `Status`. For streams.
+    #[must_use]
+    pub fn stubs(&self) -> Stubs {
+        self.stubs.clone()
+    }
+
+    /// Turns a stub's `Status` into an [`Error`].
+    #[must_use]
+    pub fn error(&self, status: &Status) -> Error {
+        Error::from_status(status, &self.address.to_string())
+    }
+
+    /// A call that changes nothing: repeated while it is `Unavailable` and the deadline allows it.
+    ///
+    /// ```no_run
+    /// # use strongroom_client::{Client, Error, v1};
+    /// # async fn run(client: Client) -> Result<(), Error> {
+    /// let status = client
+    ///     .read(v1::StatusRequest {}, |stubs, request| async move { stubs.operator().status(request).await })
+    ///     .await?;
+    /// # let _ = status.version;
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// # Errors
+    /// Those of the call.
+    pub async fn read<Q, R, F, A>(&self, request: Q, call: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Stubs, Request<Q>) -> A,
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.attempt(request, call, Repeat::Read).await
+    }
+
+    /// A call that changes something: gets a random idempotency key, and is repeated under that key
+    /// while it is `Unavailable`.
+    /// # Errors
+    /// Those of the call; [`Error::Indeterminate`] when it was sent and no answer came.
+    pub async fn change<Q, R, F, A>(&self, mut request: Q, call: F) -> Result<R, Error>
+    where
+        Q: Change,
+        F: Fn(Stubs, Request<Q>) -> A,
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        request.set_idempotency_key(random_key()?);
+        self.attempt(request, call, Repeat::Keyed).await
+    }
+
+    /// A call that must be sent at most once (`Init`).
+    /// # Errors
+    /// Those of the call; [`Error::Indeterminate`] when it was sent and no answer came.
+    pub async fn once<Q, R, F, A>(&self, request: Q, call: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Stubs, Request<Q>) -> A,
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        self.attempt(request, call, Repeat::Never).await
+    }
+
+    async fn attempt<Q, R, F, A>(&self, message: Q, call: F, repeat: Repeat) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Stubs, Request<Q>) -> A,
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = PAUSE_FIRST;
+        let mut unanswered = false;
+        let mut attempt = 1;
+        loop {
+            let mut request = Request::new(message.clone());
+            request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+            let error = match tokio::time::timeout_at(deadline, call(self.stubs(), request)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => {
+                    unanswered |= may_have_acted(&status);
+                    self.error(&status)
+                }
+                Err(_) => {
+                    unanswered = true;
+                    let words = format!("no answer from {} within {:?}", self.address, self.timeout);
+                    Error::Unavailable(Refusal::local("DEADLINE", words))
+                }
+            };
+            let wait = jitter(pause)?;
+            let last = repeat == Repeat::Never || attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline;
+            if !error.is_retryable() || last {
+                return Err(settle(error, repeat != Repeat::Read && unanswered));
+            }
+            tracing::debug!(attempt, %error, "trying again");
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            attempt += 1;
+        }
+    }
+}
+
+/// Whether the daemon may have carried out the call that ended like this. A status that the transport
+/// made has a source; a failed connection sent nothing; the daemon finishes what a deadline cut off.
+fn may_have_acted(status: &Status) -> bool {
+    match status.source() {
+        Some(source) => find::<tonic::ConnectError>(source).is_none(),
+        None => matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
+    }
+}
+
+/// A change that was sent and never answered is neither done nor not done.
+fn settle(error: Error, sent_change_unanswered: bool) -> Error {
+    match error {
+        Error::Unavailable(refusal) if sent_change_unanswered => Error::Indeterminate(Refusal {
+            message: format!("the change was sent and may have been made: {}", refusal.message),
+            ..refusal
+        }),
+        other => other,
+    }
+}
+
+/// 128 random bits in hex.
+fn random_key() -> Result<String, Error> {
+    let mut key = [0_u8; 16];
+    getrandom::fill(&mut key).map_err(|e| no_random(&e))?;
+    Ok(data_encoding::HEXLOWER.encode(&key))
+}
+
+/// Between a half and all of `pause`, so that many clients do not come back at the same moment.
+pub(crate) fn jitter(pause: Duration) -> Result<Duration, Error> {
+    let dice = getrandom::u32().map_err(|e| no_random(&e))?;
+    Ok(pause.mul_f64(0.5 + 0.5 * f64::from(dice) / f64::from(u32::MAX)))
+}
+
+fn no_random(error: &getrandom::Error) -> Error {
+    Error::Internal(Refusal::local("NO_RANDOM", format!("this system gives no random numbers: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-TOK-5: the header never shows a token; what cannot be one is refused before anything is sent.
+    #[test]
+    fn the_token_header_is_sensitive_and_checked() {
+        let value = bearer(&Secret::from("srm_at_canary\n")).unwrap();
+        assert!(!format!("{value:?}").contains("canary"));
+        assert_eq!(value.to_str().unwrap(), "Bearer srm_at_canary");
+        for wrong in ["", "  \n", "two words", "tab\there", "nul\0"] {
+            let error = bearer(&Secret::from(wrong)).unwrap_err();
+            assert!(matches!(error, Error::Config(_)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn jitter_stays_between_half_and_whole() {
+        for _ in 0..100 {
+            let wait = jitter(PAUSE_FIRST).unwrap();
+            assert!(wait >= PAUSE_FIRST / 2 && wait <= PAUSE_FIRST, "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_sent_change_is_indeterminate() {
+        let lost = || Error::Unavailable(Refusal::local("DEADLINE", "no answer"));
+        assert!(matches!(settle(lost(), false), Error::Unavailable(_)));
+        assert!(matches!(settle(lost(), true), Error::Indeterminate(_)));
+        let denied = Error::Denied(Refusal::local("DENIED", "no"));
+        assert_eq!(settle(denied.clone(), true), denied);
+    }
+}

@@ -1,0 +1,103 @@
+//! [`Builder`]: address, trust, token, deadline.
+
+use super::{Address, channel, tls};
+use crate::{
+    call::{Client, bearer},
+    error::Error,
+    secret::Secret,
+};
+use std::{path::PathBuf, time::Duration};
+
+/// Longest time one call may take, retries included, unless [`Builder::timeout`] says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest token file read; a token has 56 characters.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
+/// Makes a [`Client`]. Nothing is read or connected before [`connect`](Builder::connect).
+#[derive(Debug, Default)]
+pub struct Builder {
+    address: Option<String>,
+    trust: tls::Trust,
+    token: Option<Secret>,
+    token_file: Option<PathBuf>,
+    timeout: Option<Duration>,
+}
+
+impl Builder {
+    /// `https://host:8470` or `unix:/run/strongroom/strongroom.sock` (the default).
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// The CA certificates (PEM) to believe instead of the system's.
+    #[must_use]
+    pub fn ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.trust = tls::Trust::Pem(pem.into());
+        self
+    }
+
+    /// A PEM file of CA certificates to believe instead of the system's.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust = tls::Trust::File(path.into());
+        self
+    }
+
+    /// The API token (`srm_at_...`), sent with every call.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<Secret>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// A file whose only line is the token. Read once, at `connect`.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(path.into());
+        self
+    }
+
+    /// Longest time one call may take, retries included. Default 15 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Connects now; later the connection renews itself when it breaks. Must run inside a Tokio runtime.
+    /// # Errors
+    /// [`Error::Config`] for a wrong address, CA or token; [`Error::Tls`] when the server is not trusted;
+    /// [`Error::Unavailable`] when it cannot be reached within 5 s.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let address: Address = match &self.address {
+            Some(text) => text.parse()?,
+            None => Address::Unix(super::DEFAULT_SOCKET.into()),
+        };
+        let tls = match address {
+            Address::Tls { .. } => Some(tls::config(&self.trust)?),
+            Address::Unix(_) => None,
+        };
+        let token = match (self.token, self.token_file) {
+            (Some(token), _) => Some(token),
+            (None, Some(path)) => Some(read_token(&path).await?),
+            (None, None) => None,
+        };
+        let bearer = token.as_ref().map(bearer).transpose()?;
+        let agent = concat!("strongroom-client/", env!("CARGO_PKG_VERSION"));
+        let channel = channel(&address, tls, agent)
+            .await
+            .map_err(|e| Error::from_transport(&e, &address.to_string()))?;
+        Ok(Client::new(channel, address, bearer, self.timeout.unwrap_or(TIMEOUT)))
+    }
+}
+
+async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
+    let fault = |e: std::io::Error| Error::Config(format!("token file {}: {e}", path.display()));
+    if tokio::fs::metadata(path).await.map_err(fault)?.len() > TOKEN_FILE_BYTES_MAX {
+        return Err(Error::Config(format!("token file {}: too large to be a token", path.display())));
+    }
+    let text = Secret::new(tokio::fs::read(path).await.map_err(fault)?);
+    Ok(Secret::from(text.expose().trim_ascii()))
+}
