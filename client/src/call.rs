@@ -158,7 +158,9 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,7 +185,12 @@ impl Client {
     pub(crate) fn new(channel: Channel, address: Address, token: BearerValue, timeout: Duration) -> Self {
         let token = Bearer(Arc::new(RwLock::new(token)));
         let stubs = Stubs(InterceptedService::new(channel, token.clone()));
-        Self { stubs, token, address: Arc::new(address), timeout }
+        Self {
+            stubs,
+            token,
+            address: Arc::new(address),
+            timeout,
+        }
     }
 
     /// Sends another token from now on, in every clone of this client and in its kept leases.
@@ -198,7 +205,10 @@ impl Client {
     /// The same client with another deadline for each call.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        Self {
+            timeout,
+            ..self.clone()
+        }
     }
 
     /// The address this client talks to.
@@ -340,7 +350,10 @@ pub(crate) fn jitter(pause: Duration) -> Result<Duration, Error> {
 }
 
 fn no_random(error: &getrandom::Error) -> Error {
-    Error::Internal(Refusal::local("NO_RANDOM", format!("this system gives no random numbers: {error}")))
+    Error::Internal(Refusal::local(
+        "NO_RANDOM",
+        format!("this system gives no random numbers: {error}"),
+    ))
 }
 
 #[cfg(test)]

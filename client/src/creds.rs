@@ -43,8 +43,14 @@ impl Client {
     /// # Errors
     /// [`Error::Indeterminate`]: one may have been made; it is revoked at its expiry by the daemon.
     pub async fn issue(&self, role: &str, ttl: Option<Duration>) -> Result<LeasedCredential, Error> {
-        let request = v1::CredsIssueRequest { role: role.to_owned(), ttl_secs: secs(ttl), ..Default::default() };
-        let made = self.change(request, |s, r| async move { s.creds().issue(r).await }).await?;
+        let request = v1::CredsIssueRequest {
+            role: role.to_owned(),
+            ttl_secs: secs(ttl),
+            ..Default::default()
+        };
+        let made = self
+            .change(request, |s, r| async move { s.creds().issue(r).await })
+            .await?;
         Ok(LeasedCredential {
             role: role.to_owned(),
             lease_id: (!made.lease_id.is_empty()).then_some(made.lease_id),
@@ -62,9 +68,14 @@ impl Client {
     /// # Errors
     /// [`Error::NotFound`] or [`Error::Denied`] once it is gone.
     pub async fn renew(&self, lease_id: &str, ttl: Option<Duration>) -> Result<(Duration, String), Error> {
-        let request =
-            v1::LeaseRenewRequest { id: lease_id.to_owned(), ttl_secs: secs(ttl), ..Default::default() };
-        let renewed = self.change(request, |s, r| async move { s.lease().renew(r).await }).await?;
+        let request = v1::LeaseRenewRequest {
+            id: lease_id.to_owned(),
+            ttl_secs: secs(ttl),
+            ..Default::default()
+        };
+        let renewed = self
+            .change(request, |s, r| async move { s.lease().renew(r).await })
+            .await?;
         Ok((Duration::from_secs(renewed.ttl_secs), renewed.expires_at))
     }
 
@@ -78,7 +89,9 @@ impl Client {
             wait: true,
             ..Default::default()
         };
-        let revoked = self.change(request, |s, r| async move { s.lease().revoke(r).await }).await?;
+        let revoked = self
+            .change(request, |s, r| async move { s.lease().revoke(r).await })
+            .await?;
         Ok(revoked.gone >= revoked.queued)
     }
 
@@ -86,8 +99,13 @@ impl Client {
     /// # Errors
     /// [`Error::Unauthenticated`] once it is dead.
     pub async fn renew_token(&self, ttl: Option<Duration>) -> Result<(Duration, String), Error> {
-        let request = v1::TokenRenewRequest { ttl_secs: secs(ttl), ..Default::default() };
-        let renewed = self.change(request, |s, r| async move { s.token().renew(r).await }).await?;
+        let request = v1::TokenRenewRequest {
+            ttl_secs: secs(ttl),
+            ..Default::default()
+        };
+        let renewed = self
+            .change(request, |s, r| async move { s.token().renew(r).await })
+            .await?;
         Ok((Duration::from_secs(renewed.ttl_secs), renewed.expires_at))
     }
 }

@@ -19,7 +19,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn local(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into() }
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
     }
 }
 

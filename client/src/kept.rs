@@ -104,7 +104,14 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`] for a static role, which has no lease. Otherwise as [`issue`](Client::issue).
     pub async fn issue_kept(&self, role: &str, ttl: Option<Duration>) -> Result<KeptCredential, Error> {
-        self.issue_kept_with(role, Keep { ttl, revoke_on_drop: false }).await
+        self.issue_kept_with(
+            role,
+            Keep {
+                ttl,
+                revoke_on_drop: false,
+            },
+        )
+        .await
     }
 
     /// [`issue_kept`](Client::issue_kept) with every choice.
@@ -118,10 +125,18 @@ impl Client {
                 format!("{role} is a static role without a lease; use issue() and ask again after `rotates_at`"),
             )));
         };
-        let what = What::Lease { id: lease_id.clone(), revoke_on_drop: keep.revoke_on_drop };
+        let what = What::Lease {
+            id: lease_id.clone(),
+            revoke_on_drop: keep.revoke_on_drop,
+        };
         let life = Life::new(credential.ttl, credential.expires_at.clone());
         let keeper = Keeper::start(self.clone(), what, keep.ttl, life);
-        Ok(KeptCredential { credential, lease_id, client: self.clone(), keeper })
+        Ok(KeptCredential {
+            credential,
+            lease_id,
+            client: self.clone(),
+            keeper,
+        })
     }
 
     /// Renews the client's own token in the background as long as the returned handle lives.
@@ -129,7 +144,12 @@ impl Client {
     /// Those of the first renewal, which is made at once.
     pub async fn keep_token(&self, ttl: Option<Duration>) -> Result<KeptToken, Error> {
         let (left, expires_at) = self.renew_token(ttl).await?;
-        Ok(KeptToken(Keeper::start(self.clone(), What::Token, ttl, Life::new(left, expires_at))))
+        Ok(KeptToken(Keeper::start(
+            self.clone(),
+            What::Token,
+            ttl,
+            Life::new(left, expires_at),
+        )))
     }
 }
 
@@ -149,7 +169,10 @@ impl What {
     }
 
     async fn dropped(&self, client: &Client) {
-        if let Self::Lease { id, revoke_on_drop: true } = self
+        if let Self::Lease {
+            id,
+            revoke_on_drop: true,
+        } = self
             && let Err(error) = client.revoke(id).await
         {
             tracing::warn!(%error, "a dropped lease could not be revoked; it ends at its expiry");
@@ -166,7 +189,10 @@ struct Life {
 
 impl Life {
     fn new(left: Duration, expires_at: String) -> Self {
-        Self { ends: Instant::now() + left, expires_at }
+        Self {
+            ends: Instant::now() + left,
+            expires_at,
+        }
     }
 
     fn left(&self) -> Duration {
@@ -184,7 +210,9 @@ struct Keeper {
 
 impl Keeper {
     fn start(client: Client, what: What, ttl: Option<Duration>, life: Life) -> Self {
-        let (told, state) = watch::channel(LeaseState::Active { expires_at: life.expires_at.clone() });
+        let (told, state) = watch::channel(LeaseState::Active {
+            expires_at: life.expires_at.clone(),
+        });
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let ordered = tokio::select! {
@@ -196,7 +224,11 @@ impl Keeper {
             }
             told.send_replace(LeaseState::Ended);
         });
-        Self { state, stop: Some(stop), task }
+        Self {
+            state,
+            stop: Some(stop),
+            task,
+        }
     }
 
     async fn stop(mut self) {
@@ -224,7 +256,9 @@ async fn keep(client: &Client, what: &What, ttl: Option<Duration>, mut life: Lif
             Ok(longer) => {
                 life = longer;
                 retry = RETRY_FIRST;
-                told.send_replace(LeaseState::Active { expires_at: life.expires_at.clone() });
+                told.send_replace(LeaseState::Active {
+                    expires_at: life.expires_at.clone(),
+                });
                 renew_after(life.left())
             }
             Err(Error::NotFound(_)) => return,
@@ -234,7 +268,10 @@ async fn keep(client: &Client, what: &What, ttl: Option<Duration>, mut life: Lif
             }
             Err(error) => {
                 tracing::warn!(%error, "renewing failed; trying again until the expiry");
-                told.send_replace(LeaseState::Failing { expires_at: life.expires_at.clone(), error });
+                told.send_replace(LeaseState::Failing {
+                    expires_at: life.expires_at.clone(),
+                    error,
+                });
                 let pause = jitter(retry).unwrap_or(retry);
                 retry = (retry * 2).min(RETRY_MAX);
                 pause
@@ -242,7 +279,9 @@ async fn keep(client: &Client, what: &What, ttl: Option<Duration>, mut life: Lif
         };
     }
     if !matches!(*told.borrow(), LeaseState::Failing { .. }) {
-        told.send_replace(LeaseState::Final { expires_at: life.expires_at.clone() });
+        told.send_replace(LeaseState::Final {
+            expires_at: life.expires_at.clone(),
+        });
     }
     tokio::time::sleep_until(life.ends).await;
 }

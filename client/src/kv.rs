@@ -74,7 +74,10 @@ impl Client {
             Select::Version(version) => Some(v1::kv_get_request::Select::Version(version)),
             Select::Label(label) => Some(v1::kv_get_request::Select::Label(label)),
         };
-        let request = v1::KvGetRequest { path: path.to_owned(), select };
+        let request = v1::KvGetRequest {
+            path: path.to_owned(),
+            select,
+        };
         let got = self.read(request, |s, r| async move { s.kv().get(r).await }).await?;
         Ok(SecretVersion {
             path: path.to_owned(),

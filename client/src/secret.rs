@@ -83,11 +83,16 @@ impl fmt::Debug for Secret {
 pub type Fields = BTreeMap<String, Secret>;
 
 pub(crate) fn fields_from_wire(wire: BTreeMap<String, Bytes>) -> Fields {
-    wire.into_iter().map(|(name, value)| (name, Secret::from_wire(value))).collect()
+    wire.into_iter()
+        .map(|(name, value)| (name, Secret::from_wire(value)))
+        .collect()
 }
 
 pub(crate) fn fields_to_wire(fields: &Fields) -> BTreeMap<String, Bytes> {
-    fields.iter().map(|(name, value)| (name.clone(), value.to_wire())).collect()
+    fields
+        .iter()
+        .map(|(name, value)| (name.clone(), value.to_wire()))
+        .collect()
 }
 
 pub(crate) fn field<'a>(fields: &'a Fields, name: &str, of: &str) -> Result<&'a Secret, Error> {
@@ -111,7 +116,10 @@ mod tests {
         assert_eq!(format!("{fields:?}"), r#"{"password": Secret(redacted)}"#);
         let missing = field(&fields, "user", "kv/a").unwrap_err();
         assert!(!format!("{missing:?} {missing}").contains("canary"));
-        assert!(missing.to_string().contains("password"), "names what there is: {missing}");
+        assert!(
+            missing.to_string().contains("password"),
+            "names what there is: {missing}"
+        );
     }
 
     #[test]

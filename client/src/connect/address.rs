@@ -40,7 +40,9 @@ impl FromStr for Address {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
             return match path.is_absolute() {
                 true => Ok(Self::Unix(path)),
-                false => Err(Error::Config(format!("address `{text}`: the socket's path must be absolute"))),
+                false => Err(Error::Config(format!(
+                    "address `{text}`: the socket's path must be absolute"
+                ))),
             };
         }
         let bad = |why: &str| {
@@ -66,7 +68,10 @@ impl FromStr for Address {
         if host.is_empty() {
             return Err(bad("no host"));
         }
-        Ok(Self::Tls { host: host.to_owned(), port: uri.port_u16().unwrap_or(DEFAULT_PORT) })
+        Ok(Self::Tls {
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(DEFAULT_PORT),
+        })
     }
 }
 
@@ -85,7 +90,11 @@ mod tests {
     use super::*;
 
     fn check(text: &str, shown: &str) {
-        assert_eq!(text.parse::<Address>().map(|a| a.to_string()).as_deref(), Ok(shown), "{text}");
+        assert_eq!(
+            text.parse::<Address>().map(|a| a.to_string()).as_deref(),
+            Ok(shown),
+            "{text}"
+        );
     }
 
     #[test]
@@ -101,10 +110,22 @@ mod tests {
     /// R-OPS-2: plain text is refused, not silently upgraded; every error shows what to write.
     #[test]
     fn wrong_addresses_say_what_to_write() {
-        for text in ["http://a:1", "a:1", "", "https://", "https://a/b", "https://u:p@a", "unix:relative", "ftp://a"] {
+        for text in [
+            "http://a:1",
+            "a:1",
+            "",
+            "https://",
+            "https://a/b",
+            "https://u:p@a",
+            "unix:relative",
+            "ftp://a",
+        ] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(matches!(&error, Error::Config(_)), "{text}");
-            assert!(error.to_string().contains("https://HOST") || error.to_string().contains("absolute"), "{error}");
+            assert!(
+                error.to_string().contains("https://HOST") || error.to_string().contains("absolute"),
+                "{error}"
+            );
         }
     }
 }

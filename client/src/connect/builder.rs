@@ -96,7 +96,10 @@ impl Builder {
 async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
     let fault = |e: std::io::Error| Error::Config(format!("token file {}: {e}", path.display()));
     if tokio::fs::metadata(path).await.map_err(fault)?.len() > TOKEN_FILE_BYTES_MAX {
-        return Err(Error::Config(format!("token file {}: too large to be a token", path.display())));
+        return Err(Error::Config(format!(
+            "token file {}: too large to be a token",
+            path.display()
+        )));
     }
     let text = Secret::new(tokio::fs::read(path).await.map_err(fault)?);
     Ok(Secret::from(text.expose().trim_ascii()))

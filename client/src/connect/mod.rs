@@ -69,12 +69,16 @@ pub(crate) async fn channel(
 
 #[cfg(unix)]
 async fn unix(path: &std::path::Path) -> Result<tokio::net::UnixStream, ConnectFailure> {
-    tokio::net::UnixStream::connect(path).await.map_err(|e| ConnectFailure::Reach(reach(&e)))
+    tokio::net::UnixStream::connect(path)
+        .await
+        .map_err(|e| ConnectFailure::Reach(reach(&e)))
 }
 
 #[cfg(not(unix))]
 async fn unix(_: &std::path::Path) -> Result<TcpStream, ConnectFailure> {
-    Err(ConnectFailure::Reach("Unix sockets are not available on this platform".to_owned()))
+    Err(ConnectFailure::Reach(
+        "Unix sockets are not available on this platform".to_owned(),
+    ))
 }
 
 async fn over_tls(
@@ -84,8 +88,11 @@ async fn over_tls(
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectFailure> {
     let name = rustls::pki_types::ServerName::try_from(host.to_owned())
         .map_err(|_| ConnectFailure::Reach(format!("`{host}` is not a host name or address")))?;
-    let tcp = TcpStream::connect((host, port)).await.map_err(|e| ConnectFailure::Reach(reach(&e)))?;
-    tcp.set_nodelay(true).map_err(|e| ConnectFailure::Reach(e.to_string()))?;
+    let tcp = TcpStream::connect((host, port))
+        .await
+        .map_err(|e| ConnectFailure::Reach(reach(&e)))?;
+    tcp.set_nodelay(true)
+        .map_err(|e| ConnectFailure::Reach(e.to_string()))?;
     tls.connect(name, tcp).await.map_err(|e| tls::explain(&e))
 }
 

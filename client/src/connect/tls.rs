@@ -66,25 +66,36 @@ fn system_bundle() -> Result<PathBuf, Error> {
     if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
         return Ok(PathBuf::from(path));
     }
-    SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
-        Error::Config("no system CA bundle found; name the CA certificate (--ca-cert, STRONGROOM_CACERT)".to_owned())
-    })
+    SYSTEM_BUNDLES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            Error::Config(
+                "no system CA bundle found; name the CA certificate (--ca-cert, STRONGROOM_CACERT)".to_owned(),
+            )
+        })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let fault = |e: io::Error| Error::Config(format!("CA certificate {}: {e}", path.display()));
     if std::fs::metadata(path).map_err(fault)?.len() > BUNDLE_BYTES_MAX {
-        return Err(Error::Config(format!("CA certificate {}: larger than 8 MiB", path.display())));
+        return Err(Error::Config(format!(
+            "CA certificate {}: larger than 8 MiB",
+            path.display()
+        )));
     }
     std::fs::read(path).map_err(fault)
 }
 
 /// What a failed handshake means, in words that name the way on.
 pub(super) fn explain(error: &io::Error) -> ConnectFailure {
-    let Some(tls) = find::<rustls::Error>(error).or_else(|| {
-        error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    }) else {
-        return ConnectFailure::Tls(format!("the handshake broke off: {error}; is this the TLS port of strongroomd?"));
+    let Some(tls) = find::<rustls::Error>(error)
+        .or_else(|| error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()))
+    else {
+        return ConnectFailure::Tls(format!(
+            "the handshake broke off: {error}; is this the TLS port of strongroomd?"
+        ));
     };
     ConnectFailure::Tls(match tls {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -117,7 +128,10 @@ mod tests {
         for (trust, word) in [
             (Trust::File(empty), "empty.pem"),
             (Trust::File(dir.path().join("absent.pem")), "absent.pem"),
-            (Trust::Pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec()), "CA certificate"),
+            (
+                Trust::Pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec()),
+                "CA certificate",
+            ),
         ] {
             let error = config(&trust).unwrap_err();
             assert!(matches!(&error, Error::Config(m) if m.contains(word)), "{error}");
@@ -128,6 +142,9 @@ mod tests {
     #[test]
     fn post_quantum_comes_first() {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        assert_eq!(provider.kx_groups.first().map(|g| g.name()), Some(rustls::NamedGroup::X25519MLKEM768));
+        assert_eq!(
+            provider.kx_groups.first().map(|g| g.name()),
+            Some(rustls::NamedGroup::X25519MLKEM768)
+        );
     }
 }

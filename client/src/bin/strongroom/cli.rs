@@ -1,8 +1,13 @@
 //! The words of the command line: global flags and the nouns.
 
 use crate::{
-    audit, context::Context, creds, doctor, failure::Failure, generate, kv, lease, mount, operator,
-    output::{Answer, Format}, policy, role, token,
+    audit,
+    context::Context,
+    creds, doctor,
+    failure::Failure,
+    generate, kv, lease, mount, operator,
+    output::{Answer, Format},
+    policy, role, token,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -25,7 +30,7 @@ Examples:
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "strongroom", version, about = ABOUT, after_help = AFTER, max_term_width = 100)]
-#[command(propagate_version = true, arg_required_else_help = true, subcommand_required = true)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]
@@ -40,10 +45,22 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Where the daemon listens: https://HOST:8470 or unix:/path [default: unix:/run/strongroom/strongroom.sock]
-    #[arg(long, global = true, env = "STRONGROOM_ADDR", value_name = "ADDRESS", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_ADDR",
+        value_name = "ADDRESS",
+        hide_env_values = true
+    )]
     pub address: Option<String>,
     /// PEM file of the CA that signed the daemon's certificate [default: the system's CAs]
-    #[arg(long, global = true, env = "STRONGROOM_CACERT", value_name = "FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_CACERT",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
     pub ca_cert: Option<PathBuf>,
     /// File that holds the token, `-` for stdin; a regular file must be mode 0600
     #[arg(long, global = true, value_name = "FILE")]
@@ -60,31 +77,88 @@ pub struct Globals {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// The seal: init, unseal, seal, key slots, key rotation, recovery
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom operator init --slot daily=hsm+quorum:3/5 --slot break-glass=quorum:4/7
+  strongroom operator unseal --slot daily
+  strongroom operator status"
+    )]
     Operator(operator::Operator),
     /// Versioned secrets
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom kv put kv/prod/db password
+  strongroom kv get kv/prod/db --field password
+  strongroom kv list kv/prod"
+    )]
     Kv(kv::Kv),
     /// Engines at paths, and their configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom mount enable pg --kind postgres
+  strongroom mount list"
+    )]
     Mount(mount::Mount),
     /// Roles of a mount: what kind of credential it makes
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom role put pg/readers --from-json readers.json
+  strongroom role list pg"
+    )]
     Role(role::Role),
     /// Credentials in real systems
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom creds issue pg/readers --ttl 15m
+  strongroom creds rotate pg/app"
+    )]
     Creds(creds::Creds),
     /// Leases: promises to revoke
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom lease list pg
+  strongroom lease revoke --prefix pg/readers"
+    )]
     Lease(lease::Lease),
     /// API tokens
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom token save
+  strongroom token create --identity deployer --group ci --ttl 30m
+  strongroom token show"
+    )]
     Token(token::Token),
     /// Cedar policies
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom policy put readers readers.cedar
+  strongroom policy explain kv_read kv/prod/db"
+    )]
     Policy(policy::Policy),
     /// The append-only log
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom audit tail --follow
+  strongroom audit verify /backup/audit"
+    )]
     Audit(audit::Audit),
     /// Explain what is wrong: address, TLS, clock, seal, HSM, token
     Doctor(doctor::Doctor),
@@ -155,9 +229,16 @@ mod tests {
 
     /// The words of an example up to a redirection; the part of a pipe that is `strongroom`.
     fn words(line: &str) -> Option<Vec<String>> {
-        let part = line.split('|').map(str::trim).find(|part| part.starts_with("strongroom "))?;
+        let part = line
+            .split('|')
+            .map(str::trim)
+            .find(|part| part.starts_with("strongroom "))?;
         let part = part.split(['<', '>']).next()?;
-        Some(part.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect())
+        Some(
+            part.split_whitespace()
+                .map(|word| word.trim_matches('\'').to_owned())
+                .collect(),
+        )
     }
 
     /// Every `--help` ends with examples, and every example is a command line that parses.
@@ -168,11 +249,17 @@ mod tests {
         assert!(commands.len() > 60, "the nouns and their verbs: {}", commands.len());
         for (path, command) in commands {
             let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let (_, examples) = after.split_once("Examples:\n").unwrap_or_else(|| panic!("{path}: no examples"));
+            let (_, examples) = after
+                .split_once("Examples:\n")
+                .unwrap_or_else(|| panic!("{path}: no examples"));
             let lines: Vec<_> = examples.lines().filter_map(words).collect();
             assert!(!lines.is_empty(), "{path}: empty examples");
             for line in lines {
-                assert!(Cli::try_parse_from(&line).is_ok(), "{path}: {line:?}: {}", Cli::try_parse_from(&line).unwrap_err());
+                assert!(
+                    Cli::try_parse_from(&line).is_ok(),
+                    "{path}: {line:?}: {}",
+                    Cli::try_parse_from(&line).unwrap_err()
+                );
             }
         }
     }
@@ -185,8 +272,10 @@ mod tests {
         for (path, command) in commands {
             for argument in command.get_arguments() {
                 let name = argument.get_id().as_str();
-                let harmless = ["token_file", "share_file", "root_secret", "save_token", "shares_dir"];
-                let secret = ["token", "share", "secret", "password", "pin"].iter().any(|word| name.contains(word));
+                let harmless = ["token_file", "share_files", "root_secret", "save_token", "shares_dir"];
+                let secret = ["token", "share", "secret", "password", "pin"]
+                    .iter()
+                    .any(|word| name.contains(word));
                 assert!(!secret || harmless.contains(&name), "{path}: --{name}");
             }
         }

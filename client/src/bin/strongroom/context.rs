@@ -20,7 +20,11 @@ pub struct Context {
 
 impl Context {
     pub fn new(settings: Settings, out: Out) -> Self {
-        Self { settings, out, stdin_used: Cell::new(false) }
+        Self {
+            settings,
+            out,
+            stdin_used: Cell::new(false),
+        }
     }
 
     /// Connects, with the token if there is one.
@@ -67,9 +71,7 @@ impl Context {
         match from {
             TokenFrom::Environment(token) => Ok(Secret::from(token.expose())),
             TokenFrom::File(path) if path.as_os_str() == "-" => self.line(&Source::Stdin, "token"),
-            TokenFrom::File(path) | TokenFrom::Cache(path) => {
-                Ok(input::one_line(&input::private_file(path)?))
-            }
+            TokenFrom::File(path) | TokenFrom::Cache(path) => Ok(input::one_line(&input::private_file(path)?)),
         }
     }
 
@@ -81,7 +83,10 @@ impl Context {
         };
         let line = input::one_line(&secret);
         if line.expose().is_empty() {
-            return Err(Failure::usage(format!("the {what} is empty"), "give it on stdin, in a file, or at the prompt"));
+            return Err(Failure::usage(
+                format!("the {what} is empty"),
+                "give it on stdin, in a file, or at the prompt",
+            ));
         }
         Ok(line)
     }

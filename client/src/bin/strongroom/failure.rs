@@ -46,12 +46,24 @@ pub struct Failure {
 impl Failure {
     /// Wrong arguments, files or settings.
     pub fn usage(message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: "usage", reason: None, message: message.into(), next: next.into(), exit: Exit::Usage }
+        Self {
+            kind: "usage",
+            reason: None,
+            message: message.into(),
+            next: next.into(),
+            exit: Exit::Usage,
+        }
     }
 
     /// Anything that is neither the caller's nor the daemon's doing.
     pub fn other(message: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { kind: "other", reason: None, message: message.into(), next: next.into(), exit: Exit::Other }
+        Self {
+            kind: "other",
+            reason: None,
+            message: message.into(),
+            next: next.into(),
+            exit: Exit::Other,
+        }
     }
 
     /// Says first what was being done.
@@ -112,7 +124,10 @@ mod tests {
     /// The codes that scripts depend on (design: Process).
     #[test]
     fn errors_become_the_documented_exit_codes() {
-        let r = || Refusal { reason: "R".into(), message: "words".into() };
+        let r = || Refusal {
+            reason: "R".into(),
+            message: "words".into(),
+        };
         for (error, code) in [
             (Error::Unauthenticated(r()), 3),
             (Error::Denied(r()), 3),

@@ -35,7 +35,9 @@ impl FromStr for Source {
             "prompt" => Ok(Self::Prompt),
             _ => match text.strip_prefix('@') {
                 Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
-                _ => Err("a secret is not taken from the command line; write `-` (stdin), `@FILE` or `prompt`".to_owned()),
+                _ => Err(
+                    "a secret is not taken from the command line; write `-` (stdin), `@FILE` or `prompt`".to_owned(),
+                ),
             },
         }
     }
@@ -70,8 +72,12 @@ pub fn field(text: &str, literal: bool) -> Result<FieldSpec, Failure> {
         Some((name, _)) => {
             let shown = if is_field_name(name) { name } else { "NAME" };
             return Err(Failure::usage(
-                format!("the value of `{shown}` is on the command line, where other users and the shell's history see it"),
-                format!("write {shown}=- (stdin), {shown}=@FILE or {shown} (prompt); --literal accepts it all the same"),
+                format!(
+                    "the value of `{shown}` is on the command line, where other users and the shell's history see it"
+                ),
+                format!(
+                    "write {shown}=- (stdin), {shown}=@FILE or {shown} (prompt); --literal accepts it all the same"
+                ),
             ));
         }
     };
@@ -81,11 +87,15 @@ pub fn field(text: &str, literal: bool) -> Result<FieldSpec, Failure> {
             "write NAME=-, NAME=@FILE or NAME",
         ));
     }
-    Ok(FieldSpec { name: name.to_owned(), value })
+    Ok(FieldSpec {
+        name: name.to_owned(),
+        value,
+    })
 }
 
 fn file_source(text: &str) -> Result<Source, Failure> {
-    text.parse().map_err(|_| Failure::usage("`@` without a file name", "write @FILE"))
+    text.parse()
+        .map_err(|_| Failure::usage("`@` without a file name", "write @FILE"))
 }
 
 fn is_field_name(name: &str) -> bool {
@@ -114,7 +124,10 @@ pub fn private_file(path: &Path) -> Result<Secret, Failure> {
         let metadata = file.metadata().map_err(|e| unreadable(&name, &e))?;
         if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
             return Err(Failure::usage(
-                format!("{name} can be read by others (mode {:04o})", metadata.permissions().mode() & 0o7777),
+                format!(
+                    "{name} can be read by others (mode {:04o})",
+                    metadata.permissions().mode() & 0o7777
+                ),
                 format!("treat what is in it as leaked, or `chmod 600 {name}` if only you had access"),
             ));
         }
@@ -125,7 +138,10 @@ pub fn private_file(path: &Path) -> Result<Secret, Failure> {
 /// Asks on the terminal, without echo.
 pub fn prompt(what: &str) -> Result<Secret, Failure> {
     let text = rpassword::prompt_password(format!("{what}: ")).map_err(|error| {
-        Failure::usage(format!("cannot ask for the {what}: {error}"), "without a terminal, give it on stdin (`-`) or in a file")
+        Failure::usage(
+            format!("cannot ask for the {what}: {error}"),
+            "without a terminal, give it on stdin (`-`) or in a file",
+        )
     })?;
     Ok(Secret::from(text))
 }
@@ -137,15 +153,28 @@ pub fn one_line(secret: &Secret) -> Secret {
 
 /// The shares in a text: one a line; blank lines and `#` comments are skipped.
 pub fn shares(text: &Secret) -> Result<Vec<Secret>, Failure> {
-    let text = text.expose_str().map_err(|_| Failure::usage("a share is text", "give the share as it was printed"))?;
-    Ok(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(Secret::from).collect())
+    let text = text
+        .expose_str()
+        .map_err(|_| Failure::usage("a share is text", "give the share as it was printed"))?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+        .map(Secret::from)
+        .collect())
 }
 
 fn bounded(reader: impl io::Read, name: &str) -> Result<Secret, Failure> {
     let mut bytes = Vec::new();
-    reader.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
+    reader
+        .take(BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| unreadable(name, &e))?;
     if bytes.len() as u64 > BYTES_MAX {
-        return Err(Failure::usage(format!("{name} holds more than 1 MiB"), "secrets are at most 1 MiB in all"));
+        return Err(Failure::usage(
+            format!("{name} holds more than 1 MiB"),
+            "secrets are at most 1 MiB in all",
+        ));
     }
     Ok(Secret::new(bytes))
 }
@@ -162,7 +191,10 @@ pub fn object(words: &[String]) -> Result<Value, Failure> {
         let Some((key, value)) = word.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return Err(Failure::usage("a setting is KEY=VALUE", "see --help for examples"));
         };
-        if ["password", "secret", "private_key"].iter().any(|word| key.contains(word)) {
+        if ["password", "secret", "private_key"]
+            .iter()
+            .any(|word| key.contains(word))
+        {
             return Err(Failure::usage(
                 format!("`{key}` looks like a secret and does not belong on the command line"),
                 "give the engine's password with --root-secret",
@@ -170,7 +202,10 @@ pub fn object(words: &[String]) -> Result<Value, Failure> {
         }
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         if object.insert(key.to_owned(), value).is_some() {
-            return Err(Failure::usage(format!("`{key}` is given twice"), "give each setting once"));
+            return Err(Failure::usage(
+                format!("`{key}` is given twice"),
+                "give each setting once",
+            ));
         }
     }
     Ok(Value::Object(object))
@@ -180,7 +215,10 @@ pub fn object(words: &[String]) -> Result<Value, Failure> {
 pub fn json_object(text: &Secret) -> Result<Map<String, Value>, Failure> {
     match serde_json::from_slice(text.expose()) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Failure::usage("the JSON is not an object", "write {\"key\": \"value\"}")),
+        Ok(_) => Err(Failure::usage(
+            "the JSON is not an object",
+            "write {\"key\": \"value\"}",
+        )),
         Err(e) => Err(Failure::usage(
             format!("not JSON: line {}, column {}", e.line(), e.column()),
             "write {\"key\": \"value\"}",
@@ -194,8 +232,14 @@ mod tests {
 
     fn shape(text: &str, literal: bool) -> String {
         match field(text, literal) {
-            Ok(FieldSpec { name, value: FieldValue::From(source) }) => format!("{name} {source:?}"),
-            Ok(FieldSpec { name, value: FieldValue::Literal(value) }) => format!("{name} ={}", value.expose_str().unwrap()),
+            Ok(FieldSpec {
+                name,
+                value: FieldValue::From(source),
+            }) => format!("{name} {source:?}"),
+            Ok(FieldSpec {
+                name,
+                value: FieldValue::Literal(value),
+            }) => format!("{name} ={}", value.expose_str().unwrap()),
             Err(failure) => format!("refused: {}", failure.message),
         }
     }
@@ -214,8 +258,19 @@ mod tests {
         ] {
             assert_eq!(shape(text, literal), expected, "{text}");
         }
-        for (text, literal) in [("user=app", false), ("=x", true), ("", false), ("a b=-", false), ("x=@", false), ("@", false)] {
-            assert!(shape(text, literal).starts_with("refused"), "{text}: {}", shape(text, literal));
+        for (text, literal) in [
+            ("user=app", false),
+            ("=x", true),
+            ("", false),
+            ("a b=-", false),
+            ("x=@", false),
+            ("@", false),
+        ] {
+            assert!(
+                shape(text, literal).starts_with("refused"),
+                "{text}: {}",
+                shape(text, literal)
+            );
         }
     }
 
@@ -224,7 +279,11 @@ mod tests {
     fn refusals_do_not_repeat_the_value() {
         let failure = field("password=canary", false).unwrap_err();
         assert!(!format!("{failure:?}").contains("canary"));
-        assert!(failure.next.contains("password=-") && failure.next.contains("--literal"), "{}", failure.next);
+        assert!(
+            failure.next.contains("password=-") && failure.next.contains("--literal"),
+            "{}",
+            failure.next
+        );
         assert!(!"canary".parse::<Source>().unwrap_err().contains("canary"));
     }
 
@@ -235,7 +294,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         std::fs::write(&path, "srm_at_x\n").unwrap();
-        for (mode, readable) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+        for (mode, readable) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+        ] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let read = private_file(&path);
             assert_eq!(read.is_ok(), readable, "{mode:o}");
@@ -248,13 +313,25 @@ mod tests {
     #[test]
     fn shares_are_lines() {
         let text = Secret::from("# set 1\n one \n\ntwo\n");
-        let shares: Vec<_> = shares(&text).unwrap().iter().map(|s| s.expose_str().unwrap().to_owned()).collect();
+        let shares: Vec<_> = shares(&text)
+            .unwrap()
+            .iter()
+            .map(|s| s.expose_str().unwrap().to_owned())
+            .collect();
         assert_eq!(shares, ["one", "two"]);
     }
 
     #[test]
     fn settings_become_json() {
-        let words = ["host=db", "port=5432", "tls=true", "databases=[\"a\"]", "name=\"5\"", "text=a=b"].map(str::to_owned);
+        let words = [
+            "host=db",
+            "port=5432",
+            "tls=true",
+            "databases=[\"a\"]",
+            "name=\"5\"",
+            "text=a=b",
+        ]
+        .map(str::to_owned);
         let object = object(&words).unwrap();
         let expected = serde_json::json!({"host": "db", "port": 5432, "tls": true, "databases": ["a"], "name": "5", "text": "a=b"});
         assert_eq!(object, expected);

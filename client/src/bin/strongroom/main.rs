@@ -76,6 +76,10 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
 /// The arguments did not parse, so the output format has to be guessed from them.
 fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     let words: Vec<_> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
-    words.iter().any(|word| word == "--output=json" || word == "-ojson" || word == "-o=json")
-        || words.windows(2).any(|pair| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json"))
+    words
+        .iter()
+        .any(|word| word == "--output=json" || word == "-ojson" || word == "-o=json")
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json"))
 }

@@ -32,7 +32,10 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Human {
     /// Columns under a head.
-    Table { head: Vec<&'static str>, rows: Vec<Vec<String>> },
+    Table {
+        head: Vec<&'static str>,
+        rows: Vec<Vec<String>>,
+    },
     /// One thing: names and values.
     Pairs(Vec<(String, String)>),
     /// Words, with their own line ends.
@@ -43,7 +46,11 @@ pub enum Human {
 
 impl Answer {
     pub fn new(json: Value, human: Human) -> Self {
-        Self { json, human, exit: Exit::Done }
+        Self {
+            json,
+            human,
+            exit: Exit::Done,
+        }
     }
 
     /// One sentence for people.
@@ -55,7 +62,10 @@ impl Answer {
 
     /// Names and values for people.
     pub fn pairs<const N: usize>(json: Value, pairs: [(&str, String); N]) -> Self {
-        Self::new(json, Human::Pairs(pairs.map(|(name, value)| (name.to_owned(), value)).into()))
+        Self::new(
+            json,
+            Human::Pairs(pairs.map(|(name, value)| (name.to_owned(), value)).into()),
+        )
     }
 
     /// Bytes for a script or a file.
@@ -82,16 +92,15 @@ impl Out {
         Self { format }
     }
 
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
     /// The last thing a command prints. A reader that went away (`| head`) is no failure.
     pub fn answer(&self, answer: &Answer) -> ExitCode {
         match self.write(answer) {
             Ok(()) => ExitCode::from(answer.exit.code()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(answer.exit.code()),
-            Err(error) => self.fail(&Failure::other(format!("cannot write the answer: {error}"), "check the output's disk")),
+            Err(error) => self.fail(&Failure::other(
+                format!("cannot write the answer: {error}"),
+                "check the output's disk",
+            )),
         }
     }
 
@@ -139,7 +148,12 @@ impl Out {
         let _ = match self.format {
             Format::Json => writeln!(stderr, "{}", failure.json()),
             Format::Table => {
-                writeln!(stderr, "error: {}\n next: {}", clean(&failure.message), clean(&failure.next))
+                writeln!(
+                    stderr,
+                    "error: {}\n next: {}",
+                    clean(&failure.message),
+                    clean(&failure.next)
+                )
             }
         };
         ExitCode::from(failure.exit.code())
@@ -151,12 +165,18 @@ fn render(human: &Human) -> String {
         Human::Text(text) => clean(text),
         Human::Raw(_) => String::new(),
         Human::Pairs(pairs) => {
-            let rows = pairs.iter().map(|(name, value)| [clean(name), clean(value)].to_vec()).collect();
+            let rows = pairs
+                .iter()
+                .map(|(name, value)| [clean(name), clean(value)].to_vec())
+                .collect();
             table(None, rows)
         }
         Human::Table { rows, .. } if rows.is_empty() => "nothing\n".to_owned(),
         Human::Table { head, rows } => {
-            let rows = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+            let rows = rows
+                .iter()
+                .map(|row| row.iter().map(|cell| clean(cell)).collect())
+                .collect();
             table(Some(head), rows)
         }
     }
@@ -164,7 +184,9 @@ fn render(human: &Human) -> String {
 
 fn table(head: Option<&[&str]>, rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     if let Some(head) = head {
         table.set_header(head.iter().map(|word| word.to_uppercase()).collect::<Vec<_>>());
     }
@@ -200,7 +222,11 @@ fn is_bidi(c: char) -> bool {
 
 /// `-` for what is not there.
 pub fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -225,7 +251,13 @@ mod tests {
             rows: vec![vec!["kv".into(), "ready".into()], vec!["postgres".into(), "-".into()]],
         });
         assert_eq!(text, "NAME      STATE\nkv        ready\npostgres  -\n");
-        assert_eq!(render(&Human::Table { head: vec!["a"], rows: vec![] }), "nothing\n");
+        assert_eq!(
+            render(&Human::Table {
+                head: vec!["a"],
+                rows: vec![]
+            }),
+            "nothing\n"
+        );
     }
 
     #[test]

@@ -58,13 +58,18 @@ pub fn resolve(flags: &Globals) -> Result<Settings, Failure> {
     };
     let from_flag = env::var_os("STRONGROOM_ADDR").is_none_or(|v| flags.address.as_deref() != v.to_str());
     let address_flag = flags.address.clone().filter(|_| from_flag);
-    let address = flags.address.clone().or(file.address).unwrap_or_else(|| format!("unix:{DEFAULT_SOCKET}"));
+    let address = flags
+        .address
+        .clone()
+        .or(file.address)
+        .unwrap_or_else(|| format!("unix:{DEFAULT_SOCKET}"));
     let token = match (&flags.token_file, env::var("STRONGROOM_TOKEN")) {
         (Some(path), _) => Some(TokenFrom::File(path.clone())),
         (None, Ok(token)) if !token.is_empty() => Some(TokenFrom::Environment(Secret::from(token))),
-        _ => file.token_file.map(TokenFrom::File).or_else(|| {
-            token_cache().filter(|path| path.exists()).map(TokenFrom::Cache)
-        }),
+        _ => file
+            .token_file
+            .map(TokenFrom::File)
+            .or_else(|| token_cache().filter(|path| path.exists()).map(TokenFrom::Cache)),
     };
     Ok(Settings {
         address,
@@ -78,8 +83,12 @@ pub fn resolve(flags: &Globals) -> Result<Settings, Failure> {
 
 /// `~/.config/strongroom`, or under `XDG_CONFIG_HOME`.
 fn directory() -> Option<PathBuf> {
-    let config = env::var_os("XDG_CONFIG_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    config.or_else(|| env::home_dir().map(|home| home.join(".config"))).map(|dir| dir.join("strongroom"))
+    let config = env::var_os("XDG_CONFIG_HOME")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from);
+    config
+        .or_else(|| env::home_dir().map(|home| home.join(".config")))
+        .map(|dir| dir.join("strongroom"))
 }
 
 /// `~/.config/strongroom/token`; `None` without a home directory.
@@ -98,13 +107,21 @@ struct Loaded {
 
 fn load(path: &Path) -> Result<Loaded, Failure> {
     let unreadable = |e: io::Error| {
-        Failure::usage(format!("cannot read {}: {e}", path.display()), "correct the file's mode, or remove it")
+        Failure::usage(
+            format!("cannot read {}: {e}", path.display()),
+            "correct the file's mode, or remove it",
+        )
     };
     let text = match std::fs::metadata(path) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Loaded::default()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Loaded::default());
+        }
         Err(e) => return Err(unreadable(e)),
         Ok(metadata) if metadata.len() > CONFIG_BYTES_MAX => {
-            return Err(Failure::usage(format!("{} is larger than 64 KiB", path.display()), "remove what is not needed"));
+            return Err(Failure::usage(
+                format!("{} is larger than 64 KiB", path.display()),
+                "remove what is not needed",
+            ));
         }
         Ok(_) => std::fs::read_to_string(path).map_err(unreadable)?,
     };
@@ -120,8 +137,12 @@ fn load(path: &Path) -> Result<Loaded, Failure> {
 /// somebody put into the wrong file.
 fn parse(text: &str) -> Result<Loaded, (usize, String)> {
     let line = |at: usize| text.bytes().take(at).filter(|b| *b == b'\n').count() + 1;
-    let config: Config = toml::from_str(text)
-        .map_err(|e| (line(e.span().map_or(0, |span| span.start)), e.message().trim().to_owned()))?;
+    let config: Config = toml::from_str(text).map_err(|e| {
+        (
+            line(e.span().map_or(0, |span| span.start)),
+            e.message().trim().to_owned(),
+        )
+    })?;
     let output = config.output.map(|value| {
         let at = line(value.span().start);
         Format::from_str(value.get_ref(), false).map_err(|_| (at, "output: write \"table\" or \"json\"".to_owned()))
@@ -145,7 +166,8 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "address = \"https://a\"\nca_cert = \"/ca\"\ntoken_file = \"/t\"\noutput = \"json\"\ntimeout = \"3s\"\n";
+        let text =
+            "address = \"https://a\"\nca_cert = \"/ca\"\ntoken_file = \"/t\"\noutput = \"json\"\ntimeout = \"3s\"\n";
         let loaded = parse(text).unwrap();
         assert_eq!(loaded.address.as_deref(), Some("https://a"));
         assert_eq!(loaded.ca_cert, Some("/ca".into()));

@@ -1,0 +1,518 @@
+//! `strongroom kv`: versioned secrets.
+
+use crate::{
+    cli::pair,
+    context::Context,
+    failure::Failure,
+    input::{self, FieldValue, Source},
+    output::{Answer, Human, or_dash},
+};
+use clap::Subcommand;
+use data_encoding::BASE64;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use strongroom_client::{Client, Fields, Secret, SecretVersion, Select, v1};
+
+/// Names asked for in one page.
+const PAGE: u32 = 1000;
+
+#[derive(Debug, Subcommand)]
+pub enum Kv {
+    /// Write a new version of a secret
+    ///
+    /// A FIELD is NAME=- (stdin), NAME=@FILE, NAME (asks without echo), `-` or `@FILE` for the field `value`.
+    /// Stdin and files are taken byte for byte, a line end at their end included.
+    #[command(after_help = "\
+Examples:
+  printf %s \"$PASSWORD\" | strongroom kv put kv/prod/db password=-
+  strongroom kv put kv/prod/tls certificate=@tls.crt key=@tls.key
+  strongroom kv put kv/prod/db password
+  strongroom kv put kv/prod/db --literal user=app port=5432
+  strongroom kv put kv/prod/motd - < motd.txt
+  strongroom kv put kv/prod/db --from-json - --cas 3 < fields.json")]
+    Put {
+        /// `kv/prod/db`
+        path: String,
+        /// NAME=-, NAME=@FILE, NAME, `-` or `@FILE`
+        #[arg(value_name = "FIELD", required_unless_present = "from_json")]
+        fields: Vec<String>,
+        /// Accept NAME=VALUE. Other users of this machine and the shell's history see such values
+        #[arg(long)]
+        literal: bool,
+        /// Take the fields from a JSON object of texts: a file, or `-` for stdin
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["fields", "literal"])]
+        from_json: Option<String>,
+        /// Write only if this version is current; 0: only if there is none
+        #[arg(long, value_name = "VERSION")]
+        cas: Option<u64>,
+    },
+    /// Read a secret
+    #[command(after_help = "\
+Examples:
+  strongroom kv get kv/prod/db
+  strongroom kv get kv/prod/db --field password | pbcopy
+  strongroom kv get kv/prod/tls --field key > tls.key
+  strongroom kv get kv/prod/db --version 3 --output json
+  strongroom kv get kv/prod/db --label previous
+
+JSON: {path, version, created_at, labels, fields, fields_base64}; a field that is not UTF-8 is under fields_base64.")]
+    Get {
+        /// `kv/prod/db`
+        path: String,
+        /// Print this field alone: its bytes and nothing else
+        #[arg(long, short, value_name = "NAME")]
+        field: Option<String>,
+        /// This version instead of the current one
+        #[arg(long, value_name = "VERSION", conflicts_with = "label")]
+        version: Option<u64>,
+        /// The version with this label: current, previous, pending, or one of your own
+        #[arg(long, value_name = "LABEL")]
+        label: Option<String>,
+    },
+    /// List names that you may see
+    #[command(after_help = "\
+Examples:
+  strongroom kv list
+  strongroom kv list kv/prod
+  strongroom kv list kv --recursive --limit 10000 --output json")]
+    List {
+        /// A mount or folder; without it the kv mounts
+        #[arg(default_value = "", hide_default_value = true)]
+        path: String,
+        /// Everything below, not only this folder
+        #[arg(long, short)]
+        recursive: bool,
+        /// Most names to print
+        #[arg(long, default_value_t = 1000, value_name = "NUMBER")]
+        limit: usize,
+    },
+    /// Delete versions softly; `undelete` brings them back
+    #[command(after_help = "\
+Examples:
+  strongroom kv delete kv/prod/db
+  strongroom kv delete kv/prod/db --versions 1,2")]
+    Delete {
+        /// `kv/prod/db`
+        path: String,
+        /// These versions [default: the current one]
+        #[arg(long, value_name = "VERSION,...", value_delimiter = ',')]
+        versions: Vec<u64>,
+    },
+    /// Bring deleted versions back
+    #[command(after_help = "\
+Examples:
+  strongroom kv undelete kv/prod/db --versions 3")]
+    Undelete {
+        /// `kv/prod/db`
+        path: String,
+        /// These versions
+        #[arg(long, value_name = "VERSION,...", value_delimiter = ',', required = true)]
+        versions: Vec<u64>,
+    },
+    /// Destroy versions for good: nothing brings them back
+    #[command(after_help = "\
+Examples:
+  strongroom kv destroy kv/prod/db --versions 1,2
+  strongroom kv destroy kv/prod/db --all")]
+    Destroy {
+        /// `kv/prod/db`
+        path: String,
+        /// These versions; one with a label is refused
+        #[arg(
+            long,
+            value_name = "VERSION,...",
+            value_delimiter = ',',
+            required_unless_present = "all"
+        )]
+        versions: Vec<u64>,
+        /// Every version, and the metadata
+        #[arg(long, conflicts_with = "versions")]
+        all: bool,
+    },
+    /// Show the versions of a secret
+    #[command(after_help = "\
+Examples:
+  strongroom kv history kv/prod/db")]
+    History {
+        /// `kv/prod/db`
+        path: String,
+    },
+    /// Show or change metadata: custom entries, labels, how many versions are kept
+    #[command(after_help = "\
+Examples:
+  strongroom kv metadata kv/prod/db
+  strongroom kv metadata kv/prod/db --set owner=payments --versions-max 20
+  strongroom kv metadata kv/prod/db --unset owner --cas-required true
+  strongroom kv metadata kv/prod/db --label stable=3")]
+    Metadata {
+        /// `kv/prod/db`
+        path: String,
+        /// Set a custom entry (no secrets: metadata is shown by `history`)
+        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+        /// Remove a custom entry
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+        /// Keep this many versions, 1 to 1000
+        #[arg(long, value_name = "NUMBER")]
+        versions_max: Option<u32>,
+        /// Refuse to write without --cas
+        #[arg(long, value_name = "true|false")]
+        cas_required: Option<bool>,
+        /// Let a label point to a version; 0 removes the label
+        #[arg(long, value_name = "LABEL=VERSION", value_parser = label)]
+        label: Vec<(String, u64)>,
+    },
+}
+
+fn label(text: &str) -> Result<(String, u64), String> {
+    let (name, version) = pair(text)?;
+    version
+        .parse()
+        .map(|version| (name, version))
+        .map_err(|_| "write LABEL=VERSION".to_owned())
+}
+
+impl Kv {
+    pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
+        match self {
+            Self::Put {
+                path,
+                fields,
+                literal,
+                from_json,
+                cas,
+            } => {
+                let fields = match from_json {
+                    Some(from) => fields_of_json(context, &from)?,
+                    None => collect(context, &fields, literal)?,
+                };
+                let version = context.client().await?.put(&path, &fields, cas).await?;
+                Ok(Answer::said(
+                    json!({"path": path, "version": version}),
+                    format!("{path}: version {version}"),
+                ))
+            }
+            Self::Get {
+                path,
+                field,
+                version,
+                label,
+            } => {
+                let select = version
+                    .map(Select::Version)
+                    .or(label.map(Select::Label))
+                    .unwrap_or_default();
+                let secret = context.client().await?.get_at(&path, select).await?;
+                match field {
+                    Some(name) => Ok(Answer::raw(secret.field(&name)?.expose().to_vec())),
+                    None => Ok(shown(&secret)),
+                }
+            }
+            Self::List { path, recursive, limit } => list(context, path, recursive, limit).await,
+            Self::Delete { path, versions } => {
+                let request = v1::KvDeleteRequest {
+                    path: path.clone(),
+                    versions,
+                    ..Default::default()
+                };
+                context
+                    .client()
+                    .await?
+                    .change(request, |s, r| async move { s.kv().delete(r).await })
+                    .await?;
+                Ok(Answer::said(
+                    json!({"path": path}),
+                    format!("{path}: deleted; `strongroom kv undelete` brings it back"),
+                ))
+            }
+            Self::Undelete { path, versions } => {
+                let request = v1::KvUndeleteRequest {
+                    path: path.clone(),
+                    versions,
+                    ..Default::default()
+                };
+                context
+                    .client()
+                    .await?
+                    .change(request, |s, r| async move { s.kv().undelete(r).await })
+                    .await?;
+                Ok(Answer::said(json!({"path": path}), format!("{path}: undeleted")))
+            }
+            Self::Destroy { path, versions, all } => {
+                let request = v1::KvDestroyRequest {
+                    path: path.clone(),
+                    versions,
+                    all,
+                    ..Default::default()
+                };
+                context
+                    .client()
+                    .await?
+                    .change(request, |s, r| async move { s.kv().destroy(r).await })
+                    .await?;
+                Ok(Answer::said(json!({"path": path}), format!("{path}: destroyed")))
+            }
+            Self::History { path } => Ok(history_shown(&path, &history(&context.client().await?, &path).await?)),
+            Self::Metadata {
+                path,
+                set,
+                unset,
+                versions_max,
+                cas_required,
+                label,
+            } => {
+                let client = context.client().await?;
+                let present = history(&client, &path).await?;
+                let custom =
+                    (!set.is_empty() || !unset.is_empty()).then(|| custom(present.custom.clone(), set, &unset));
+                if custom.is_none() && versions_max.is_none() && cas_required.is_none() && label.is_empty() {
+                    return Ok(metadata_shown(&path, &present));
+                }
+                let request = v1::KvSetMetadataRequest {
+                    path: path.clone(),
+                    custom,
+                    versions_max,
+                    cas_required,
+                    labels: label.into_iter().collect(),
+                    ..Default::default()
+                };
+                client
+                    .change(request, |s, r| async move { s.kv().set_metadata(r).await })
+                    .await?;
+                Ok(metadata_shown(&path, &history(&client, &path).await?))
+            }
+        }
+    }
+}
+
+/// Reads every field's value from where its argument says.
+fn collect(context: &Context, words: &[String], literal: bool) -> Result<Fields, Failure> {
+    let specs = words
+        .iter()
+        .map(|word| input::field(word, literal))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut fields = Fields::new();
+    for spec in specs {
+        let value = match spec.value {
+            FieldValue::Literal(value) => value,
+            FieldValue::From(source) => context.bytes(&source, &spec.name)?,
+        };
+        let name = spec.name.clone();
+        if fields.insert(spec.name, value).is_some() {
+            return Err(Failure::usage(
+                format!("field `{name}` is given twice"),
+                "give each field once",
+            ));
+        }
+    }
+    Ok(fields)
+}
+
+fn fields_of_json(context: &Context, from: &str) -> Result<Fields, Failure> {
+    let source = if from == "-" {
+        Source::Stdin
+    } else {
+        Source::File(from.into())
+    };
+    let object = input::json_object(&context.bytes(&source, "fields")?)?;
+    object
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::String(text) => Ok((name, Secret::from(text))),
+            _ => Err(Failure::usage(
+                format!("field `{name}` is not text"),
+                "write {\"name\": \"text\"}; numbers in quotes",
+            )),
+        })
+        .collect()
+}
+
+/// Fields as JSON: `(texts, base64 of the others)`; also of credentials.
+pub fn fields_json(fields: &Fields) -> (Map<String, Value>, Map<String, Value>) {
+    let (mut texts, mut binary) = (Map::new(), Map::new());
+    for (name, value) in fields {
+        match value.expose_str() {
+            Ok(text) => texts.insert(name.clone(), Value::from(text)),
+            Err(_) => binary.insert(name.clone(), Value::from(BASE64.encode(value.expose()))),
+        };
+    }
+    (texts, binary)
+}
+
+/// Fields for people.
+pub fn fields_pairs(fields: &Fields) -> Vec<(String, String)> {
+    fields
+        .iter()
+        .map(|(name, value)| {
+            let shown = match value.expose_str() {
+                Ok(text) => text.to_owned(),
+                Err(_) => format!("base64:{}", BASE64.encode(value.expose())),
+            };
+            (name.clone(), shown)
+        })
+        .collect()
+}
+
+fn shown(secret: &SecretVersion) -> Answer {
+    let (fields, fields_base64) = fields_json(&secret.fields);
+    let json = json!({
+        "path": secret.path,
+        "version": secret.version,
+        "created_at": secret.created_at,
+        "labels": secret.labels,
+        "fields": fields,
+        "fields_base64": fields_base64,
+    });
+    let rows = fields_pairs(&secret.fields)
+        .into_iter()
+        .map(|(name, value)| vec![name, value])
+        .collect();
+    Answer::new(
+        json,
+        Human::Table {
+            head: vec!["field", "value"],
+            rows,
+        },
+    )
+}
+
+async fn list(context: &Context, path: String, recursive: bool, limit: usize) -> Result<Answer, Failure> {
+    let client = context.client().await?;
+    let (mut names, mut token) = (Vec::new(), None);
+    loop {
+        let page = client.list_page(&path, recursive, PAGE, token).await?;
+        names.extend(page.names);
+        token = page.next;
+        if token.is_none() || names.len() > limit {
+            break;
+        }
+    }
+    let truncated = token.is_some() || names.len() > limit;
+    names.truncate(limit);
+    if !truncated {
+        names.sort();
+    }
+    if truncated {
+        context.out.notice(&format!(
+            "only the first {limit} names, in the order of storage; --limit shows more"
+        ));
+    }
+    let rows = names.iter().map(|name| vec![name.clone()]).collect();
+    let json = json!({"path": path, "names": names, "truncated": truncated});
+    Ok(Answer::new(
+        json,
+        Human::Table {
+            head: vec!["name"],
+            rows,
+        },
+    ))
+}
+
+async fn history(client: &Client, path: &str) -> Result<v1::KvHistoryResponse, Failure> {
+    let request = v1::KvHistoryRequest { path: path.to_owned() };
+    Ok(client
+        .read(request, |s, r| async move { s.kv().history(r).await })
+        .await?)
+}
+
+fn history_shown(path: &str, history: &v1::KvHistoryResponse) -> Answer {
+    let state = |version: &v1::KvVersion| match version {
+        v if v.destroyed => "destroyed".to_owned(),
+        v if !v.deleted_at.is_empty() => format!("deleted {}", v.deleted_at),
+        _ => "live".to_owned(),
+    };
+    let rows = history
+        .versions
+        .iter()
+        .map(|v| {
+            vec![
+                v.version.to_string(),
+                v.created_at.clone(),
+                state(v),
+                or_dash(&v.labels.join(", ")),
+            ]
+        })
+        .collect();
+    let versions: Vec<_> = history
+        .versions
+        .iter()
+        .map(|v| {
+            json!({
+                "version": v.version,
+                "created_at": v.created_at,
+                "deleted_at": v.deleted_at,
+                "destroyed": v.destroyed,
+                "labels": v.labels,
+            })
+        })
+        .collect();
+    let json = json!({"path": path, "current": history.current, "versions": versions});
+    Answer::new(
+        json,
+        Human::Table {
+            head: vec!["version", "created", "state", "labels"],
+            rows,
+        },
+    )
+}
+
+fn metadata_shown(path: &str, history: &v1::KvHistoryResponse) -> Answer {
+    let json = json!({
+        "path": path,
+        "current": history.current,
+        "versions_max": history.versions_max,
+        "cas_required": history.cas_required,
+        "custom": history.custom,
+    });
+    let mut pairs = vec![
+        ("current".to_owned(), history.current.to_string()),
+        ("versions_max".to_owned(), history.versions_max.to_string()),
+        ("cas_required".to_owned(), history.cas_required.to_string()),
+    ];
+    pairs.extend(
+        history
+            .custom
+            .iter()
+            .map(|(key, value)| (format!("custom {key}"), value.clone())),
+    );
+    Answer::new(json, Human::Pairs(pairs))
+}
+
+fn custom(mut entries: BTreeMap<String, String>, set: Vec<(String, String)>, unset: &[String]) -> v1::KvCustom {
+    entries.retain(|key, _| !unset.contains(key));
+    entries.extend(set);
+    v1::KvCustom { entries }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-KV-1: a value that is not text survives JSON.
+    #[test]
+    fn binary_fields_go_out_as_base64() {
+        let fields: Fields = [
+            ("text".to_owned(), Secret::from("a\n\"b\"")),
+            ("binary".to_owned(), Secret::new(vec![0xff, 0, 1])),
+        ]
+        .into();
+        let (texts, binary) = fields_json(&fields);
+        assert_eq!(texts["text"], "a\n\"b\"");
+        assert_eq!(binary["binary"], "/wAB");
+        assert_eq!(
+            fields_pairs(&fields)[0],
+            ("binary".to_owned(), "base64:/wAB".to_owned())
+        );
+    }
+
+    #[test]
+    fn custom_entries_are_merged() {
+        let before = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into();
+        let after = custom(before, vec![("c".to_owned(), "3".to_owned())], &["a".to_owned()]);
+        assert_eq!(
+            after.entries.into_iter().map(|(k, v)| k + &v).collect::<Vec<_>>(),
+            ["b2", "c3"]
+        );
+    }
+}

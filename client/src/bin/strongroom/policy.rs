@@ -1,0 +1,214 @@
+//! `strongroom policy`: Cedar policies.
+
+use crate::{
+    cli::pair,
+    context::Context,
+    failure::{Exit, Failure},
+    input::Source,
+    output::{Answer, Human},
+};
+use clap::Subcommand;
+use serde_json::json;
+use strongroom_client::v1;
+
+/// Names asked for in one page.
+const PAGE: u32 = 1000;
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Write a policy; it is checked against the schema first
+    #[command(after_help = "\
+Examples:
+  strongroom policy put readers readers.cedar
+  strongroom policy put readers - < readers.cedar
+  strongroom policy put readers readers.cedar --cas 3")]
+    Put {
+        /// `[a-z0-9-]{1,64}`
+        name: String,
+        /// The Cedar text: a file, or `-` for stdin
+        file: String,
+        /// Write only if this version is current; 0: only if there is none
+        #[arg(long, value_name = "VERSION")]
+        cas: Option<u64>,
+    },
+    /// Print a policy's text
+    #[command(after_help = "\
+Examples:
+  strongroom policy get readers
+  strongroom policy get readers > readers.cedar")]
+    Get {
+        /// The policy
+        name: String,
+    },
+    /// List policies
+    #[command(after_help = "\
+Examples:
+  strongroom policy list")]
+    List,
+    /// Delete a policy
+    #[command(after_help = "\
+Examples:
+  strongroom policy delete readers")]
+    Delete {
+        /// The policy
+        name: String,
+    },
+    /// Tell what would be decided, and by which policies; exit code 3 when it would be denied
+    #[command(after_help = "\
+Examples:
+  strongroom policy explain kv_read kv/prod/db
+  strongroom policy explain creds_issue pg/readers --identity deployer --group ci --attribute team=payments")]
+    Explain {
+        /// `kv_read`, `creds_issue`, ...: the schema lists them
+        action: String,
+        /// The path it acts on
+        path: String,
+        /// Of this identity [default: yourself]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+        identity: String,
+        /// As if it were in these groups
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// As if it had these attributes
+        #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+        attributes: Vec<(String, String)>,
+    },
+}
+
+impl Policy {
+    pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
+        match self {
+            Self::Put { name, file, cas } => put(context, name, &file, cas).await,
+            Self::Get { name } => {
+                let request = v1::PolicyGetRequest { name };
+                let got = context
+                    .client()
+                    .await?
+                    .read(request, |s, r| async move { s.policy().get(r).await })
+                    .await?;
+                let json =
+                    json!({"name": got.name, "version": got.version, "updated_at": got.updated_at, "text": got.text});
+                let text = if got.text.ends_with('\n') {
+                    got.text
+                } else {
+                    got.text + "\n"
+                };
+                Ok(Answer::new(json, Human::Text(text)))
+            }
+            Self::List => list(context).await,
+            Self::Delete { name } => {
+                let request = v1::PolicyDeleteRequest {
+                    name: name.clone(),
+                    ..Default::default()
+                };
+                context
+                    .client()
+                    .await?
+                    .change(request, |s, r| async move { s.policy().delete(r).await })
+                    .await?;
+                Ok(Answer::said(json!({"name": name}), format!("{name}: deleted")))
+            }
+            Self::Explain {
+                action,
+                path,
+                identity,
+                groups,
+                attributes,
+            } => {
+                let attributes = attributes.into_iter().collect();
+                let request = v1::PolicyExplainRequest {
+                    action,
+                    path,
+                    identity,
+                    groups,
+                    attributes,
+                };
+                let client = context.client().await?;
+                Ok(explained(
+                    client
+                        .read(request, |s, r| async move { s.policy().explain(r).await })
+                        .await?,
+                ))
+            }
+        }
+    }
+}
+
+async fn put(context: &Context, name: String, file: &str, cas: Option<u64>) -> Result<Answer, Failure> {
+    let source = if file == "-" {
+        Source::Stdin
+    } else {
+        Source::File(file.into())
+    };
+    let text = context.bytes(&source, "policy")?;
+    let request = v1::PolicyPutRequest {
+        name: name.clone(),
+        text: text.expose_str()?.to_owned(),
+        cas,
+        ..Default::default()
+    };
+    let done = context
+        .client()
+        .await?
+        .change(request, |s, r| async move { s.policy().put(r).await })
+        .await?;
+    for warning in &done.warnings {
+        context.out.notice(&format!("warning: {warning}"));
+    }
+    let json = json!({"name": name, "version": done.version, "warnings": done.warnings});
+    Ok(Answer::said(json, format!("{name}: version {}", done.version)))
+}
+
+async fn list(context: &Context) -> Result<Answer, Failure> {
+    let client = context.client().await?;
+    let mut request = v1::PolicyListRequest {
+        page_size: PAGE,
+        ..Default::default()
+    };
+    let mut names = Vec::new();
+    loop {
+        let page = client
+            .read(request.clone(), |s, r| async move { s.policy().list(r).await })
+            .await?;
+        names.extend(page.names);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    names.sort();
+    let rows = names.iter().map(|name| vec![name.clone()]).collect();
+    Ok(Answer::new(
+        json!({"names": names}),
+        Human::Table {
+            head: vec!["name"],
+            rows,
+        },
+    ))
+}
+
+fn explained(told: v1::PolicyExplainResponse) -> Answer {
+    let json = json!({
+        "allowed": told.allowed,
+        "deciding": told.deciding,
+        "errors": told.errors,
+        "considered": told.considered,
+        "reason": told.reason,
+    });
+    let mut pairs = vec![
+        (
+            "decision".to_owned(),
+            if told.allowed { "allow" } else { "deny" }.to_owned(),
+        ),
+        ("reason".to_owned(), told.reason),
+        ("considered".to_owned(), format!("{} policies", told.considered)),
+    ];
+    pairs.extend(
+        told.deciding
+            .into_iter()
+            .map(|policy| ("decided by".to_owned(), policy)),
+    );
+    pairs.extend(told.errors.into_iter().map(|error| ("error".to_owned(), error)));
+    let exit = if told.allowed { Exit::Done } else { Exit::Denied };
+    Answer::new(json, Human::Pairs(pairs)).exit(exit)
+}
