@@ -101,7 +101,11 @@ impl Actor {
             return None;
         }
         let pause = self.shared.config.deadlines.probe;
-        Some(if self.worker.is_some() { Instant::now() + pause } else { self.not_before })
+        Some(if self.worker.is_some() {
+            Instant::now() + pause
+        } else {
+            self.not_before
+        })
     }
 
     fn probe(&mut self) {
@@ -133,7 +137,13 @@ impl Actor {
     fn call(&mut self, request: &Request, deadline: Instant) -> Result<Reply, HsmError> {
         if self.worker.is_some() && !request.repeatable() {
             // It cannot be repeated, so find out first whether this worker still works.
-            let _ = self.attempt(&Request::Probe { deep: false, key: self.canary.clone() }, deadline);
+            let _ = self.attempt(
+                &Request::Probe {
+                    deep: false,
+                    key: self.canary.clone(),
+                },
+                deadline,
+            );
         }
         let begun = Instant::now();
         let old = self.worker.is_some();
@@ -164,7 +174,9 @@ impl Actor {
     /// One try. Ends the worker when the failure leaves it in doubt.
     fn attempt(&mut self, request: &Request, deadline: Instant) -> Result<Reply, HsmError> {
         self.ensure(deadline)?;
-        let Some(worker) = &mut self.worker else { return Err(HsmError::protocol("no worker")) };
+        let Some(worker) = &mut self.worker else {
+            return Err(HsmError::protocol("no worker"));
+        };
         let answer = worker.exchange(request, deadline);
         if let Err(error) = &answer {
             let doubtful = match error.kind {
@@ -205,7 +217,10 @@ impl Actor {
             }
             Err(error) => {
                 self.penalize();
-                if matches!(error.kind, ErrorKind::AuthFailed | ErrorKind::AuthLocked | ErrorKind::AuthHeld) {
+                if matches!(
+                    error.kind,
+                    ErrorKind::AuthFailed | ErrorKind::AuthLocked | ErrorKind::AuthHeld
+                ) {
                     self.held = Some(error.clone());
                     tracing::error!(hsm = self.shared.config.name, %error, "log-in stopped until an operator acts");
                 }
@@ -217,7 +232,10 @@ impl Actor {
     /// Puts the next start off, longer with each failure in a row.
     fn penalize(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        let pause = BACKOFF.0.saturating_mul(1 << self.failures.min(16).saturating_sub(1)).min(BACKOFF.1);
+        let pause = BACKOFF
+            .0
+            .saturating_mul(1 << self.failures.min(16).saturating_sub(1))
+            .min(BACKOFF.1);
         self.not_before = Instant::now() + pause;
     }
 
@@ -230,7 +248,11 @@ impl Actor {
             health.spawns += 1;
             health.worker = Some(process.pid);
         }
-        let mut worker = Worker { process, channel: Channel::new(stream), born: Instant::now() };
+        let mut worker = Worker {
+            process,
+            channel: Channel::new(stream),
+            born: Instant::now(),
+        };
         match self.greet(&mut worker, pin, deadline) {
             Ok(()) => Ok(worker),
             Err(error) => {
@@ -247,8 +269,11 @@ impl Actor {
             Pin::File(path) => Some(path.clone()),
             Pin::Bytes(_) => None,
         };
-        let hello =
-            Request::Hello { token: config.token.clone(), landlock: config.landlock_paths.clone(), pin: path };
+        let hello = Request::Hello {
+            token: config.token.clone(),
+            landlock: config.landlock_paths.clone(),
+            pin: path,
+        };
         let Reply::Token { identity, pin: flags } = worker.exchange(&hello, deadline)? else {
             return Err(HsmError::protocol("no greeting"));
         };
@@ -306,7 +331,7 @@ impl Actor {
                     ErrorKind::AuthFailed | ErrorKind::AuthLocked | ErrorKind::AuthHeld | ErrorKind::PinNeeded => {
                         State::Held
                     }
-                    kind if ends_worker(kind) || kind == ErrorKind::Unavailable => State::Down,
+                    kind if ends_worker(kind) || self.worker.is_none() => State::Down,
                     // The caller's error; the token did its work.
                     _ => return,
                 };

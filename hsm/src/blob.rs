@@ -86,7 +86,12 @@ impl HsmBlob {
         let fits = version > 0
             && body.len() == usize::from(u16::from_be_bytes(*body_len))
             && mechanism.body_bytes().contains(&body.len());
-        fits.then(|| Self { mechanism, ring, version, body: body.to_vec() })
+        fits.then(|| Self {
+            mechanism,
+            ring,
+            version,
+            body: body.to_vec(),
+        })
     }
 }
 
@@ -94,9 +99,13 @@ impl HsmBlob {
 /// Every part carries its length, so no two names collide.
 pub(crate) fn binding(mechanism: Mechanism, ring: &Ring, version: u32, context: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + context.len());
-    for part in
-        [b"strongroom.hsm.blob/1", &[mechanism as u8][..], ring.as_str().as_bytes(), &version.to_be_bytes(), context]
-    {
+    for part in [
+        b"strongroom.hsm.blob/1",
+        &[mechanism as u8][..],
+        ring.as_str().as_bytes(),
+        &version.to_be_bytes(),
+        context,
+    ] {
         out.extend((part.len() as u32).to_be_bytes());
         out.extend(part);
     }
@@ -109,18 +118,32 @@ pub(crate) fn binding_hash(mechanism: Mechanism, ring: &Ring, version: u32, cont
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
     pub(crate) fn any_blob() -> impl Strategy<Value = HsmBlob> {
-        (0..4usize, "[a-z0-9][a-z0-9._-]{0,63}", 1..=u32::MAX, any::<u8>(), 256..=512usize).prop_map(
-            |(m, ring, version, fill, oaep)| {
-                let mechanism = Mechanism::ALL[m];
-                let len = if mechanism == Mechanism::OaepSha256 { oaep } else { *mechanism.body_bytes().start() };
-                HsmBlob { mechanism, ring: Ring::new(&ring).unwrap(), version, body: vec![fill; len] }
-            },
+        (
+            0..4usize,
+            "[a-z0-9][a-z0-9._-]{0,63}",
+            1..=u32::MAX,
+            any::<u8>(),
+            256..=512usize,
         )
+            .prop_map(|(m, ring, version, fill, oaep)| {
+                let mechanism = Mechanism::ALL[m];
+                let len = if mechanism == Mechanism::OaepSha256 {
+                    oaep
+                } else {
+                    *mechanism.body_bytes().start()
+                };
+                HsmBlob {
+                    mechanism,
+                    ring: Ring::new(&ring).unwrap(),
+                    version,
+                    body: vec![fill; len],
+                }
+            })
     }
 
     proptest! {
@@ -160,7 +183,12 @@ mod tests {
     /// The stored form is for ever: this text may be added to, never changed.
     #[test]
     fn golden() {
-        let blob = HsmBlob { mechanism: Mechanism::Gcm, ring: Ring::new("root").unwrap(), version: 7, body: vec![0xAA; 60] };
+        let blob = HsmBlob {
+            mechanism: Mechanism::Gcm,
+            ring: Ring::new("root").unwrap(),
+            version: 7,
+            body: vec![0xAA; 60],
+        };
         let mut want = vec![1, 1, 4, b'r', b'o', b'o', b't', 0, 0, 0, 7, 0, 60];
         want.extend([0xAA; 60]);
         assert_eq!(blob.to_bytes(), want);

@@ -67,7 +67,11 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { call: Duration::from_secs(5), keygen: Duration::from_secs(60), probe: Duration::from_secs(10) }
+        Self {
+            call: Duration::from_secs(5),
+            keygen: Duration::from_secs(60),
+            probe: Duration::from_secs(10),
+        }
     }
 }
 
@@ -131,24 +135,35 @@ impl HsmConfig {
     /// `Invalid`, naming the setting.
     pub fn check(&self) -> Result<(), HsmError> {
         let named = (1..=32).contains(&self.name.len())
-            && self.name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+            && self
+                .name
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
         let selected = match &self.token {
             TokenSelector::Label(l) => (1..=32).contains(&l.len()),
             TokenSelector::Serial(s) => (1..=16).contains(&s.len()),
         };
         let pin = match &self.pin {
             PinSource::File(path) => path.is_absolute() && short(path),
-            PinSource::Credential(name) => !name.is_empty() && name.len() <= 255 && !name.contains('/') && !name.starts_with('.'),
+            PinSource::Credential(name) => {
+                !name.is_empty() && name.len() <= 255 && !name.contains('/') && !name.starts_with('.')
+            }
             PinSource::Prompted => true,
         };
         let landlock = self.landlock_paths.len() <= LANDLOCK_PATHS_MAX
             && self.landlock_paths.iter().all(|p| p.is_absolute() && short(p));
         let rules = [
             (named, "name: 1 to 32 of a-z 0-9 _ -"),
-            (self.module.is_absolute() && short(&self.module), "module: an absolute path"),
+            (
+                self.module.is_absolute() && short(&self.module),
+                "module: an absolute path",
+            ),
             (selected, "token: a label of 1 to 32 bytes or a serial of 1 to 16"),
             (pin, "pin: an absolute file, or the plain name of a credential"),
-            (env_fits(&self.env), "env: at most 32 plain variables, none of the loader (LD_, GLIBC_)"),
+            (
+                env_fits(&self.env),
+                "env: at most 32 plain variables, none of the loader (LD_, GLIBC_)",
+            ),
             (self.state_dir.is_absolute(), "state_dir: an absolute path"),
             (landlock, "landlock_paths: at most 32 absolute paths"),
         ];
@@ -160,7 +175,8 @@ impl HsmConfig {
 }
 
 fn short(path: &Path) -> bool {
-    path.to_str().is_some_and(|p| p.len() <= TEXT_BYTES_MAX && !p.contains('\0'))
+    path.to_str()
+        .is_some_and(|p| p.len() <= TEXT_BYTES_MAX && !p.contains('\0'))
 }
 
 /// The loader's own variables would run code of the caller's choice in the worker.
@@ -191,7 +207,8 @@ mod tests {
             "/var/lib/state",
         );
         good.check().unwrap();
-        let bad: [(&str, fn(&mut HsmConfig)); 9] = [
+        type Spoil = fn(&mut HsmConfig);
+        let bad: [(&str, Spoil); 9] = [
             ("name", |c| c.name = "Main".into()),
             ("module", |c| c.module = "module.so".into()),
             ("token", |c| c.token = TokenSelector::Label(String::new())),

@@ -121,7 +121,10 @@ impl HsmError {
     pub(crate) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let mut detail: String = detail.into();
         if detail.len() > DETAIL_BYTES_MAX {
-            let cut = (0..=DETAIL_BYTES_MAX).rev().find(|n| detail.is_char_boundary(*n)).unwrap_or(0);
+            let cut = (0..=DETAIL_BYTES_MAX)
+                .rev()
+                .find(|n| detail.is_char_boundary(*n))
+                .unwrap_or(0);
             detail.truncate(cut);
         }
         Self { kind, detail }

@@ -47,7 +47,11 @@ impl Gate {
     pub(crate) fn new(dir: &Path, module: &Path) -> Self {
         // One module under two names is one module.
         let module = fs::canonicalize(module).unwrap_or_else(|_| module.to_owned());
-        Self { dir: dir.to_owned(), module, forgiven: false }
+        Self {
+            dir: dir.to_owned(),
+            module,
+            forgiven: false,
+        }
     }
 
     /// Asks for leave to log in to this token, and writes the attempt down.
@@ -55,7 +59,10 @@ impl Gate {
         let file = self.file(token);
         let forgiven = std::mem::take(&mut self.forgiven);
         let held = |why: &str| {
-            HsmError::new(ErrorKind::AuthHeld, format!("token {}: {why}; record {}", token.serial, file.display()))
+            HsmError::new(
+                ErrorKind::AuthHeld,
+                format!("token {}: {why}; record {}", token.serial, file.display()),
+            )
         };
         let record = if forgiven { Record::Clear } else { read(&file)? };
         let tried = match record {
@@ -71,7 +78,10 @@ impl Gate {
                 _ => "the token reports wrong PINs",
             }));
         }
-        let attempt = Attempt { file, token: token.serial.clone() };
+        let attempt = Attempt {
+            file,
+            token: token.serial.clone(),
+        };
         attempt.write(Record::Unknown(tried + 1))?;
         Ok(attempt)
     }
@@ -151,7 +161,10 @@ fn read(file: &Path) -> Result<Record, HsmError> {
 }
 
 fn failed(file: &Path, error: &std::io::Error) -> HsmError {
-    HsmError::new(ErrorKind::Device, format!("record of log-ins {}: {error}", file.display()))
+    HsmError::new(
+        ErrorKind::Device,
+        format!("record of log-ins {}: {error}", file.display()),
+    )
 }
 
 #[cfg(test)]
@@ -159,7 +172,10 @@ mod tests {
     use super::*;
 
     fn token() -> TokenIdentity {
-        TokenIdentity { serial: "00ab".into(), ..TokenIdentity::default() }
+        TokenIdentity {
+            serial: "00ab".into(),
+            ..TokenIdentity::default()
+        }
     }
 
     /// A gate as after a restart.
@@ -171,17 +187,36 @@ mod tests {
     #[test]
     fn refusal_outlives_restart() {
         let dir = tempfile::tempdir().unwrap();
-        gate(dir.path()).attempt(&token(), PinFlags::default()).unwrap().refused().unwrap();
+        gate(dir.path())
+            .attempt(&token(), PinFlags::default())
+            .unwrap()
+            .refused()
+            .unwrap();
         for _ in 0..2 {
             let error = gate(dir.path()).attempt(&token(), PinFlags::default()).err().unwrap();
             assert_eq!(error.kind, ErrorKind::AuthHeld);
         }
-        let other = TokenIdentity { serial: "00ac".into(), ..token() };
-        gate(dir.path()).attempt(&other, PinFlags::default()).unwrap().passed().unwrap();
+        let other = TokenIdentity {
+            serial: "00ac".into(),
+            ..token()
+        };
+        gate(dir.path())
+            .attempt(&other, PinFlags::default())
+            .unwrap()
+            .passed()
+            .unwrap();
         let mut forgiving = gate(dir.path());
         forgiving.forgive();
-        forgiving.attempt(&token(), PinFlags::default()).unwrap().passed().unwrap();
-        gate(dir.path()).attempt(&token(), PinFlags::default()).unwrap().passed().unwrap();
+        forgiving
+            .attempt(&token(), PinFlags::default())
+            .unwrap()
+            .passed()
+            .unwrap();
+        gate(dir.path())
+            .attempt(&token(), PinFlags::default())
+            .unwrap()
+            .passed()
+            .unwrap();
     }
 
     #[test]
@@ -198,7 +233,10 @@ mod tests {
     fn forgiven_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut gate = gate(dir.path());
-        let low = PinFlags { count_low: true, ..PinFlags::default() };
+        let low = PinFlags {
+            count_low: true,
+            ..PinFlags::default()
+        };
         assert!(gate.attempt(&token(), low).is_err());
         gate.forgive();
         gate.attempt(&token(), low).unwrap().refused().unwrap();
@@ -209,16 +247,28 @@ mod tests {
     fn warnings_and_damaged_records_hold() {
         let dir = tempfile::tempdir().unwrap();
         for flags in [
-            PinFlags { count_low: true, ..PinFlags::default() },
-            PinFlags { final_try: true, ..PinFlags::default() },
-            PinFlags { locked: true, ..PinFlags::default() },
+            PinFlags {
+                count_low: true,
+                ..PinFlags::default()
+            },
+            PinFlags {
+                final_try: true,
+                ..PinFlags::default()
+            },
+            PinFlags {
+                locked: true,
+                ..PinFlags::default()
+            },
         ] {
             assert!(gate(dir.path()).attempt(&token(), flags).is_err(), "{flags:?}");
         }
         let file = gate(dir.path()).file(&token());
         for damage in [&b""[..], b"unknown", b"unknown 999", b"\xff\xff"] {
             fs::write(&file, damage).unwrap();
-            assert!(gate(dir.path()).attempt(&token(), PinFlags::default()).is_err(), "{damage:?}");
+            assert!(
+                gate(dir.path()).attempt(&token(), PinFlags::default()).is_err(),
+                "{damage:?}"
+            );
         }
     }
 }

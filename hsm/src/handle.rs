@@ -112,7 +112,10 @@ impl Hsm {
             .name(format!("hsm-{}", shared.config.name))
             .spawn(move || actor.run())
             .map_err(|e| HsmError::new(ErrorKind::Device, format!("thread: {e}")))?;
-        Ok(Self { _end: Arc::new(End(Arc::clone(&shared))), shared })
+        Ok(Self {
+            _end: Arc::new(End(Arc::clone(&shared))),
+            shared,
+        })
     }
 
     /// NAME of the configuration.
@@ -128,7 +131,12 @@ impl Hsm {
     /// key was made (see `list`). Never repeated by itself.
     pub fn create(&self, ring: &Ring, version: u32, kind: KeyKind) -> Result<KeyInfo, HsmError> {
         let mechanism = self.shared.config.mechanism;
-        let request = Request::Create { ring: ring.clone(), version: numbered(version)?, kind, mechanism };
+        let request = Request::Create {
+            ring: ring.clone(),
+            version: numbered(version)?,
+            kind,
+            mechanism,
+        };
         match self.call(request, self.shared.config.deadlines.keygen)? {
             Reply::Key(info) => Ok(info),
             _ => Err(unexpected()),
@@ -146,7 +154,12 @@ impl Hsm {
         seed: &Zeroizing<[u8; 32]>,
     ) -> Result<HsmBlob, HsmError> {
         let context = bounded(context)?;
-        let request = Request::Seal { ring: ring.clone(), version: numbered(version)?, context, seed: seed.clone() };
+        let request = Request::Seal {
+            ring: ring.clone(),
+            version: numbered(version)?,
+            context,
+            seed: seed.clone(),
+        };
         match self.call(request, self.shared.config.deadlines.call)? {
             Reply::Blob(blob) => Ok(blob),
             _ => Err(unexpected()),
@@ -158,7 +171,10 @@ impl Hsm {
     /// `Integrity` when blob, name or context differ from what was sealed; `KeyMissing` when the token does
     /// not hold the key, said after a fresh `C_Initialize`.
     pub fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, HsmError> {
-        let request = Request::Open { blob: blob.clone(), context: bounded(context)? };
+        let request = Request::Open {
+            blob: blob.clone(),
+            context: bounded(context)?,
+        };
         match self.call(request, self.shared.config.deadlines.call)? {
             Reply::Seed(seed) => Ok(seed),
             _ => Err(unexpected()),
@@ -176,7 +192,10 @@ impl Hsm {
         if bool::from(seed[..].ct_eq(&again[..])) {
             Ok(fresh)
         } else {
-            Err(HsmError::new(ErrorKind::Integrity, "the new seal opens to another seed"))
+            Err(HsmError::new(
+                ErrorKind::Integrity,
+                "the new seal opens to another seed",
+            ))
         }
     }
 
@@ -194,7 +213,10 @@ impl Hsm {
     /// # Errors
     /// `KeyMissing` when there is none.
     pub fn destroy(&self, ring: &Ring, version: u32) -> Result<(), HsmError> {
-        let request = Request::Destroy { ring: ring.clone(), version: numbered(version)? };
+        let request = Request::Destroy {
+            ring: ring.clone(),
+            version: numbered(version)?,
+        };
         self.done(request, self.shared.config.deadlines.call)
     }
 
@@ -202,7 +224,11 @@ impl Hsm {
     /// # Errors
     /// `KeyMissing`, or what the token does.
     pub fn sign(&self, ring: &Ring, version: u32, digest: &[u8; 32]) -> Result<Vec<u8>, HsmError> {
-        let request = Request::Sign { ring: ring.clone(), version: numbered(version)?, digest: *digest };
+        let request = Request::Sign {
+            ring: ring.clone(),
+            version: numbered(version)?,
+            digest: *digest,
+        };
         self.bytes(request)
     }
 
@@ -210,7 +236,10 @@ impl Hsm {
     /// # Errors
     /// `KeyMissing`, or what the token does.
     pub fn public_key(&self, ring: &Ring, version: u32) -> Result<Vec<u8>, HsmError> {
-        self.bytes(Request::PublicKey { ring: ring.clone(), version: numbered(version)? })
+        self.bytes(Request::PublicKey {
+            ring: ring.clone(),
+            version: numbered(version)?,
+        })
     }
 
     /// Tries every mechanism with throw-away keys: seal, open, flip a bit, wrong context.
@@ -270,7 +299,11 @@ impl Hsm {
             if queue.jobs.len() >= QUEUE_MAX {
                 return Err(HsmError::new(ErrorKind::Busy, ""));
             }
-            queue.jobs.push_back(Job { request, deadline, reply });
+            queue.jobs.push_back(Job {
+                request,
+                deadline,
+                reply,
+            });
         }
         self.shared.wake.notify_one();
         match wait.recv_timeout(within + GRACE) {
@@ -296,7 +329,9 @@ impl Hsm {
 
 impl std::fmt::Debug for Hsm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hsm").field("name", &self.shared.config.name).finish_non_exhaustive()
+        f.debug_struct("Hsm")
+            .field("name", &self.shared.config.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -360,7 +395,11 @@ impl Drop for End {
 }
 
 fn numbered(version: u32) -> Result<u32, HsmError> {
-    if version == 0 { Err(HsmError::invalid("key versions begin with 1")) } else { Ok(version) }
+    if version == 0 {
+        Err(HsmError::invalid("key versions begin with 1"))
+    } else {
+        Ok(version)
+    }
 }
 
 fn bounded(context: &[u8]) -> Result<Vec<u8>, HsmError> {

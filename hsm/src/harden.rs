@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
 };
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal,
-    setrlimit,
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
 };
 
 use crate::error::{ErrorKind, HsmError};
@@ -16,7 +14,13 @@ use crate::error::{ErrorKind, HsmError};
 /// No core dumps, no ptrace by the same user, no new privileges. Best effort: none of these fails on a Linux
 /// this program runs on, and a process that refused to start would help nobody.
 pub(crate) fn process() {
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_no_new_privs(true);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -30,7 +34,16 @@ pub(crate) fn worker() {
 }
 
 /// What a module may read besides its own paths: libraries, their configuration, random numbers.
-const READABLE: [&str; 8] = ["/usr", "/lib", "/lib64", "/etc", "/proc/self", "/proc/cpuinfo", "/sys/devices/system/cpu", "/opt"];
+const READABLE: [&str; 8] = [
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/sys/devices/system/cpu",
+    "/opt",
+];
 /// Devices a module may use.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/random"];
 
@@ -56,7 +69,11 @@ pub(crate) fn landlock(writable: &[PathBuf], module: &Path, pin: Option<&Path>) 
     for (path, access) in paths {
         // What does not exist needs no right.
         let Ok(fd) = PathFd::new(path) else { continue };
-        let access = if path.is_dir() { access } else { access & AccessFs::from_file(abi) };
+        let access = if path.is_dir() {
+            access
+        } else {
+            access & AccessFs::from_file(abi)
+        };
         rules = rules.add_rule(PathBeneath::new(fd, access)).map_err(|e| failed(&e))?;
     }
     rules.restrict_self().map_err(|e| failed(&e))?;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::io::{IoSlice, IoSliceMut};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
+    SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
 };
 
 use crate::config::HsmConfig;
@@ -37,7 +37,10 @@ pub(crate) struct Spec {
 
 impl Spec {
     pub(crate) fn of(config: &HsmConfig) -> Self {
-        Self { module: config.module.clone(), env: config.env.clone() }
+        Self {
+            module: config.module.clone(),
+            env: config.env.clone(),
+        }
     }
 }
 
@@ -46,7 +49,11 @@ impl Spec {
 pub struct Launcher(Arc<Way>);
 
 enum Way {
-    Exec { program: PathBuf, args: Vec<String>, env: BTreeMap<String, String> },
+    Exec {
+        program: PathBuf,
+        args: Vec<String>,
+        env: BTreeMap<String, String>,
+    },
     Supervised(Mutex<Link>),
 }
 
@@ -82,7 +89,11 @@ impl Launcher {
     #[must_use]
     pub fn exec_with(program: impl Into<PathBuf>, args: &[&str], env: BTreeMap<String, String>) -> Self {
         let args = args.iter().map(|a| (*a).to_owned()).collect();
-        Self(Arc::new(Way::Exec { program: program.into(), args, env }))
+        Self(Arc::new(Way::Exec {
+            program: program.into(),
+            args,
+            env,
+        }))
     }
 
     /// Starts the supervisor (`program args...`, which must call `supervisor::main`) and hands it the table
@@ -129,7 +140,13 @@ impl Launcher {
                 let mut spec = Spec::of(config);
                 spec.env.extend(env.clone());
                 let (stream, child) = exec(program, args, &spec).map_err(|e| failed("start of the HSM worker", &e))?;
-                Ok((Started { pid: child.id(), child: Some(child) }, UnixStream::from(stream)))
+                Ok((
+                    Started {
+                        pid: child.id(),
+                        child: Some(child),
+                    },
+                    UnixStream::from(stream),
+                ))
             }
             Way::Supervised(link) => match link.lock().ask(&Ask::Start(config.name.clone()))? {
                 (Answer::Started(pid), Some(fd)) => Ok((Started { pid, child: None }, UnixStream::from(fd))),
@@ -158,9 +175,15 @@ impl Launcher {
 
 impl Link {
     fn ask(&self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
+        let message = ask.encode();
+        if message.len() > supervisor::MESSAGE_BYTES_MAX {
+            return Err(HsmError::invalid(
+                "the tokens' env is too long: 64 KiB for all together",
+            ));
+        }
         let sent = sendmsg(
             &self.socket,
-            &[IoSlice::new(&ask.encode())],
+            &[IoSlice::new(&message)],
             &mut SendAncillaryBuffer::default(),
             SendFlags::NOSIGNAL,
         );
@@ -168,10 +191,18 @@ impl Link {
         let mut buffer = vec![0; supervisor::MESSAGE_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
-            .map_err(|e| failed("answer of the HSM supervisor", &e.into()))?;
+        let got = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut buffer)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .map_err(|e| failed("answer of the HSM supervisor", &e.into()))?;
         if got.bytes == 0 || got.flags.contains(ReturnFlags::TRUNC) {
-            return Err(HsmError::new(ErrorKind::Device, "the HSM supervisor is gone; restart the daemon"));
+            return Err(HsmError::new(
+                ErrorKind::Device,
+                "the HSM supervisor is gone; restart the daemon",
+            ));
         }
         let fd = control.drain().find_map(|m| match m {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -18,9 +18,15 @@ impl Ring {
     /// `Invalid` when the name is empty, too long or has other characters.
     pub fn new(name: &str) -> Result<Self, HsmError> {
         let fits = (1..=Self::BYTES_MAX).contains(&name.len())
-            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+            && name
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
             && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if fits { Ok(Self(name.to_owned())) } else { Err(HsmError::invalid("ring name: 1 to 64 of a-z 0-9 . _ -")) }
+        if fits {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(HsmError::invalid("ring name: 1 to 64 of a-z 0-9 . _ -"))
+        }
     }
 
     /// The name.
@@ -99,8 +105,15 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Gcm, Self::Kw, Self::Cbc, Self::Mac, Self::Oaep, Self::Es256, Self::Ps256];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Gcm,
+        Self::Kw,
+        Self::Cbc,
+        Self::Mac,
+        Self::Oaep,
+        Self::Es256,
+        Self::Ps256,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {

@@ -46,11 +46,18 @@ pub fn module() -> Option<PathBuf> {
 /// `Device` when SoftHSM is not installed or the directory cannot be written.
 pub fn create(dir: &Path, name: &str, label: &str, launcher: &Launcher) -> Result<HsmConfig, HsmError> {
     let module = module().ok_or_else(|| {
-        HsmError::new(ErrorKind::Device, format!("SoftHSM2 not found: install softhsm2 or set {MODULE_VAR}"))
+        HsmError::new(
+            ErrorKind::Device,
+            format!("SoftHSM2 not found: install softhsm2 or set {MODULE_VAR}"),
+        )
     })?;
     let failed = |e: std::io::Error| HsmError::new(ErrorKind::Device, format!("{}: {e}", dir.display()));
     for part in [dir, &dir.join("tokens"), &dir.join("state")] {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(part).map_err(failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(part)
+            .map_err(failed)?;
     }
     let dir = dir.canonicalize().map_err(failed)?;
     let conf = dir.join("softhsm2.conf");
@@ -68,12 +75,19 @@ pub fn create(dir: &Path, name: &str, label: &str, launcher: &Launcher) -> Resul
         PinSource::File(pin_file.clone()),
         dir.join("state"),
     );
-    config.env.insert("SOFTHSM2_CONF".to_owned(), conf.to_string_lossy().into_owned());
+    config
+        .env
+        .insert("SOFTHSM2_CONF".to_owned(), conf.to_string_lossy().into_owned());
     if !pin_file.exists() {
         let pin = random_pin()?;
         let (so_pin, user) = (Pin::new(random_pin()?)?, Pin::new(pin.clone())?);
         provision(&config, &so_pin, &user, launcher)?;
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&pin_file).map_err(failed)?;
+        let mut out = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&pin_file)
+            .map_err(failed)?;
         out.write_all(&pin).and_then(|()| out.sync_all()).map_err(failed)?;
     }
     Ok(config)
@@ -90,12 +104,19 @@ pub fn provision(config: &HsmConfig, so_pin: &Pin, pin: &Pin, launcher: &Launche
         return Err(HsmError::invalid("a new token is named by label"));
     };
     let bytes = |pin: &Pin| Zeroizing::new(pin.expose().to_vec());
-    let request = Request::Provision { label: label.clone(), so_pin: bytes(so_pin), pin: bytes(pin) };
+    let request = Request::Provision {
+        label: label.clone(),
+        so_pin: bytes(so_pin),
+        pin: bytes(pin),
+    };
     let lost = |e: std::io::Error| HsmError::new(ErrorKind::Crashed, format!("worker: {e}"));
     let deadline = Some(Instant::now() + PROVISION_TIMEOUT);
     let (process, stream) = launcher.start(config)?;
     let mut channel = Channel::new(stream);
-    let answer = channel.send(&request.encode(), deadline).and_then(|()| channel.receive(deadline)).map_err(lost);
+    let answer = channel
+        .send(&request.encode(), deadline)
+        .and_then(|()| channel.receive(deadline))
+        .map_err(lost);
     launcher.end(process);
     match Reply::decode(&answer?)? {
         Reply::Done => Ok(()),

@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 
 use rustix::io::IoSlice;
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg,
-};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
 use crate::config::{ENV_MAX, TEXT_BYTES_MAX, env_fits};
 use crate::error::{ErrorKind, HsmError};
@@ -128,7 +126,12 @@ fn send(socket: BorrowedFd<'_>, answer: &Answer, fd: Option<&OwnedFd>) -> rustix
     if let Some(fds) = &fds {
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
-    sendmsg(socket, &[IoSlice::new(&answer.encode())], &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(
+        socket,
+        &[IoSlice::new(&answer.encode())],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
@@ -179,7 +182,9 @@ impl Ask {
                     if vars > ENV_MAX {
                         return Err(malformed());
                     }
-                    let env = (0..vars).map(|_| Ok((take(r)?, take(r)?))).collect::<Result<_, HsmError>>()?;
+                    let env = (0..vars)
+                        .map(|_| Ok((take(r)?, take(r)?)))
+                        .collect::<Result<_, HsmError>>()?;
                     if !env_fits(&env) || !module.is_absolute() {
                         return Err(HsmError::invalid("module or env of a token"));
                     }
@@ -221,7 +226,11 @@ impl Answer {
             }
             _ => return Err(malformed()),
         };
-        if message.is_empty() { Ok(answer) } else { Err(malformed()) }
+        if message.is_empty() {
+            Ok(answer)
+        } else {
+            Err(malformed())
+        }
     }
 }
 
@@ -262,10 +271,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(ask) = Ask::decode(&bytes) {
-                if let Ask::Start(_) | Ask::End(_) = ask {
-                    prop_assert_eq!(ask.encode(), bytes.clone());
-                }
+            if let Ok(ask @ (Ask::Start(_) | Ask::End(_))) = Ask::decode(&bytes) {
+                prop_assert_eq!(ask.encode(), bytes.clone());
             }
             if let Ok(answer) = Answer::decode(&bytes) {
                 prop_assert_eq!(answer.encode(), bytes);
@@ -292,10 +299,22 @@ mod tests {
     #[test]
     fn table_is_fixed() {
         let mut supervisor = Supervisor::default();
-        assert!(matches!(supervisor.serve(Ask::Table(BTreeMap::new())), (Answer::Done, None)));
-        assert!(matches!(supervisor.serve(Ask::Table(BTreeMap::new())), (Answer::Failed(_), None)));
-        assert!(matches!(supervisor.serve(Ask::Start("other".into())), (Answer::Failed(_), None)));
-        let evil = Spec { module: "/m.so".into(), env: [("LD_PRELOAD".to_owned(), "/x.so".to_owned())].into() };
+        assert!(matches!(
+            supervisor.serve(Ask::Table(BTreeMap::new())),
+            (Answer::Done, None)
+        ));
+        assert!(matches!(
+            supervisor.serve(Ask::Table(BTreeMap::new())),
+            (Answer::Failed(_), None)
+        ));
+        assert!(matches!(
+            supervisor.serve(Ask::Start("other".into())),
+            (Answer::Failed(_), None)
+        ));
+        let evil = Spec {
+            module: "/m.so".into(),
+            env: [("LD_PRELOAD".to_owned(), "/x.so".to_owned())].into(),
+        };
         assert!(Ask::decode(&Ask::Table([("a".to_owned(), evil)].into()).encode()).is_err());
     }
 }

@@ -35,7 +35,12 @@ pub(super) fn create(
             None
         }
     };
-    Ok(KeyInfo { ring: ring.clone(), version, kind, mechanism })
+    Ok(KeyInfo {
+        ring: ring.clone(),
+        version,
+        kind,
+        mechanism,
+    })
 }
 
 /// The first mechanism whose new KEK passes its trial.
@@ -93,7 +98,10 @@ pub(super) fn list(token: &Token, ring: &Ring) -> Result<Vec<KeyInfo>, HsmError>
         let template = [Attribute::Token(true), Attribute::Class(class)];
         let found = token.session()?.find_objects(&template).map_err(Fault::from)?;
         if found.len() > SCAN_MAX {
-            return Err(HsmError::new(ErrorKind::Unsupported, "more than 4096 keys on the token"));
+            return Err(HsmError::new(
+                ErrorKind::Unsupported,
+                "more than 4096 keys on the token",
+            ));
         }
         for object in found {
             keys.extend(info(token, ring, object)?);
@@ -108,7 +116,9 @@ pub(super) fn list(token: &Token, ring: &Ring) -> Result<Vec<KeyInfo>, HsmError>
 
 /// What an object says it is, if it is one of this ring.
 fn info(token: &Token, ring: &Ring, object: ObjectHandle) -> Result<Option<KeyInfo>, Fault> {
-    let attributes = token.session()?.get_attributes(object, &[AttributeType::Label, AttributeType::Id])?;
+    let attributes = token
+        .session()?
+        .get_attributes(object, &[AttributeType::Label, AttributeType::Id])?;
     let (mut name, mut number) = (Vec::new(), Vec::new());
     for attribute in attributes {
         match attribute {
@@ -118,9 +128,16 @@ fn info(token: &Token, ring: &Ring, object: ObjectHandle) -> Result<Option<KeyIn
         }
     }
     let version = std::str::from_utf8(&name).ok().and_then(|name| version_of(ring, name));
-    let Some(version) = version.filter(|v| *v > 0) else { return Ok(None) };
+    let Some(version) = version.filter(|v| *v > 0) else {
+        return Ok(None);
+    };
     let part = Part::ALL.into_iter().find(|part| id(ring, version, *part) == number);
-    Ok(part.and_then(Part::means).map(|(kind, mechanism)| KeyInfo { ring: ring.clone(), version, kind, mechanism }))
+    Ok(part.and_then(Part::means).map(|(kind, mechanism)| KeyInfo {
+        ring: ring.clone(),
+        version,
+        kind,
+        mechanism,
+    }))
 }
 
 pub(super) fn destroy(token: &Token, ring: &Ring, version: u32) -> Result<(), HsmError> {
@@ -197,15 +214,52 @@ pub(super) fn strictness(only: MechanismType) -> [Vec<Attribute>; 3] {
 fn generate_kek(token: &mut Token, ring: &Ring, version: u32, mechanism: Mechanism) -> Result<(), Fault> {
     let (aes, generic) = (M::AesKeyGen, M::GenericSecretKeyGen);
     match mechanism {
-        Mechanism::Gcm => secret(token, ring, version, Part::Gcm, Use::Crypt, &aes, MechanismType::AES_GCM),
-        Mechanism::Kw => secret(token, ring, version, Part::Kw, Use::Wrap, &aes, MechanismType::AES_KEY_WRAP),
+        Mechanism::Gcm => secret(
+            token,
+            ring,
+            version,
+            Part::Gcm,
+            Use::Crypt,
+            &aes,
+            MechanismType::AES_GCM,
+        ),
+        Mechanism::Kw => secret(
+            token,
+            ring,
+            version,
+            Part::Kw,
+            Use::Wrap,
+            &aes,
+            MechanismType::AES_KEY_WRAP,
+        ),
         Mechanism::CbcHmac => {
-            secret(token, ring, version, Part::Cbc, Use::Crypt, &aes, MechanismType::AES_CBC)?;
-            secret(token, ring, version, Part::Mac, Use::Sign, &generic, MechanismType::SHA256_HMAC)
+            secret(
+                token,
+                ring,
+                version,
+                Part::Cbc,
+                Use::Crypt,
+                &aes,
+                MechanismType::AES_CBC,
+            )?;
+            secret(
+                token,
+                ring,
+                version,
+                Part::Mac,
+                Use::Sign,
+                &generic,
+                MechanismType::SHA256_HMAC,
+            )
         }
-        Mechanism::OaepSha256 => {
-            sign::rsa_pair(token, ring, version, Part::Oaep, Use::Crypt, MechanismType::RSA_PKCS_OAEP)
-        }
+        Mechanism::OaepSha256 => sign::rsa_pair(
+            token,
+            ring,
+            version,
+            Part::Oaep,
+            Use::Crypt,
+            MechanismType::RSA_PKCS_OAEP,
+        ),
     }
 }
 
@@ -252,5 +306,9 @@ fn stays_in(token: &Token, key: ObjectHandle) -> Result<(), Fault> {
     let wanted = [AttributeType::Extractable, AttributeType::Sensitive];
     let said = token.session()?.get_attributes(key, &wanted)?;
     let holds = said.contains(&Attribute::Extractable(false)) && said.contains(&Attribute::Sensitive(true));
-    if holds { Ok(()) } else { Err(Fault::new(ErrorKind::Unsupported, "the token made an extractable key")) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Fault::new(ErrorKind::Unsupported, "the token made an extractable key"))
+    }
 }

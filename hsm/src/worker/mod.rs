@@ -47,7 +47,10 @@ fn life() -> Result<(), HsmError> {
         Request::Hello { token, landlock, pin } => {
             let module = peer.said(Module::open(&module_path()?, &landlock, pin.as_deref()))?;
             let found = peer.said(module.find(&token))?;
-            peer.say(&Reply::Token { identity: found.identity.clone(), pin: found.flags })?;
+            peer.say(&Reply::Token {
+                identity: found.identity.clone(),
+                pin: found.flags,
+            })?;
             module.select(found)
         }
         Request::Provision { label, so_pin, pin } => {
@@ -85,12 +88,18 @@ fn life() -> Result<(), HsmError> {
 fn answer(token: &mut Token, request: Request) -> Result<Reply, HsmError> {
     token.check()?;
     Ok(match request {
-        Request::Create { ring, version, kind, mechanism } => {
-            Reply::Key(keys::create(token, &ring, version, kind, mechanism)?)
-        }
-        Request::Seal { ring, version, context, seed } => {
-            Reply::Blob(seal::seal(token, &ring, version, &context, &seed)?)
-        }
+        Request::Create {
+            ring,
+            version,
+            kind,
+            mechanism,
+        } => Reply::Key(keys::create(token, &ring, version, kind, mechanism)?),
+        Request::Seal {
+            ring,
+            version,
+            context,
+            seed,
+        } => Reply::Blob(seal::seal(token, &ring, version, &context, &seed)?),
         Request::Open { blob, context } => Reply::Seed(seal::open(token, &blob, &context)?),
         Request::List { ring } => Reply::Keys(keys::list(token, &ring)?),
         Request::Destroy { ring, version } => {
@@ -111,7 +120,9 @@ fn answer(token: &mut Token, request: Request) -> Result<Reply, HsmError> {
 }
 
 fn module_path() -> Result<PathBuf, HsmError> {
-    std::env::var_os(MODULE_VAR).map(PathBuf::from).ok_or_else(|| HsmError::invalid("not started by a launcher"))
+    std::env::var_os(MODULE_VAR)
+        .map(PathBuf::from)
+        .ok_or_else(|| HsmError::invalid("not started by a launcher"))
 }
 
 /// The handle's end of the socketpair.
@@ -133,7 +144,9 @@ impl Peer {
     }
 
     fn say(&mut self, reply: &Reply) -> Result<(), HsmError> {
-        self.0.send(&reply.encode(), None).map_err(|e| HsmError::new(ErrorKind::Crashed, e.to_string()))
+        self.0
+            .send(&reply.encode(), None)
+            .map_err(|e| HsmError::new(ErrorKind::Crashed, e.to_string()))
     }
 
     /// Passes a success on; tells the handle of a failure, after which this process ends.

@@ -14,7 +14,10 @@ type Bytes = Zeroizing<Vec<u8>>;
 /// Initialises the first slot without a token of its own, never one that has one.
 pub(super) fn run(module: &Module, label: &str, so_pin: Bytes, pin: Bytes) -> Result<(), HsmError> {
     let tokens = module.tokens()?;
-    if tokens.iter().any(|(_, info)| info.initialized && info.identity.label == label) {
+    if tokens
+        .iter()
+        .any(|(_, info)| info.initialized && info.identity.label == label)
+    {
         return Err(HsmError::new(ErrorKind::KeyExists, "a token of this label"));
     }
     let free = tokens.iter().find(|(_, info)| !info.initialized).map(|(slot, _)| *slot);
@@ -23,7 +26,9 @@ pub(super) fn run(module: &Module, label: &str, so_pin: Bytes, pin: Bytes) -> Re
     module.pkcs11.init_token(slot, &so_pin, label).map_err(Fault::from)?;
     // SoftHSM gives the new token another slot number.
     let tokens = module.tokens()?;
-    let ours = tokens.iter().find(|(_, info)| info.initialized && info.identity.label == label);
+    let ours = tokens
+        .iter()
+        .find(|(_, info)| info.initialized && info.identity.label == label);
     let (slot, _) = ours.ok_or_else(|| HsmError::new(ErrorKind::Device, "the new token did not appear"))?;
     let session = module.pkcs11.open_rw_session(*slot).map_err(Fault::from)?;
     session.login(UserType::So, Some(&so_pin)).map_err(Fault::from)?;

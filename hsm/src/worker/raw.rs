@@ -42,7 +42,10 @@ impl Raw {
         if rv != sys::CKR_OK || functions.is_null() {
             return Err(failed(format!("C_GetFunctionList: {rv:#x}")));
         }
-        Ok(Self { functions, _module: library })
+        Ok(Self {
+            functions,
+            _module: library,
+        })
     }
 
     pub(super) fn token_info(&self, slot: Slot) -> Result<Info, HsmError> {

@@ -26,8 +26,14 @@ const CANARY: &[u8] = b"strongroom.hsm.canary";
 pub(super) enum Kek {
     Gcm(ObjectHandle),
     Kw(ObjectHandle),
-    CbcHmac { cipher: ObjectHandle, mac: ObjectHandle },
-    Oaep { public: ObjectHandle, private: ObjectHandle },
+    CbcHmac {
+        cipher: ObjectHandle,
+        mac: ObjectHandle,
+    },
+    Oaep {
+        public: ObjectHandle,
+        private: ObjectHandle,
+    },
 }
 
 impl Kek {
@@ -54,10 +60,11 @@ impl Kek {
             Mechanism::Kw => find(Part::Kw, secret)?.map(Self::Kw),
             Mechanism::CbcHmac => pair(find(Part::Cbc, secret)?, find(Part::Mac, secret)?)?
                 .map(|(cipher, mac)| Self::CbcHmac { cipher, mac }),
-            Mechanism::OaepSha256 => {
-                pair(find(Part::Oaep, ObjectClass::PUBLIC_KEY)?, find(Part::Oaep, ObjectClass::PRIVATE_KEY)?)?
-                    .map(|(public, private)| Self::Oaep { public, private })
-            }
+            Mechanism::OaepSha256 => pair(
+                find(Part::Oaep, ObjectClass::PUBLIC_KEY)?,
+                find(Part::Oaep, ObjectClass::PRIVATE_KEY)?,
+            )?
+            .map(|(public, private)| Self::Oaep { public, private }),
         })
     }
 
@@ -79,13 +86,7 @@ pub(super) fn missing(ring: &Ring, version: u32) -> Fault {
     Fault::new(ErrorKind::KeyMissing, crate::name::label(ring, version))
 }
 
-pub(super) fn seal(
-    token: &Token,
-    ring: &Ring,
-    version: u32,
-    context: &[u8],
-    seed: &Seed,
-) -> Result<HsmBlob, HsmError> {
+pub(super) fn seal(token: &Token, ring: &Ring, version: u32, context: &[u8], seed: &Seed) -> Result<HsmBlob, HsmError> {
     let kek = Kek::find_any(token, ring, version)?;
     Ok(seal_with(token, &kek, ring, version, context, seed)?)
 }
@@ -115,13 +116,20 @@ fn canary(token: &Token, ring: &Ring, version: u32) -> Result<(), HsmError> {
     let seed = random()?;
     let blob = seal(token, ring, version, CANARY, &seed)?;
     let back = open_once(token, &blob, CANARY)?;
-    if same(&seed, &back) { Ok(()) } else { Err(HsmError::new(ErrorKind::Device, "canary came back changed")) }
+    if same(&seed, &back) {
+        Ok(())
+    } else {
+        Err(HsmError::new(ErrorKind::Device, "canary came back changed"))
+    }
 }
 
 /// Whether the token still works: random bytes, the key last used still there, and now and then a canary.
 pub(super) fn probe(token: &Token, deep: bool, key: Option<(Ring, u32)>) -> Result<(), HsmError> {
     let mut bytes = [0; 16];
-    token.session()?.generate_random_slice(&mut bytes).map_err(Fault::from)?;
+    token
+        .session()?
+        .generate_random_slice(&mut bytes)
+        .map_err(Fault::from)?;
     if bytes == [0; 16] {
         return Err(HsmError::new(ErrorKind::Device, "the token's random numbers are zeros"));
     }
@@ -157,7 +165,11 @@ fn must_fail(token: &mut Token, blob: &HsmBlob, context: &[u8], what: &str) -> R
     let opened = open_once(token, blob, context).is_ok();
     token.renew();
     token.check()?;
-    if opened { Err(HsmError::new(ErrorKind::Unsupported, what)) } else { Ok(()) }
+    if opened {
+        Err(HsmError::new(ErrorKind::Unsupported, what))
+    } else {
+        Ok(())
+    }
 }
 
 fn same(a: &Seed, b: &Seed) -> bool {
@@ -189,9 +201,17 @@ fn seal_with(
         Kek::Oaep { public, .. } => session.encrypt(&oaep(), *public, &inner()[..])?,
     };
     if !mechanism.body_bytes().contains(&body.len()) {
-        return Err(Fault::new(ErrorKind::Unsupported, format!("{} bytes sealed", body.len())));
+        return Err(Fault::new(
+            ErrorKind::Unsupported,
+            format!("{} bytes sealed", body.len()),
+        ));
     }
-    Ok(HsmBlob { mechanism, ring: ring.clone(), version, body })
+    Ok(HsmBlob {
+        mechanism,
+        ring: ring.clone(),
+        version,
+        body,
+    })
 }
 
 fn open_with(token: &Token, kek: &Kek, blob: &HsmBlob, context: &[u8]) -> Result<Seed, Fault> {
@@ -220,7 +240,11 @@ fn join(seed: &Seed, hash: &[u8; 32]) -> Inner {
 /// Takes the seed out of the 64 bytes, if they belong to this name and context.
 fn part(inner: &Inner, hash: &[u8; 32]) -> Result<Seed, Fault> {
     let (seed, bound) = inner.split_at(32);
-    if bool::from(bound.ct_eq(hash)) { exactly(seed) } else { Err(Fault::integrity("another name or context")) }
+    if bool::from(bound.ct_eq(hash)) {
+        exactly(seed)
+    } else {
+        Err(Fault::integrity("another name or context"))
+    }
 }
 
 fn exactly<const N: usize>(plain: &[u8]) -> Result<Zeroizing<[u8; N]>, Fault> {
@@ -331,5 +355,9 @@ fn cbc_open(
 // ---- RSA-OAEP ----
 
 fn oaep() -> M<'static> {
-    M::RsaPkcsOaep(PkcsOaepParams::new(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, PkcsOaepSource::empty()))
+    M::RsaPkcsOaep(PkcsOaepParams::new(
+        MechanismType::SHA256,
+        PkcsMgfType::MGF1_SHA256,
+        PkcsOaepSource::empty(),
+    ))
 }

@@ -19,8 +19,9 @@ const P256_SPKI: [u8; 26] = [
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// `SEQUENCE { rsaEncryption, NULL }` (RFC 3279).
-const RSA_ALGORITHM: [u8; 15] =
-    [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+const RSA_ALGORITHM: [u8; 15] = [
+    0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+];
 /// Bits of every RSA key made here.
 const RSA_BITS: u64 = 3072;
 
@@ -28,7 +29,14 @@ pub(super) fn create(token: &mut Token, ring: &Ring, version: u32, kind: KeyKind
     match kind {
         KeyKind::SignEs256 => ec_pair(token, ring, version)?,
         KeyKind::SignPs256 => {
-            rsa_pair(token, ring, version, Part::Ps256, Use::Sign, MechanismType::RSA_PKCS_PSS)?;
+            rsa_pair(
+                token,
+                ring,
+                version,
+                Part::Ps256,
+                Use::Sign,
+                MechanismType::RSA_PKCS_PSS,
+            )?;
         }
         KeyKind::Kek => return Err(HsmError::invalid("not a signing key")),
     }
@@ -39,7 +47,16 @@ pub(super) fn create(token: &mut Token, ring: &Ring, version: u32, kind: KeyKind
 fn ec_pair(token: &mut Token, ring: &Ring, version: u32) -> Result<(), Fault> {
     let mut public = public_template(ring, version, Part::Es256, Use::Sign);
     public.push(Attribute::EcParams(P256.to_vec()));
-    pair(token, &M::EccKeyPairGen, &public, ring, version, Part::Es256, Use::Sign, MechanismType::ECDSA)
+    pair(
+        token,
+        &M::EccKeyPairGen,
+        &public,
+        ring,
+        version,
+        Part::Es256,
+        Use::Sign,
+        MechanismType::ECDSA,
+    )
 }
 
 pub(super) fn rsa_pair(
@@ -51,7 +68,10 @@ pub(super) fn rsa_pair(
     only: MechanismType,
 ) -> Result<(), Fault> {
     let mut public = public_template(ring, version, part, usage);
-    public.extend([Attribute::ModulusBits(RSA_BITS.into()), Attribute::PublicExponent(vec![1, 0, 1])]);
+    public.extend([
+        Attribute::ModulusBits(RSA_BITS.into()),
+        Attribute::PublicExponent(vec![1, 0, 1]),
+    ]);
     pair(token, &M::RsaPkcsKeyPairGen, &public, ring, version, part, usage, only)
 }
 
@@ -120,7 +140,10 @@ pub(super) fn sign(token: &Token, ring: &Ring, version: u32, digest: &[u8; 32]) 
     if signature.len() == want {
         Ok(signature)
     } else {
-        Err(HsmError::new(ErrorKind::Device, format!("a signature of {} bytes", signature.len())))
+        Err(HsmError::new(
+            ErrorKind::Device,
+            format!("a signature of {} bytes", signature.len()),
+        ))
     }
 }
 
@@ -158,7 +181,11 @@ fn rsa_spki(n: &[u8], e: &[u8]) -> Vec<u8> {
 fn integer(n: &[u8]) -> Vec<u8> {
     let start = n.iter().position(|b| *b != 0).unwrap_or(n.len());
     let digits = n.get(start..).unwrap_or_default();
-    let sign = if digits.first().is_none_or(|b| b & 0x80 != 0) { &[0][..] } else { &[][..] };
+    let sign = if digits.first().is_none_or(|b| b & 0x80 != 0) {
+        &[0][..]
+    } else {
+        &[][..]
+    };
     der(0x02, &[sign, digits].concat())
 }
 

@@ -57,7 +57,9 @@ impl Module {
         }
         let raw = Raw::load(path)?;
         let pkcs11 = Pkcs11::new(path).map_err(Fault::from)?;
-        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).map_err(Fault::from)?;
+        pkcs11
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .map_err(Fault::from)?;
         Ok(Self { raw, pkcs11 })
     }
 
@@ -65,7 +67,10 @@ impl Module {
     /// trouble is not ours.
     pub(super) fn tokens(&self) -> Result<Vec<(Slot, Info)>, HsmError> {
         let slots = self.pkcs11.get_slots_with_token().map_err(Fault::from)?;
-        Ok(slots.into_iter().filter_map(|slot| Some((slot, self.raw.token_info(slot).ok()?))).collect())
+        Ok(slots
+            .into_iter()
+            .filter_map(|slot| Some((slot, self.raw.token_info(slot).ok()?)))
+            .collect())
     }
 
     /// Our token: the only one of that label or serial.
@@ -74,16 +79,25 @@ impl Module {
             TokenSelector::Label(label) => identity.label == *label,
             TokenSelector::Serial(serial) => identity.serial == *serial,
         };
-        let mut found = self.tokens()?.into_iter().filter(|(_, info)| info.initialized && ours(&info.identity));
+        let mut found = self
+            .tokens()?
+            .into_iter()
+            .filter(|(_, info)| info.initialized && ours(&info.identity));
         match (found.next(), found.next()) {
             (Some((slot, Info { identity, flags, .. })), None) => Ok(Found { slot, identity, flags }),
             (None, _) => Err(HsmError::new(ErrorKind::Device, format!("no token with {selector:?}"))),
-            (Some(_), Some(_)) => Err(HsmError::new(ErrorKind::KeyConflict, format!("two tokens with {selector:?}"))),
+            (Some(_), Some(_)) => Err(HsmError::new(
+                ErrorKind::KeyConflict,
+                format!("two tokens with {selector:?}"),
+            )),
         }
     }
 
     pub(super) fn select(self, found: Found) -> Selected {
-        Selected { module: self, slot: found.slot }
+        Selected {
+            module: self,
+            slot: found.slot,
+        }
     }
 
     pub(super) fn finalize(self) {
@@ -104,7 +118,12 @@ impl Selected {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
             Err(error) => return Err(Fault::from(error).into()),
         }
-        Ok(Token { raw, pkcs11, slot: self.slot, session: Some(session) })
+        Ok(Token {
+            raw,
+            pkcs11,
+            slot: self.slot,
+            session: Some(session),
+        })
     }
 }
 
@@ -115,7 +134,9 @@ impl Token {
     }
 
     pub(super) fn session(&self) -> Result<&Session, HsmError> {
-        self.session.as_ref().ok_or_else(|| HsmError::new(ErrorKind::SessionLost, "could not be renewed"))
+        self.session
+            .as_ref()
+            .ok_or_else(|| HsmError::new(ErrorKind::SessionLost, "could not be renewed"))
     }
 
     /// A new session in place of one that saw an error: some tokens leave the failed operation active in it.
@@ -123,7 +144,8 @@ impl Token {
     pub(super) fn renew(&mut self) {
         let fresh = self.pkcs11.open_rw_session(self.slot).ok();
         self.session = fresh.filter(|s| {
-            s.get_session_info().is_ok_and(|i| matches!(i.session_state(), SessionState::RwUser))
+            s.get_session_info()
+                .is_ok_and(|i| matches!(i.session_state(), SessionState::RwUser))
         });
     }
 
@@ -149,7 +171,11 @@ impl Token {
         part: Part,
         class: ObjectClass,
     ) -> Result<Vec<ObjectHandle>, Fault> {
-        let template = [Attribute::Token(true), Attribute::Class(class), Attribute::Id(id(ring, version, part))];
+        let template = [
+            Attribute::Token(true),
+            Attribute::Class(class),
+            Attribute::Id(id(ring, version, part)),
+        ];
         Ok(self.session()?.find_objects(&template)?)
     }
 

@@ -1,108 +1,15 @@
-//! Messages between the handle and its worker: a `u32` length (big endian, at most 64 KiB), then a tag and
-//! fields. Both sides are this program, yet the reader trusts nothing: the worker runs foreign code.
+//! The byte form of requests and replies: a tag, then fields; numbers big endian, texts with a `u32` length.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::{BYTES_MAX, CONTEXT_BYTES_MAX, KEYS_MAX, Message, Pin, PinFlags, Reply, Request, TokenIdentity, Trial};
 use crate::blob::HsmBlob;
 use crate::config::{LANDLOCK_PATHS_MAX, MechanismChoice, TEXT_BYTES_MAX, TokenSelector};
 use crate::error::{DETAIL_BYTES_MAX, ErrorKind, HsmError};
 use crate::name::{KeyInfo, KeyKind, Mechanism, Ring};
 use crate::pin::PIN_BYTES_MAX;
-
-/// Longest message (bytes, without the length).
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Longest context a seal is bound to (bytes).
-pub const CONTEXT_BYTES_MAX: usize = 1024;
-/// Most keys one `list` returns.
-pub const KEYS_MAX: usize = 512;
-/// Longest signature or public key (bytes).
-pub(crate) const BYTES_MAX: usize = 2048;
-
-/// A message under construction or just read; wiped when dropped. Reserved once, so that growing leaves no
-/// copy behind.
-pub(crate) type Message = Zeroizing<Vec<u8>>;
-
-pub(crate) enum Pin {
-    File(PathBuf),
-    Bytes(Zeroizing<Vec<u8>>),
-}
-
-pub(crate) enum Request {
-    /// First, once. `landlock`: writable paths, empty for none; `pin`: the file that must stay readable.
-    Hello { token: TokenSelector, landlock: Vec<PathBuf>, pin: Option<PathBuf> },
-    Login { pin: Pin },
-    Create { ring: Ring, version: u32, kind: KeyKind, mechanism: MechanismChoice },
-    Seal { ring: Ring, version: u32, context: Vec<u8>, seed: Zeroizing<[u8; 32]> },
-    Open { blob: HsmBlob, context: Vec<u8> },
-    List { ring: Ring },
-    Destroy { ring: Ring, version: u32 },
-    Sign { ring: Ring, version: u32, digest: [u8; 32] },
-    PublicKey { ring: Ring, version: u32 },
-    SelfTest,
-    /// `key`: the KEK last used, which must still be there; `deep`: seal and open with it.
-    Probe { deep: bool, key: Option<(Ring, u32)> },
-    Exit,
-    /// Instead of `Hello`: make a token in a free slot, then end.
-    Provision { label: String, so_pin: Zeroizing<Vec<u8>>, pin: Zeroizing<Vec<u8>> },
-}
-
-/// Who the token says it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TokenIdentity {
-    /// Label.
-    pub label: String,
-    /// Serial number.
-    pub serial: String,
-    /// Manufacturer.
-    pub manufacturer: String,
-    /// Model.
-    pub model: String,
-}
-
-/// The token's warnings about its user PIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PinFlags {
-    /// At least one wrong PIN since the last right one.
-    pub count_low: bool,
-    /// The next wrong PIN locks.
-    pub final_try: bool,
-    /// Locked.
-    pub locked: bool,
-}
-
-impl PinFlags {
-    /// Whether any warning stands.
-    #[must_use]
-    pub fn any(self) -> bool {
-        self.count_low || self.final_try || self.locked
-    }
-}
-
-/// One mechanism in a self-test: `None` when it sealed, opened, and refused what it must.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trial {
-    /// Which.
-    pub mechanism: Mechanism,
-    /// Why it may not be used here.
-    pub failure: Option<HsmError>,
-}
-
-pub(crate) enum Reply {
-    Done,
-    Token { identity: TokenIdentity, pin: PinFlags },
-    Key(KeyInfo),
-    Keys(Vec<KeyInfo>),
-    Blob(HsmBlob),
-    Seed(Zeroizing<[u8; 32]>),
-    Bytes(Vec<u8>),
-    Trials(Vec<Trial>),
-    Failed(HsmError),
-}
 
 // ---- writing ----
 
@@ -148,7 +55,9 @@ impl Writer {
     }
 
     fn info(self, info: &KeyInfo) -> Self {
-        self.key(&info.ring, info.version).u8(kind_to(info.kind)).u8(info.mechanism.map_or(0, |m| m as u8))
+        self.key(&info.ring, info.version)
+            .u8(kind_to(info.kind))
+            .u8(info.mechanism.map_or(0, |m| m as u8))
     }
 }
 
@@ -163,21 +72,38 @@ impl Request {
                     TokenSelector::Label(l) => (0, l),
                     TokenSelector::Serial(s) => (1, s),
                 };
-                let w = Writer::new(1, SMALL).u8(by).bytes(text.as_bytes()).u32(landlock.len() as u32);
+                let w = Writer::new(1, SMALL)
+                    .u8(by)
+                    .bytes(text.as_bytes())
+                    .u32(landlock.len() as u32);
                 let w = landlock.iter().fold(w, |w, p| w.path(p)).u8(u8::from(pin.is_some()));
                 pin.iter().fold(w, |w, p| w.path(p)).0
             }
             Self::Login { pin: Pin::File(path) } => Writer::new(2, SMALL).u8(0).path(path).0,
             Self::Login { pin: Pin::Bytes(bytes) } => Writer::new(2, SMALL).u8(1).bytes(bytes).0,
-            Self::Create { ring, version, kind, mechanism } => {
+            Self::Create {
+                ring,
+                version,
+                kind,
+                mechanism,
+            } => {
                 let only = match mechanism {
                     MechanismChoice::Auto => 0,
                     MechanismChoice::Only(m) => *m as u8,
                 };
                 Writer::new(3, SMALL).key(ring, *version).u8(kind_to(*kind)).u8(only).0
             }
-            Self::Seal { ring, version, context, seed } => {
-                Writer::new(4, SMALL).key(ring, *version).bytes(context).raw(&seed[..]).0
+            Self::Seal {
+                ring,
+                version,
+                context,
+                seed,
+            } => {
+                Writer::new(4, SMALL)
+                    .key(ring, *version)
+                    .bytes(context)
+                    .raw(&seed[..])
+                    .0
             }
             Self::Open { blob, context } => Writer::new(5, SMALL).bytes(&blob.to_bytes()).bytes(context).0,
             Self::List { ring } => Writer::new(6, SMALL).bytes(ring.as_str().as_bytes()).0,
@@ -191,7 +117,11 @@ impl Request {
             }
             Self::Exit => Writer::new(12, 1).0,
             Self::Provision { label, so_pin, pin } => {
-                Writer::new(13, SMALL).bytes(label.as_bytes()).bytes(so_pin).bytes(pin).0
+                Writer::new(13, SMALL)
+                    .bytes(label.as_bytes())
+                    .bytes(so_pin)
+                    .bytes(pin)
+                    .0
             }
         }
     }
@@ -235,13 +165,27 @@ impl Request {
                     context: r.bytes(CONTEXT_BYTES_MAX)?.to_vec(),
                 },
                 6 => Self::List { ring: r.ring()? },
-                7 => Self::Destroy { ring: r.ring()?, version: r.version()? },
-                8 => Self::Sign { ring: r.ring()?, version: r.version()?, digest: *r.array()? },
-                9 => Self::PublicKey { ring: r.ring()?, version: r.version()? },
+                7 => Self::Destroy {
+                    ring: r.ring()?,
+                    version: r.version()?,
+                },
+                8 => Self::Sign {
+                    ring: r.ring()?,
+                    version: r.version()?,
+                    digest: *r.array()?,
+                },
+                9 => Self::PublicKey {
+                    ring: r.ring()?,
+                    version: r.version()?,
+                },
                 10 => Self::SelfTest,
                 11 => Self::Probe {
                     deep: r.flag()?,
-                    key: if r.flag()? { Some((r.ring()?, r.version()?)) } else { None },
+                    key: if r.flag()? {
+                        Some((r.ring()?, r.version()?))
+                    } else {
+                        None
+                    },
                 },
                 12 => Self::Exit,
                 13 => Self::Provision {
@@ -261,12 +205,23 @@ impl Reply {
             Self::Done => Writer::new(1, 1).0,
             Self::Token { identity, pin } => {
                 let bits = u8::from(pin.count_low) | u8::from(pin.final_try) << 1 | u8::from(pin.locked) << 2;
-                let texts = [&identity.label, &identity.serial, &identity.manufacturer, &identity.model];
-                texts.iter().fold(Writer::new(2, SMALL), |w, t| w.bytes(t.as_bytes())).u8(bits).0
+                let texts = [
+                    &identity.label,
+                    &identity.serial,
+                    &identity.manufacturer,
+                    &identity.model,
+                ];
+                texts
+                    .iter()
+                    .fold(Writer::new(2, SMALL), |w, t| w.bytes(t.as_bytes()))
+                    .u8(bits)
+                    .0
             }
             Self::Key(info) => Writer::new(3, SMALL).info(info).0,
             Self::Keys(keys) => {
-                keys.iter().fold(Writer::new(4, SMALL).u32(keys.len() as u32), Writer::info).0
+                keys.iter()
+                    .fold(Writer::new(4, SMALL).u32(keys.len() as u32), Writer::info)
+                    .0
             }
             Self::Blob(blob) => Writer::new(5, SMALL).bytes(&blob.to_bytes()).0,
             Self::Seed(seed) => Writer::new(6, SMALL).raw(&seed[..]).0,
@@ -297,7 +252,11 @@ impl Reply {
                         model: r.text(128)?,
                     };
                     let bits = r.u8()?;
-                    let pin = PinFlags { count_low: bits & 1 > 0, final_try: bits & 2 > 0, locked: bits & 4 > 0 };
+                    let pin = PinFlags {
+                        count_low: bits & 1 > 0,
+                        final_try: bits & 2 > 0,
+                        locked: bits & 4 > 0,
+                    };
                     if bits > 7 {
                         return None;
                     }
@@ -390,7 +349,10 @@ impl<'a> Reader<'a> {
     }
 
     fn error(&mut self) -> Option<HsmError> {
-        Some(HsmError { kind: ErrorKind::from_u8(self.u8()?)?, detail: self.text(DETAIL_BYTES_MAX)? })
+        Some(HsmError {
+            kind: ErrorKind::from_u8(self.u8()?)?,
+            detail: self.text(DETAIL_BYTES_MAX)?,
+        })
     }
 
     fn info(&mut self) -> Option<KeyInfo> {
@@ -423,57 +385,5 @@ fn kind_from(n: u8) -> Option<KeyKind> {
     }
 }
 
-// ---- the socket ----
-
-/// One end of the socketpair.
-pub(crate) struct Channel(UnixStream);
-
-impl Channel {
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self(stream)
-    }
-
-    /// Sends one message. `deadline`: `None` waits for ever (the worker's side).
-    pub(crate) fn send(&mut self, message: &[u8], deadline: Option<Instant>) -> io::Result<()> {
-        if message.len() > MESSAGE_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.0.set_write_timeout(remaining(deadline)?)?;
-        self.0.write_all(&(message.len() as u32).to_be_bytes())?;
-        self.0.write_all(message)
-    }
-
-    /// Receives one message.
-    pub(crate) fn receive(&mut self, deadline: Option<Instant>) -> io::Result<Message> {
-        let mut len = [0; 4];
-        self.fill(&mut len, deadline)?;
-        let len = u32::from_be_bytes(len) as usize;
-        if len > MESSAGE_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut message = Zeroizing::new(vec![0; len]);
-        self.fill(&mut message, deadline)?;
-        Ok(message)
-    }
-
-    fn fill(&mut self, mut buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<()> {
-        while !buffer.is_empty() {
-            self.0.set_read_timeout(remaining(deadline)?)?;
-            match self.0.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => buffer = buffer.get_mut(n..).unwrap_or_default(),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Time left, as socket options want it; `TimedOut` when there is none.
-fn remaining(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
-    match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
-        Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
-}
+#[cfg(test)]
+mod tests;
