@@ -35,8 +35,15 @@ impl ChainHead {
 
     /// The head of a log without records.
     pub fn genesis(cluster: Id) -> Self {
-        let hash = Sha256::new().chain_update([GENESIS]).chain_update(LOG_NAME).chain_update(cluster.0).finalize();
-        Self { seq: 0, hash: hash.into() }
+        let hash = Sha256::new()
+            .chain_update([GENESIS])
+            .chain_update(LOG_NAME)
+            .chain_update(cluster.0)
+            .finalize();
+        Self {
+            seq: 0,
+            hash: hash.into(),
+        }
     }
 
     /// The head after one more record.
@@ -51,7 +58,10 @@ impl ChainHead {
         seq.copy_from_slice(&self.seq.to_be_bytes());
         head.copy_from_slice(&self.hash);
         tail.copy_from_slice(&leaf);
-        Self { seq: self.seq.saturating_add(1), hash: Sha256::digest(link).into() }
+        Self {
+            seq: self.seq.saturating_add(1),
+            hash: Sha256::digest(link).into(),
+        }
     }
 
     /// Goes on by a group of records and gives the frame that stores them.
@@ -69,10 +79,17 @@ impl ChainHead {
     /// [`crate::LinkError`] says whether its place or its content is wrong.
     pub fn follow(self, frame: &FrameView<'_>) -> Result<Self, crate::LinkError> {
         if frame.first_seq != self.seq {
-            return Err(crate::LinkError::Place { expected: self.seq, found: frame.first_seq });
+            return Err(crate::LinkError::Place {
+                expected: self.seq,
+                found: frame.first_seq,
+            });
         }
         let after = frame.records().fold(self, Self::after);
-        if after == frame.head { Ok(after) } else { Err(crate::LinkError::Head { seq: self.seq }) }
+        if after == frame.head {
+            Ok(after)
+        } else {
+            Err(crate::LinkError::Head { seq: self.seq })
+        }
     }
 
     /// For records of the store: sequence (u64 big-endian), then the hash.
@@ -87,7 +104,10 @@ impl ChainHead {
     /// The reverse of [`Self::to_bytes`].
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (seq, hash) = bytes.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        Self { seq: u64::from_be_bytes(*seq), hash: hash.try_into().unwrap_or_default() }
+        Self {
+            seq: u64::from_be_bytes(*seq),
+            hash: hash.try_into().unwrap_or_default(),
+        }
     }
 }
 
@@ -121,7 +141,10 @@ impl KnownHead {
 
 impl From<ChainHead> for KnownHead {
     fn from(head: ChainHead) -> Self {
-        Self { hash: head.hash, seq: Some(head.seq) }
+        Self {
+            hash: head.hash,
+            seq: Some(head.seq),
+        }
     }
 }
 
@@ -137,8 +160,13 @@ impl FromStr for KnownHead {
             Some((hash, seq)) => (hash, Some(seq.parse().map_err(|_| HeadParseError)?)),
             None => (text, None),
         };
-        let hash = data_encoding::HEXLOWER.decode(hash.as_bytes()).map_err(|_| HeadParseError)?;
-        Ok(Self { hash: hash.try_into().map_err(|_| HeadParseError)?, seq })
+        let hash = data_encoding::HEXLOWER
+            .decode(hash.as_bytes())
+            .map_err(|_| HeadParseError)?;
+        Ok(Self {
+            hash: hash.try_into().map_err(|_| HeadParseError)?,
+            seq,
+        })
     }
 }
 
@@ -146,6 +174,79 @@ impl FromStr for ChainHead {
     type Err = HeadParseError;
     fn from_str(text: &str) -> Result<Self, HeadParseError> {
         let KnownHead { hash, seq } = text.parse()?;
-        Ok(Self { seq: seq.ok_or(HeadParseError)?, hash })
+        Ok(Self {
+            seq: seq.ok_or(HeadParseError)?,
+            hash,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{CLUSTER, records};
+    use proptest::prelude::*;
+
+    /// The formula of docs/FORMATS, computed by another program (Python's hashlib) for the cluster 000102..0f and the records `{}`, `{"a":1}`.
+    #[test]
+    fn heads_are_those_an_independent_program_computes() {
+        let genesis = ChainHead::genesis(CLUSTER);
+        assert_eq!(
+            genesis.to_string(),
+            "065e312c8838fb13c598676b33d3c9c9f6c4309e647cc651bfd84c3819f03714/0"
+        );
+        assert_eq!(
+            genesis.after(b"{}").after(br#"{"a":1}"#).to_string(),
+            "0eea8855111c7ddae39bb7c488e031cb72b28649929f21f13ee1b104697802d2/2"
+        );
+    }
+
+    #[test]
+    fn grouping_does_not_change_the_head() {
+        let (mut whole, mut parts) = (ChainHead::genesis(CLUSTER), ChainHead::genesis(CLUSTER));
+        whole.extend(&records(0, 5)).unwrap();
+        parts.extend(&records(0, 2)).unwrap();
+        parts.extend(&records(2, 3)).unwrap();
+        assert_eq!(whole, parts);
+    }
+
+    #[test]
+    fn a_head_text_is_exact() {
+        let head = ChainHead::genesis(CLUSTER);
+        let hash = head.to_string().split_once('/').unwrap().0.to_owned();
+        assert_eq!(
+            hash.parse(),
+            Ok(KnownHead {
+                hash: head.hash,
+                seq: None
+            })
+        );
+        for bad in [
+            "",
+            "/",
+            "/1",
+            "00/1",
+            &format!("{hash}/"),
+            &format!("{hash}/x"),
+            &format!("{hash}/-1"),
+            &hash.to_uppercase(),
+            &hash[1..],
+        ] {
+            assert_eq!(bad.parse::<KnownHead>(), Err(HeadParseError), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_survives_text_and_bytes(seq: u64, hash: [u8; 32]) {
+            let head = ChainHead { seq, hash };
+            prop_assert_eq!(head.to_string().parse(), Ok(head));
+            prop_assert_eq!(ChainHead::from_bytes(&head.to_bytes()), head);
+        }
+
+        #[test]
+        fn any_text_parses_or_is_refused(text in ".{0,80}") {
+            let _ = text.parse::<KnownHead>();
+        }
     }
 }

@@ -104,7 +104,12 @@ impl Frame {
         }
         out.put_slice(&head.hash);
         out.put_u32(crc32fast::hash(&out));
-        Ok(Self { first_seq, count, head, bytes: out.freeze() })
+        Ok(Self {
+            first_seq,
+            count,
+            head,
+            bytes: out.freeze(),
+        })
     }
 
     /// Takes stored bytes (an outbox row) that must be exactly one frame.
@@ -116,7 +121,12 @@ impl Frame {
             return Err(FrameError::Length);
         }
         let (first_seq, count, head) = (view.first_seq, view.count, view.head);
-        Ok(Self { first_seq, count, head, bytes })
+        Ok(Self {
+            first_seq,
+            count,
+            head,
+            bytes,
+        })
     }
 
     /// Sequence after its last record.
@@ -175,7 +185,11 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
     if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&length) {
         return Err(FrameError::Length);
     }
-    Ok(FrameHeader { length, first_seq: u64::from_be_bytes(*first_seq), count: u32::from_be_bytes(*count) })
+    Ok(FrameHeader {
+        length,
+        first_seq: u64::from_be_bytes(*first_seq),
+        count: u32::from_be_bytes(*count),
+    })
 }
 
 /// Reads the frame at the start of `bytes`; what follows it is left alone. Never panics, whatever the bytes.
@@ -188,14 +202,133 @@ pub fn decode_frame(bytes: &[u8]) -> Result<FrameView<'_>, FrameError> {
     if crc32fast::hash(covered) != u32::from_be_bytes(*checksum) {
         return Err(FrameError::Checksum);
     }
+    view(whole)
+}
+
+/// [`decode_frame`] of bytes whose checksum was found right.
+pub(crate) fn view(bytes: &[u8]) -> Result<FrameView<'_>, FrameError> {
+    let header = decode_header(bytes)?;
+    let whole = bytes.get(..header.length).ok_or(FrameError::Truncated)?;
+    let (covered, _) = whole.split_last_chunk::<4>().ok_or(FrameError::Length)?;
     let (rest, hash) = covered.split_last_chunk::<32>().ok_or(FrameError::Length)?;
     let body = rest.get(FRAME_HEADER_BYTES..).ok_or(FrameError::Length)?;
-    let seq = header.first_seq.checked_add(u64::from(header.count)).ok_or(FrameError::Body)?;
+    let seq = header
+        .first_seq
+        .checked_add(u64::from(header.count))
+        .ok_or(FrameError::Body)?;
     let head = ChainHead { seq, hash: *hash };
-    let view = FrameView { first_seq: header.first_seq, count: header.count, head, length: header.length, body };
+    let view = FrameView {
+        first_seq: header.first_seq,
+        count: header.count,
+        head,
+        length: header.length,
+        body,
+    };
     let (mut rest, mut count) = (body, 0u32);
     while let Some((_, after)) = split_record(rest) {
         (rest, count) = (after, count.saturating_add(1));
     }
-    if rest.is_empty() && count == header.count && count > 0 { Ok(view) } else { Err(FrameError::Body) }
+    if rest.is_empty() && count == header.count && count > 0 {
+        Ok(view)
+    } else {
+        Err(FrameError::Body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        SEGMENT_HEADER_BYTES, SegmentHeader,
+        testing::{CLUSTER, records},
+    };
+    use proptest::prelude::*;
+
+    fn frame(count: usize) -> Frame {
+        ChainHead::genesis(CLUSTER).extend(&records(0, count)).unwrap()
+    }
+
+    #[test]
+    fn a_frame_survives_its_bytes() {
+        let frame = frame(3);
+        let view = decode_frame(&frame.bytes).unwrap();
+        assert_eq!(
+            (view.first_seq, view.count, view.head, view.length),
+            (0, 3, frame.head, frame.bytes.len())
+        );
+        let found: Vec<_> = view.records().map(<[u8]>::to_vec).collect();
+        let wanted: Vec<_> = records(0, 3).iter().map(|record| record.as_bytes().to_vec()).collect();
+        assert_eq!(found, wanted);
+        assert_eq!(Frame::from_bytes(frame.bytes.clone()), Ok(frame));
+    }
+
+    #[test]
+    fn a_frame_has_bounds() {
+        let mut head = ChainHead::genesis(CLUSTER);
+        assert_eq!(head.extend(&[]), Err(FrameError::Empty));
+        let record = records(0, 1).remove(0);
+        let too_many = vec![record.clone(); FRAME_BODY_BYTES_MAX / record.frame_bytes() + 1];
+        assert_eq!(head.extend(&too_many), Err(FrameError::TooLong));
+        assert_eq!(
+            head,
+            ChainHead::genesis(CLUSTER),
+            "a refused group leaves the chain alone"
+        );
+        let most = vec![record.clone(); FRAME_BODY_BYTES_MAX / record.frame_bytes()];
+        assert!(head.extend(&most).unwrap().bytes.len() <= FRAME_BYTES_MAX);
+    }
+
+    /// R-AUDIT-2: no flipped bit of a frame goes unseen.
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let good = frame(2).bytes;
+        for place in 0..good.len() {
+            for bit in 0..8 {
+                let mut bytes = good.to_vec();
+                bytes[place] ^= 1 << bit;
+                assert!(Frame::from_bytes(bytes.into()).is_err(), "byte {place} bit {bit}");
+            }
+        }
+        for length in 0..good.len() {
+            assert!(decode_frame(&good[..length]).is_err(), "cut at {length}");
+        }
+    }
+
+    /// What an attacker can do who mends the checksum: the counts and lengths still have to add up, and nothing panics.
+    fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        if let Some((covered, checksum)) = bytes.split_last_chunk_mut::<4>() {
+            *checksum = crc32fast::hash(covered).to_be_bytes();
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode_frame(&bytes);
+            let _ = SegmentHeader::decode(&bytes);
+        }
+
+        #[test]
+        fn a_resealed_frame_adds_up_or_is_refused(place in 0usize..700, value: u8) {
+            let mut bytes = frame(2).bytes.to_vec();
+            let place = place % bytes.len();
+            bytes[place] = value;
+            let bytes = resealed(bytes);
+            if let Ok(view) = decode_frame(&bytes) {
+                prop_assert_eq!(view.records().count(), view.count as usize);
+                let body: usize = view.records().map(|record| record.len() + 2).sum();
+                prop_assert_eq!(body + FRAME_HEADER_BYTES + TRAILER_BYTES, view.length);
+            }
+        }
+
+        #[test]
+        fn a_segment_header_survives_or_is_refused(seq: u64, hash: [u8; 32], place in 0..SEGMENT_HEADER_BYTES, flip in 1u8..) {
+            let header = SegmentHeader { cluster: CLUSTER, before: ChainHead { seq, hash } };
+            let mut bytes = header.encode();
+            prop_assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+            bytes[place] ^= flip;
+            prop_assert!(SegmentHeader::decode(&bytes).is_err());
+        }
+    }
 }

@@ -14,15 +14,19 @@ mod read;
 mod record;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use chain::{ChainHead, HeadParseError, KnownHead};
 pub use frame::{FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameError, FrameView, LinkError, decode_frame};
 pub use read::{Line, ReadError, Reader, read};
 pub use record::{
-    Encoded, Id, Identity, LISTED_MAX, Outcome, ParamValue, Params, Policy, RECORD_BYTES_MAX, RECORD_VERSION, Record, Source, Stage,
-    TEXT_BYTES_MAX, Transport,
+    Encoded, Id, Identity, LISTED_MAX, Outcome, ParamValue, Params, Policy, RECORD_BYTES_MAX, RECORD_VERSION, Record,
+    Source, Stage, TEXT_BYTES_MAX, Transport,
 };
-pub use scan::{ReadAt, Scanner, Step, is_zero_from};
-pub use segment::{FRAMES_OFFSET, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, segment_files, segment_name, segment_seq};
+pub use scan::{ReadAt, Scanner, Step};
+pub use segment::{
+    FRAMES_OFFSET, SEGMENT_HEADER_BYTES, SegmentError, SegmentHeader, segment_files, segment_name, segment_seq,
+};
 pub use verify::{FINDINGS_MAX, Finding, Options, Report, TornTail, VerifyError, Wrong, verify};

@@ -64,7 +64,13 @@ pub struct Reader {
 /// # Errors
 /// [`ReadError::Gone`] when the log begins later; [`ReadError::Io`].
 pub fn read(dir: &Path, from_seq: u64) -> Result<Reader, ReadError> {
-    let mut reader = Reader { dir: dir.into(), open: None, next_seq: from_seq, from_seq, ready: VecDeque::new() };
+    let mut reader = Reader {
+        dir: dir.into(),
+        open: None,
+        next_seq: from_seq,
+        from_seq,
+        ready: VecDeque::new(),
+    };
     reader.open_segment(from_seq)?;
     Ok(reader)
 }
@@ -93,7 +99,9 @@ impl Reader {
 
     /// The sequence [`Self::next_line`] will give next.
     pub fn next_seq(&self) -> u64 {
-        self.ready.front().map_or(self.next_seq.max(self.from_seq), |line| line.seq)
+        self.ready
+            .front()
+            .map_or(self.next_seq.max(self.from_seq), |line| line.seq)
     }
 
     /// Opens the segment that holds `seq`, the last one that begins at or before it.
@@ -101,7 +109,10 @@ impl Reader {
         let files = segment_files(&self.dir).map_err(|error| ReadError::Io(self.dir.clone(), error))?;
         let Some((_, path)) = files.iter().rev().find(|(first, _)| *first <= seq) else {
             return match files.first() {
-                Some((first, _)) => Err(ReadError::Gone { wanted: seq, first: *first }),
+                Some((first, _)) => Err(ReadError::Gone {
+                    wanted: seq,
+                    first: *first,
+                }),
                 None => Ok(false),
             };
         };
@@ -117,17 +128,25 @@ impl Reader {
         if self.open.is_none() && !self.open_segment(self.next_seq)? {
             return Ok(false);
         }
-        let Some((path, scanner)) = &mut self.open else { return Ok(false) };
+        let Some((path, scanner)) = &mut self.open else {
+            return Ok(false);
+        };
         let (next_seq, from) = (self.next_seq, self.from_seq);
-        let damaged = |offset| ReadError::Damaged { file: path.clone(), offset, seq: next_seq };
+        let damaged = |offset| ReadError::Damaged {
+            file: path.clone(),
+            offset,
+            seq: next_seq,
+        };
         match scanner.step().map_err(|error| ReadError::Io(path.clone(), error))? {
-            Step::Frame { offset, frame } if frame.first_seq == next_seq => {
+            Step::Frame { frame, .. } if frame.first_seq == next_seq => {
                 self.next_seq = frame.head.seq;
                 self.ready.extend(lines(&frame, from));
-                let _ = offset;
                 Ok(true)
             }
-            Step::Frame { offset, .. } | Step::Bad { offset, next: Some(_), .. } => {
+            Step::Frame { offset, .. }
+            | Step::Bad {
+                offset, next: Some(_), ..
+            } => {
                 scanner.seek(offset);
                 Err(damaged(offset))
             }
@@ -140,12 +159,20 @@ impl Reader {
 
     /// At the end of a segment: on to the next one if there is one.
     fn go_on_behind(&mut self) -> Result<bool, ReadError> {
-        let Some((path, scanner)) = &self.open else { return Ok(false) };
+        let Some((path, scanner)) = &self.open else {
+            return Ok(false);
+        };
         let (path, offset) = (path.clone(), scanner.offset());
         let files = segment_files(&self.dir).map_err(|error| ReadError::Io(self.dir.clone(), error))?;
-        let Some((first, _)) = files.iter().find(|(_, other)| *other > path) else { return Ok(false) };
+        let Some((first, _)) = files.iter().find(|(_, other)| *other > path) else {
+            return Ok(false);
+        };
         if *first != self.next_seq {
-            return Err(ReadError::Damaged { file: path, offset, seq: self.next_seq });
+            return Err(ReadError::Damaged {
+                file: path,
+                offset,
+                seq: self.next_seq,
+            });
         }
         self.open_segment(self.next_seq)
     }
@@ -155,7 +182,10 @@ fn lines(frame: &FrameView<'_>, from_seq: u64) -> impl Iterator<Item = Line> {
     (frame.first_seq..)
         .zip(frame.records())
         .filter(move |(seq, _)| *seq >= from_seq)
-        .map(|(seq, record)| Line { seq, record: record.to_vec() })
+        .map(|(seq, record)| Line {
+            seq,
+            record: record.to_vec(),
+        })
 }
 
 impl Iterator for Reader {

@@ -35,8 +35,13 @@ fn hex<S: Serializer>(bytes: &[u8], text: &mut [u8], out: S) -> Result<S::Ok, S:
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <Cow<'de, str>>::deserialize(from)?;
-        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
-        bytes.try_into().map(Self).map_err(|_| D::Error::custom("an id is 32 hex digits"))
+        let bytes = data_encoding::HEXLOWER
+            .decode(text.as_bytes())
+            .map_err(D::Error::custom)?;
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| D::Error::custom("an id is 32 hex digits"))
     }
 }
 
@@ -285,7 +290,10 @@ impl Record<'_> {
         }
         if let Some(policy) = &mut self.policy {
             policy.deciding.truncate(LISTED_MAX);
-            policy.deciding.iter_mut().for_each(|name| cut_to(name, TEXT_BYTES_MAX / 8));
+            policy
+                .deciding
+                .iter_mut()
+                .for_each(|name| cut_to(name, TEXT_BYTES_MAX / 8));
             cut(&mut policy.hash);
             cut(&mut policy.decision);
         }
@@ -314,7 +322,11 @@ fn cut(text: &mut Cow<'_, str>) {
 
 fn cut_to(text: &mut Cow<'_, str>, bytes_max: usize) {
     if text.len() > bytes_max {
-        *text = Cow::Owned(text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default().to_owned());
+        *text = Cow::Owned(
+            text.get(..text.floor_char_boundary(bytes_max))
+                .unwrap_or_default()
+                .to_owned(),
+        );
     }
 }
 
@@ -338,3 +350,6 @@ impl fmt::Debug for Encoded {
         f.write_str(&String::from_utf8_lossy(&self.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! Walks the frames of one segment that may be damaged, torn, or still being written. Memory stays under a few MiB.
 
 use crate::{
-    frame::{FRAME_BYTES_MIN, FRAME_HEADER_BYTES, FrameError, FrameView, decode_frame, decode_header},
+    frame::{FRAME_BYTES_MIN, FRAME_HEADER_BYTES, FrameError, FrameView, decode_frame, decode_header, view},
     segment::{FRAMES_OFFSET, SegmentError, SegmentHeader},
 };
 use std::io;
 
 const WINDOW_BYTES: usize = 128 << 10;
+static ZEROS: [u8; WINDOW_BYTES] = [0; WINDOW_BYTES];
 /// Places in one file where a frame is looked for behind damage: a bound against files made to be slow.
 const CANDIDATES_MAX: u32 = 4096;
 
@@ -33,6 +34,32 @@ impl ReadAt for std::fs::File {
     }
     fn size(&self) -> io::Result<u64> {
         self.metadata().map(|facts| facts.len())
+    }
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.get(offset..))
+            .unwrap_or_default();
+        let length = rest.len().min(out.len());
+        if let (Some(to), Some(from)) = (out.get_mut(..length), rest.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        Ok(length)
+    }
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+}
+
+impl<R: ReadAt + ?Sized> ReadAt for &R {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(out, offset)
+    }
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
     }
 }
 
@@ -78,8 +105,10 @@ pub enum Step<'a> {
 pub struct Scanner<R> {
     file: R,
     at: u64,
+    /// Read ahead: the first `held` bytes are those of the file at `window_at`.
     window: Vec<u8>,
     window_at: u64,
+    held: usize,
 }
 
 impl<R: ReadAt> Scanner<R> {
@@ -87,7 +116,13 @@ impl<R: ReadAt> Scanner<R> {
     /// # Errors
     /// Outside: the file cannot be read. Inside: it is no segment.
     pub fn open(file: R) -> io::Result<Result<(SegmentHeader, Self), SegmentError>> {
-        let mut scanner = Self { file, at: FRAMES_OFFSET, window: Vec::new(), window_at: 0 };
+        let mut scanner = Self {
+            file,
+            at: FRAMES_OFFSET,
+            window: Vec::new(),
+            window_at: 0,
+            held: 0,
+        };
         let page = scanner.bytes_at(0, FRAMES_OFFSET as usize)?;
         Ok(match SegmentHeader::decode(page) {
             Ok(_) if page.len() < FRAMES_OFFSET as usize => Err(SegmentError::Truncated),
@@ -104,7 +139,7 @@ impl<R: ReadAt> Scanner<R> {
     /// Goes to `offset` and forgets what was read ahead: the file may have grown.
     pub fn seek(&mut self, offset: u64) {
         self.at = offset;
-        self.window.clear();
+        self.held = 0;
     }
 
     /// The file again.
@@ -120,9 +155,14 @@ impl<R: ReadAt> Scanner<R> {
         match self.frame_at(offset)? {
             Ok(length) => {
                 self.at = offset + length as u64;
-                match decode_frame(self.bytes_at(offset, length)?) {
+                match view(self.bytes_at(offset, length)?) {
                     Ok(frame) => Ok(Step::Frame { offset, frame }),
-                    Err(error) => Ok(Step::Bad { offset, error, next: None, bytes: length as u64 }),
+                    Err(error) => Ok(Step::Bad {
+                        offset,
+                        error,
+                        next: None,
+                        bytes: length as u64,
+                    }),
                 }
             }
             Err(error) => self.bad(offset, error),
@@ -136,7 +176,12 @@ impl<R: ReadAt> Scanner<R> {
         };
         let next = self.find_frame(offset + 1)?;
         self.at = next.unwrap_or(self.file.size()?.max(offset));
-        Ok(Step::Bad { offset, error, next, bytes: next.unwrap_or(last + 1) - offset })
+        Ok(Step::Bad {
+            offset,
+            error,
+            next,
+            bytes: next.unwrap_or(last + 1) - offset,
+        })
     }
 
     /// The length of the well-formed frame at `offset`.
@@ -152,7 +197,9 @@ impl<R: ReadAt> Scanner<R> {
     fn find_frame(&mut self, from: u64) -> io::Result<Option<u64>> {
         let mut at = from;
         for _ in 0..CANDIDATES_MAX {
-            let Some(candidate) = self.find_header(at)? else { return Ok(None) };
+            let Some(candidate) = self.find_header(at)? else {
+                return Ok(None);
+            };
             if self.frame_at(candidate)?.is_ok() {
                 return Ok(Some(candidate));
             }
@@ -169,7 +216,9 @@ impl<R: ReadAt> Scanner<R> {
             if bytes.len() < FRAME_BYTES_MIN {
                 return Ok(None);
             }
-            let place = bytes.windows(FRAME_HEADER_BYTES).position(|start| decode_header(start).is_ok());
+            let place = bytes
+                .windows(FRAME_HEADER_BYTES)
+                .position(|start| decode_header(start).is_ok());
             match place {
                 Some(place) => return Ok(Some(at + place as u64)),
                 None => at += (bytes.len() - FRAME_HEADER_BYTES + 1) as u64,
@@ -177,14 +226,20 @@ impl<R: ReadAt> Scanner<R> {
         }
     }
 
-    fn last_nonzero(&mut self, from: u64) -> io::Result<Option<u64>> {
+    /// The last byte at or behind `from` that is not zero.
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_nonzero(&mut self, from: u64) -> io::Result<Option<u64>> {
         let (mut at, mut last) = (from, None);
         loop {
             let bytes = self.bytes_at(at, WINDOW_BYTES)?;
             if bytes.is_empty() {
                 return Ok(last);
             }
-            if let Some(place) = bytes.iter().rposition(|byte| *byte != 0) {
+            // Compared whole first: nearly always it is the unused end of a segment.
+            if ZEROS.get(..bytes.len()) != Some(bytes)
+                && let Some(place) = bytes.iter().rposition(|byte| *byte != 0)
+            {
                 last = Some(at + place as u64);
             }
             at += bytes.len() as u64;
@@ -193,40 +248,33 @@ impl<R: ReadAt> Scanner<R> {
 
     /// Up to `length` bytes at `offset`; fewer only at the end of the file.
     fn bytes_at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
-        let start = offset.checked_sub(self.window_at).and_then(|start| usize::try_from(start).ok());
-        let held = start.is_some_and(|start| start.saturating_add(length) <= self.window.len());
-        if !held {
+        let start = offset
+            .checked_sub(self.window_at)
+            .and_then(|start| usize::try_from(start).ok());
+        if start.is_none_or(|start| start.saturating_add(length) > self.held) {
             self.refill(offset, length.max(WINDOW_BYTES))?;
         }
         let start = usize::try_from(offset - self.window_at).unwrap_or(usize::MAX);
-        let bytes = self.window.get(start..).unwrap_or_default();
+        let bytes = self.window.get(start..self.held).unwrap_or_default();
         Ok(bytes.get(..length).unwrap_or(bytes))
     }
 
     fn refill(&mut self, offset: u64, length: usize) -> io::Result<()> {
-        self.window.resize(length, 0);
-        self.window_at = offset;
-        let mut filled = 0;
-        while let Some(rest) = self.window.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, offset + filled as u64) {
+        if self.window.len() < length {
+            self.window = vec![0; length];
+        }
+        (self.window_at, self.held) = (offset, 0);
+        while let Some(rest) = self.window.get_mut(self.held..length).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + self.held as u64) {
                 Ok(0) => break,
-                Ok(read) => filled += read,
+                Ok(read) => self.held += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.window.clear();
+                    self.held = 0;
                     return Err(error);
                 }
             }
         }
-        self.window.truncate(filled);
         Ok(())
     }
-}
-
-/// Whether everything from `offset` on is zero.
-/// # Errors
-/// When the file cannot be read.
-pub fn is_zero_from<R: ReadAt>(file: R, offset: u64) -> io::Result<bool> {
-    let mut scanner = Scanner { file, at: offset, window: Vec::new(), window_at: 0 };
-    Ok(scanner.last_nonzero(offset)?.is_none())
 }

@@ -20,6 +20,8 @@ const SUFFIX: &str = ".audit";
 
 /// The header proper; the rest of its page is zeros.
 pub const SEGMENT_HEADER_BYTES: usize = 72;
+static ZEROS: [u8; FRAMES_OFFSET as usize] = [0; FRAMES_OFFSET as usize];
+
 /// Where frames begin: the header's page is never written again.
 pub const FRAMES_OFFSET: u64 = 4096;
 
@@ -65,13 +67,15 @@ impl SegmentHeader {
     /// # Errors
     /// [`SegmentError`].
     pub fn decode(page: &[u8]) -> Result<Self, SegmentError> {
-        let (header, rest) = page.split_at_checked(SEGMENT_HEADER_BYTES).ok_or(SegmentError::Truncated)?;
+        let (header, rest) = page
+            .split_at_checked(SEGMENT_HEADER_BYTES)
+            .ok_or(SegmentError::Truncated)?;
         let (covered, checksum) = header.split_last_chunk::<4>().ok_or(SegmentError::Truncated)?;
         let (magic, fields) = covered.split_first_chunk::<8>().ok_or(SegmentError::Truncated)?;
         if *magic != MAGIC {
             return Err(SegmentError::Magic);
         }
-        if crc32fast::hash(covered) != u32::from_be_bytes(*checksum) || rest.iter().any(|byte| *byte != 0) {
+        if crc32fast::hash(covered) != u32::from_be_bytes(*checksum) || ZEROS.get(..rest.len()) != Some(rest) {
             return Err(SegmentError::Damaged);
         }
         let (version, fields) = fields.split_first_chunk::<4>().ok_or(SegmentError::Truncated)?;
@@ -80,7 +84,10 @@ impl SegmentHeader {
         }
         let (cluster, head) = fields.split_first_chunk::<16>().ok_or(SegmentError::Truncated)?;
         let head = head.try_into().map_err(|_| SegmentError::Truncated)?;
-        Ok(Self { cluster: Id(*cluster), before: ChainHead::from_bytes(head) })
+        Ok(Self {
+            cluster: Id(*cluster),
+            before: ChainHead::from_bytes(head),
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use strongroom_audit::{ChainHead, Frame, Id, ReadError};
+use strongroom_audit::{ChainHead, Frame, Id, ReadError, decode_frame};
 use tokio::sync::watch;
 
 /// The longest a frame waits for company before it is written.
@@ -111,14 +111,17 @@ impl Drainer {
         store: ChainHead,
         outbox: impl IntoIterator<Item = Result<Bytes, E>>,
     ) -> Result<Opened, OpenError> {
-        let (mut log, torn) = Segments::open(dir, Id(*cluster.as_bytes()), settings.segment_bytes)?;
-        for row in outbox {
-            let row = row.map_err(|error| OpenError::OutboxRead(error.to_string()))?;
-            finish(&mut log, row, &settings.dir)?;
+        let mut log = Segments::open(dir, Id(*cluster.as_bytes()), settings.segment_bytes).map_err(|error| error.within(&settings.dir))?;
+        let missing = missing(log.head(), outbox)?;
+        let end = missing.last().map_or(log.head(), |frame| frame.head);
+        if end != store {
+            return Err(log.damage().unwrap_or(OpenError::Heads { log: end, store }));
         }
-        if log.head() != store {
-            return Err(OpenError::Heads { log: log.head(), store });
-        }
+        // Only now: a log that does not open stays as it was found.
+        let torn = log.cut_tail().map_err(|error| error.within(&settings.dir))?;
+        log.append(&missing).map_err(|error| match error {
+            AppendError::Again(error) | AppendError::Failed(error) => OpenError::Io(settings.dir.clone(), error),
+        })?;
         let (publish, drained) = watch::channel(log.head().seq);
         let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), room: Condvar::new() });
         let worker = Worker { shared: Arc::clone(&shared), log, publish, batch: Vec::new() };
@@ -198,19 +201,21 @@ impl Drop for Drainer {
     }
 }
 
-/// One outbox row into the log, unless the log has it.
-fn finish(log: &mut Segments, row: Bytes, dir: &Path) -> Result<(), OpenError> {
-    let head = log.head();
-    let damaged = |why| OpenError::Outbox { seq: head.seq, why };
-    let frame = Frame::from_bytes(row).map_err(|error| damaged(Damage::Frame(error)))?;
-    if frame.end_seq() <= head.seq {
-        return Ok(());
+/// The frames of the outbox that go on from `head`. What waits is bounded, so they fit into memory.
+fn missing<E: fmt::Display>(mut head: ChainHead, outbox: impl IntoIterator<Item = Result<Bytes, E>>) -> Result<Vec<Frame>, OpenError> {
+    let mut frames = Vec::new();
+    for row in outbox {
+        let row = row.map_err(|error| OpenError::OutboxRead(error.to_string()))?;
+        let damaged = |why| OpenError::Outbox { seq: head.seq, why };
+        let frame = Frame::from_bytes(row).map_err(|error| damaged(Damage::Frame(error)))?;
+        if frame.end_seq() <= head.seq {
+            continue;
+        }
+        let view = decode_frame(&frame.bytes).map_err(|error| damaged(Damage::Frame(error)))?;
+        head = head.follow(&view).map_err(|error| damaged(Damage::Link(error)))?;
+        frames.push(frame);
     }
-    let view = strongroom_audit::decode_frame(&frame.bytes).map_err(|error| damaged(Damage::Frame(error)))?;
-    head.follow(&view).map_err(|error| damaged(Damage::Link(error)))?;
-    log.append(std::slice::from_ref(&frame)).map_err(|error| match error {
-        AppendError::Again(error) | AppendError::Failed(error) => OpenError::Io(dir.into(), error),
-    })
+    Ok(frames)
 }
 
 struct Worker {
@@ -249,7 +254,7 @@ impl Worker {
                 Ok(()) => break,
                 Err(AppendError::Failed(error)) => {
                     tracing::error!(%error, "the audit log's disk failed: answers stop until the daemon is restarted on a checked medium");
-                    self.set_unavailable(Some(Unavailable::Failed));
+                    self.set_unavailable(Unavailable::Failed);
                     return false;
                 }
                 Err(AppendError::Again(error)) => {
@@ -258,20 +263,24 @@ impl Worker {
                     }
                 }
             }
-            self.drop_written();
+            self.forget_written();
         }
-        self.drop_written();
-        self.set_unavailable(None);
+        self.forget_written();
         true
     }
 
-    /// Forgets the frames that are in the log now, and tells.
-    fn drop_written(&mut self) {
+    /// Forgets the frames that are in the log now, and tells who waits.
+    fn forget_written(&mut self) {
         let head = self.log.head();
         let written = self.batch.iter().take_while(|frame| frame.end_seq() <= head.seq).count();
         let bytes: usize = self.batch.drain(..written).map(|frame| frame.bytes.len()).sum();
         self.publish.send_replace(head.seq);
-        self.shared.queue.lock().bytes -= bytes;
+        let mut queue = self.shared.queue.lock();
+        queue.bytes -= bytes;
+        if self.batch.is_empty() && queue.unavailable.take().is_some() {
+            tracing::warn!("the audit log is written again: service resumes");
+        }
+        drop(queue);
         self.shared.room.notify_all();
     }
 
@@ -281,7 +290,7 @@ impl Worker {
         if self.shared.queue.lock().unavailable != Some(why) {
             tracing::error!(%error, "the audit log cannot grow: answers stop until it can");
         }
-        self.set_unavailable(Some(why));
+        self.set_unavailable(why);
         let mut queue = self.shared.queue.lock();
         if !queue.closing {
             self.shared.wake.wait_for(&mut queue, RETRY_DELAY);
@@ -290,12 +299,8 @@ impl Worker {
         !queue.closing
     }
 
-    fn set_unavailable(&self, why: Option<Unavailable>) {
-        let mut queue = self.shared.queue.lock();
-        if queue.unavailable.is_some() && why.is_none() {
-            tracing::warn!("the audit log is written again: service resumes");
-        }
-        queue.unavailable = why;
+    fn set_unavailable(&self, why: Unavailable) {
+        self.shared.queue.lock().unavailable = Some(why);
         self.shared.room.notify_all();
     }
 }

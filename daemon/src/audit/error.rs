@@ -1,6 +1,9 @@
 //! What can go wrong with the log. Texts name what to do; paths of this machine go to the operator, never to a caller.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 use strongroom_audit::{ChainHead, FrameError, LinkError, SegmentError};
 
 /// Why no record can be accepted now: every commit that carries one is refused (fail closed). Texts are fixed and may be shown to callers.
@@ -85,6 +88,16 @@ pub enum OpenError {
     /// The drainer's thread could not be started.
     #[error("no thread for the audit log")]
     Thread(#[source] io::Error),
+}
+
+impl OpenError {
+    /// Names a file by its whole path.
+    pub(super) fn within(self, dir: &Path) -> Self {
+        match self {
+            Self::Io(file, error) => Self::Io(dir.join(file), error),
+            other => other,
+        }
+    }
 }
 
 /// What is wrong with a frame.

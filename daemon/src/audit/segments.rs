@@ -8,13 +8,13 @@ use super::{
     error::{Damage, OpenError},
 };
 use sha2::{Digest, Sha256};
-use std::io;
+use std::{io, path::PathBuf};
 use strongroom_audit::{
-    ChainHead, FRAME_BYTES_MAX, FRAMES_OFFSET, Frame, Id, ReadAt, Scanner, SegmentHeader, Step, segment_name,
+    ChainHead, FRAMES_OFFSET, Frame, Id, ReadAt, Scanner, SegmentHeader, Step, segment_name,
 };
 
-/// The least size of a segment: a frame must fit.
-pub const SEGMENT_BYTES_MIN: u64 = FRAMES_OFFSET + FRAME_BYTES_MAX as u64;
+/// The least size of a segment (one that begins with a longer frame is as long as that needs).
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest size of a segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The size of a segment when the configuration says nothing: 16 MiB.
@@ -22,7 +22,8 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 16 << 20;
 const NEXT_NAME: &str = "next.tmp";
 const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
-/// Bytes that a crash left behind the last whole frame, cut at open. The frames they belonged to came again from the outbox.
+/// Bytes behind the last whole frame that were cut at open: writes in flight at a crash. The frames they belonged to came again from
+/// the outbox, or the log would not have opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TornTail {
     /// The segment's file name.
@@ -73,26 +74,50 @@ pub struct Segments {
     current: Option<Current>,
     head: ChainHead,
     buffer: Vec<u8>,
+    /// Something is behind the last whole frame.
+    tail: Option<Tail>,
+}
+
+/// What is behind the last whole frame: left as it is until the store has confirmed what belongs there.
+struct Tail {
+    file: String,
+    offset: u64,
+    bytes: u64,
+    /// Whole frames are behind it. One write of several frames can leave that after a power cut; so can an edit.
+    damage: Option<OpenError>,
 }
 
 impl Segments {
-    /// Finds the end of the log: walks the last segment, checks its chain, cuts a torn tail.
+    /// Finds the end of the log: walks the last segment, checks its chain. Changes nothing but a leftover of [`NEXT_NAME`].
     /// # Errors
-    /// [`OpenError`] when the directory cannot be used, or the last segment was changed rather than cut short.
-    pub fn open(dir: Box<dyn LogDir>, cluster: Id, segment_bytes: u64) -> Result<(Self, Option<TornTail>), OpenError> {
+    /// [`OpenError`] when the directory cannot be used or the last segment's header or chain is wrong.
+    pub fn open(dir: Box<dyn LogDir>, cluster: Id, segment_bytes: u64) -> Result<Self, OpenError> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) {
             return Err(OpenError::SegmentBytes { min: SEGMENT_BYTES_MIN, max: SEGMENT_BYTES_MAX });
         }
-        let unusable = |error| OpenError::Io(".".into(), error);
+        let unusable = |error| OpenError::Io(PathBuf::new(), error);
         dir.remove(NEXT_NAME).map_err(unusable)?;
         let last = dir.segments().map_err(unusable)?.last().copied();
         let head = ChainHead::genesis(cluster);
-        let mut log = Self { dir, cluster, segment_bytes, current: None, head, buffer: Vec::new() };
-        let torn = match last {
-            Some(seq) => log.resume(&segment_name(seq))?,
-            None => None,
-        };
-        Ok((log, torn))
+        let mut log = Self { dir, cluster, segment_bytes, current: None, head, buffer: Vec::new(), tail: None };
+        if let Some(seq) = last {
+            log.resume(&segment_name(seq))?;
+        }
+        Ok(log)
+    }
+
+    /// Why what is behind the last frame may not be a crash's doing.
+    pub fn damage(&mut self) -> Option<OpenError> {
+        self.tail.as_mut()?.damage.take()
+    }
+
+    /// Zeroes what is behind the last whole frame. Only when every frame from there on is at hand.
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn cut_tail(&mut self) -> Result<Option<TornTail>, OpenError> {
+        let (Some(tail), Some(current)) = (self.tail.take(), &self.current) else { return Ok(None) };
+        let cut = cut(&*current.file, &tail).map_err(|error| OpenError::Io(tail.file.into(), error))?;
+        Ok(Some(cut))
     }
 
     /// The chain after the last frame.
@@ -107,7 +132,7 @@ impl Segments {
         let mut rest = frames;
         while let Some(first) = rest.first() {
             if !self.has_room(first) {
-                self.roll()?;
+                self.roll(first.bytes.len() as u64)?;
             }
             let fitting = self.fitting(rest);
             let (now, later) = rest.split_at_checked(fitting).unwrap_or((rest, &[]));
@@ -147,10 +172,11 @@ impl Segments {
         Ok(())
     }
 
-    /// Begins the next segment.
-    fn roll(&mut self) -> Result<(), AppendError> {
+    /// Begins the next segment, with room for at least one frame of `frame_bytes`.
+    fn roll(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
         let before = self.head;
-        let file = match self.prepare(before) {
+        let size = self.segment_bytes.max(FRAMES_OFFSET + frame_bytes);
+        let file = match self.prepare(before, size) {
             Ok(file) => file,
             Err(error) => {
                 // Half a file of zeros must not sit on the space that is missing.
@@ -160,17 +186,17 @@ impl Segments {
         };
         self.dir.rename(NEXT_NAME, &segment_name(before.seq)).map_err(AppendError::of_write)?;
         self.dir.sync().map_err(AppendError::Failed)?;
-        self.current = Some(Current { file, at: FRAMES_OFFSET, size: self.segment_bytes });
+        self.current = Some(Current { file, at: FRAMES_OFFSET, size });
         Ok(())
     }
 
     /// A whole segment without frames, on the disk, under a passing name. Until it is renamed nothing depends on it, so even a failed
     /// sync for want of space may be tried again, with a new file.
-    fn prepare(&self, before: ChainHead) -> Result<Box<dyn LogFile>, AppendError> {
+    fn prepare(&self, before: ChainHead, size: u64) -> Result<Box<dyn LogFile>, AppendError> {
         let file = self.dir.create(NEXT_NAME).map_err(AppendError::of_write)?;
         let mut at = 0;
-        while at < self.segment_bytes {
-            let length = (self.segment_bytes - at).min(ZEROS.len() as u64);
+        while at < size {
+            let length = (size - at).min(ZEROS.len() as u64);
             let zeros = ZEROS.get(..usize::try_from(length).unwrap_or(ZEROS.len())).unwrap_or(&ZEROS);
             file.write_at(zeros, at).map_err(AppendError::of_write)?;
             at += length;
@@ -182,7 +208,7 @@ impl Segments {
     }
 
     /// Takes up the last segment where it ends.
-    fn resume(&mut self, name: &str) -> Result<Option<TornTail>, OpenError> {
+    fn resume(&mut self, name: &str) -> Result<(), OpenError> {
         let unusable = |error| OpenError::Io(name.into(), error);
         let file = self.dir.open(name).map_err(unusable)?;
         let size = file.size().map_err(unusable)?;
@@ -197,29 +223,29 @@ impl Segments {
         }
         let mut head = header.before;
         let damaged = |offset, seq, why| OpenError::Damaged { file: name.into(), offset, seq, why };
-        let (at, torn_bytes) = loop {
+        let at = loop {
             match scanner.step().map_err(unusable)? {
                 Step::Frame { offset, frame } => {
                     head = head.follow(&frame).map_err(|error| damaged(offset, head.seq, Damage::Link(error)))?;
                 }
-                Step::End { offset } => break (offset, 0),
-                Step::Bad { offset, next: None, bytes, .. } => break (offset, bytes),
-                Step::Bad { offset, error, .. } => return Err(damaged(offset, head.seq, Damage::Frame(error))),
+                Step::End { offset } => break offset,
+                Step::Bad { offset, error, next, .. } => {
+                    let damage = next.map(|_| damaged(offset, head.seq, Damage::Frame(error)));
+                    let last = scanner.last_nonzero(offset).map_err(unusable)?.unwrap_or(offset);
+                    self.tail = Some(Tail { file: name.into(), offset, bytes: last + 1 - offset, damage });
+                    break offset;
+                }
             }
         };
-        let file = scanner.into_file();
-        let torn = match torn_bytes {
-            0 => None,
-            bytes => Some(cut(&*file, name, at, bytes).map_err(unusable)?),
-        };
         self.head = head;
-        self.current = Some(Current { file, at, size });
-        Ok(torn)
+        self.current = Some(Current { file: scanner.into_file(), at, size });
+        Ok(())
     }
 }
 
-/// Notes and zeroes `bytes` at `offset`.
-fn cut(file: &dyn LogFile, name: &str, offset: u64, bytes: u64) -> io::Result<TornTail> {
+/// Hashes and zeroes a tail.
+fn cut(file: &dyn LogFile, tail: &Tail) -> io::Result<TornTail> {
+    let (offset, bytes) = (tail.offset, tail.bytes);
     let mut hash = Sha256::new();
     let mut block = vec![0; ZEROS.len()];
     let end = offset + bytes;
@@ -241,5 +267,5 @@ fn cut(file: &dyn LogFile, name: &str, offset: u64, bytes: u64) -> io::Result<To
         at += length as u64;
     }
     file.sync()?;
-    Ok(TornTail { file: name.into(), offset, bytes, sha256: hash.finalize().into() })
+    Ok(TornTail { file: tail.file.clone(), offset, bytes, sha256: hash.finalize().into() })
 }
