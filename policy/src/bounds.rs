@@ -5,9 +5,7 @@
 //! bytes, no allocation. Strings and comments are told apart as Cedar's lexer does it; where the two
 //! could differ (a string that never ends) the lexer stops, and nothing more is parsed.
 
-use crate::limits::{
-    NESTING_MAX, OPERATORS_PER_POLICY_MAX, POLICIES_PER_DOCUMENT_MAX, TEXT_BYTES_MAX,
-};
+use crate::limits::{NESTING_MAX, OPERATORS_PER_POLICY_MAX, POLICIES_PER_DOCUMENT_MAX, TEXT_BYTES_MAX};
 
 /// Where the scan is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,15 +67,10 @@ pub(crate) fn check(text: &str) -> Result<(), Excess> {
             _ => {}
         }
         // An `if` nests without a bracket. Counting it inside of words too does no harm.
-        operators +=
-            usize::from(b"([{.!+-*&|<>=".contains(&byte) || (before, byte) == (b'i', b'f'));
+        operators += usize::from(b"([{.!+-*&|<>=".contains(&byte) || (before, byte) == (b'i', b'f'));
         before = byte;
         if nesting > NESTING_MAX {
-            return excess(
-                at,
-                "more than 32 brackets are open here",
-                "say it in several policies",
-            );
+            return excess(at, "more than 32 brackets are open here", "say it in several policies");
         }
         if operators > OPERATORS_PER_POLICY_MAX {
             return excess(

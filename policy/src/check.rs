@@ -4,17 +4,15 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use cedar_policy::{
-    ActionConstraint, Effect, EntityUid, Policy, PolicyId, PrincipalConstraint, ResourceConstraint,
-    ValidationMode, Validator,
-};
+use cedar_policy::{EntityUid, Policy, PolicyId, ValidationMode, Validator};
 use miette::Diagnostic;
 use sha2::{Digest, Sha256};
 
 use crate::bounds;
+use crate::compile::{Compiled, compile};
 use crate::error::{Problem, Problems};
-use crate::limits::{MESSAGE_BYTES_MAX, POLICIES_PER_DOCUMENT_MAX, PROBLEMS_MAX};
-use crate::words::{LANGUAGE, ROOT, actions_of, canonical};
+use crate::limits::{MESSAGE_BYTES_MAX, POLICIES_PER_DOCUMENT_MAX, PROBLEMS_MAX, STACK_BYTES};
+use crate::words::{LANGUAGE, ROOT, canonical};
 
 /// A policy document that parsed and is valid: the only thing a set is made of. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,74 +42,65 @@ impl Checked {
     }
 }
 
-/// One Cedar policy with the heads of its scope, by which the index finds it.
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    pub id: Arc<str>,
-    pub effect: Effect,
-    /// The actions it can apply to, a bit each.
-    pub actions: u32,
-    pub principal: Head,
-    pub resource: Head,
-    /// It has a `when` or `unless`.
-    pub conditional: bool,
-    /// The policy alone in a set: it is evaluated by itself, so that a failure of one is seen as such.
-    pub alone: cedar_policy::PolicySet,
-}
-
-/// What a scope says about the principal or the resource.
-#[derive(Debug)]
-pub(crate) enum Head {
-    /// Nothing: it can match anything.
-    Any,
-    /// Exactly this entity.
-    Is(EntityUid),
-    /// This entity or what is in it.
-    In(EntityUid),
+#[cfg(test)]
+impl Checked {
+    /// The same policies under another name, for tests of large sets.
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Checked {
+            name: name.into(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Parses and validates a document. The schema is strict, warnings of the validator are errors (a
 /// policy that can never apply is a typing mistake, and a dangerous one in a `forbid`), templates are
 /// refused, and so are literals that no request can ever have.
 ///
-/// `name` is `[a-z0-9-]{1,64}`; `text` is at most 64 KiB with 1 to 256 Cedar policies.
+/// `name` is `[a-z0-9-]{1,64}`; `text` is at most 64 KiB with 1 to 256 Cedar policies. Takes about a
+/// millisecond a policy, for hostile text up to a second: keep it off threads that must not wait.
 /// # Errors
 /// Everything found wrong, with places.
 pub fn check(name: &str, text: &str) -> Result<Checked, Problems> {
     let report = Report { text };
     check_name(name)?;
-    bounds::check(text)
-        .map_err(|excess| report.one(Some(excess.at), excess.message, excess.help))?;
+    bounds::check(text).map_err(|excess| report.one(Some(excess.at), excess.message, excess.help))?;
+    // Nothing is known to make Cedar panic; if something does, the text is refused.
+    roomy(|| validate(name, text))
+        .unwrap_or_else(|| Err(report.one(None, "the policy could not be checked", "write it in a simpler way")))
+}
+
+/// Runs `work` on a stack of its own, whatever stack the caller has left; `None` if it panics.
+fn roomy<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("policy-check".to_owned())
+            .stack_size(STACK_BYTES);
+        thread.spawn_scoped(scope, work).ok()?.join().ok()
+    })
+}
+
+fn validate(name: &str, text: &str) -> Result<Checked, Problems> {
+    let report = Report { text };
     let parsed = cedar_policy::PolicySet::from_str(text)
         .map_err(|errors| collect(errors.iter().map(|error| report.cedar(error)).collect()))?;
     let policies = number(name, &parsed)?;
     let named = cedar_policy::PolicySet::from_policies(policies.iter().cloned())
         .map_err(|error| collect(vec![report.cedar(&error)]))?;
-    let result = Validator::new(LANGUAGE.schema.clone()).validate_with_level(
-        &named,
-        ValidationMode::Strict,
-        1,
-    );
-    let mut found: Vec<Problem> = result
-        .validation_errors()
-        .map(|error| report.cedar(error))
-        .collect();
-    found.extend(
-        result
-            .validation_warnings()
-            .map(|warning| report.cedar(warning)),
-    );
+    let result = Validator::new(LANGUAGE.schema.clone()).validate_with_level(&named, ValidationMode::Strict, 1);
+    let mut found: Vec<Problem> = result.validation_errors().map(|error| report.cedar(error)).collect();
+    found.extend(result.validation_warnings().map(|warning| report.cedar(warning)));
     found.extend(policies.iter().flat_map(dead_literals));
     if !found.is_empty() {
         return Err(collect(found));
     }
-    compile(name, text, policies)
+    finish(name, text, &policies)
 }
 
 /// As [`check`], without validation: for tests of what must hold even for policies that are not valid.
 #[cfg(test)]
 pub(crate) fn unchecked(name: &str, text: &str) -> Checked {
-    compile(name, text, number(name, &text.parse().unwrap()).unwrap()).unwrap()
+    finish(name, text, &number(name, &text.parse().unwrap()).unwrap()).unwrap()
 }
 
 fn check_name(name: &str) -> Result<(), Problems> {
@@ -129,10 +118,7 @@ fn check_name(name: &str) -> Result<(), Problems> {
 fn number(name: &str, parsed: &cedar_policy::PolicySet) -> Result<Vec<Policy>, Problems> {
     if parsed.templates().next().is_some() {
         let help = "write the principal or resource instead of ?principal or ?resource";
-        return Err(collect(vec![Problem::new(
-            "templates are not accepted",
-            help,
-        )]));
+        return Err(collect(vec![Problem::new("templates are not accepted", help)]));
     }
     let count = parsed.num_of_policies();
     if count == 0 || count > POLICIES_PER_DOCUMENT_MAX {
@@ -184,50 +170,21 @@ fn dead_literals(policy: &Policy) -> Vec<Problem> {
             why,
         ))
     };
-    policy
-        .entity_literals()
-        .into_iter()
-        .filter_map(dead)
-        .collect()
+    policy.entity_literals().into_iter().filter_map(dead).collect()
 }
 
 fn is_identity(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn compile(name: &str, text: &str, policies: Vec<Policy>) -> Result<Checked, Problems> {
-    let compile = |policy: Policy| {
-        let compiled = Compiled {
-            id: policy.id().to_string().into(),
-            effect: policy.effect(),
-            actions: match policy.action_constraint() {
-                ActionConstraint::Any => u32::MAX,
-                ActionConstraint::Eq(action) => actions_of(&action),
-                ActionConstraint::In(list) => {
-                    list.iter().fold(0, |set, action| set | actions_of(action))
-                }
-            },
-            principal: match policy.principal_constraint() {
-                PrincipalConstraint::Any | PrincipalConstraint::Is(_) => Head::Any,
-                PrincipalConstraint::Eq(uid) => Head::Is(uid),
-                PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Head::In(uid),
-            },
-            resource: match policy.resource_constraint() {
-                ResourceConstraint::Any | ResourceConstraint::Is(_) => Head::Any,
-                ResourceConstraint::Eq(uid) => Head::Is(uid),
-                ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => Head::In(uid),
-            },
-            conditional: policy.has_non_scope_constraint(),
-            alone: cedar_policy::PolicySet::from_policies([policy])?,
-        };
-        Ok(Arc::new(compiled))
-    };
-    let policies: Result<Arc<[_]>, cedar_policy::PolicySetError> =
-        policies.into_iter().map(compile).collect();
+fn finish(name: &str, text: &str, policies: &[Policy]) -> Result<Checked, Problems> {
+    let report = Report { text };
+    let compiled = policies.iter().map(|policy| compile(policy).map(Arc::new));
+    let compiled: Result<Arc<[_]>, _> = compiled.collect();
     Ok(Checked {
         name: name.into(),
         text_hash: Sha256::digest(text).into(),
-        policies: policies.map_err(|error| collect(vec![Report { text }.cedar(&error)]))?,
+        policies: compiled.map_err(|error| collect(vec![report.cedar(error.as_ref())]))?,
     })
 }
 
@@ -249,10 +206,7 @@ impl Report<'_> {
             .labels()
             .and_then(|mut labels| labels.next())
             .map(|label| label.offset());
-        let help = error
-            .help()
-            .map(|help| help.to_string())
-            .unwrap_or_default();
+        let help = error.help().map(|help| help.to_string()).unwrap_or_default();
         Problem {
             place: at.map(|at| self.place(at)),
             ..Problem::new(&error.to_string(), &help)
@@ -261,11 +215,7 @@ impl Report<'_> {
 
     /// Line and column, from 1, of a byte of the text; an offset inside a character counts as after it.
     fn place(&self, at: usize) -> (u32, u32) {
-        let before = self
-            .text
-            .as_bytes()
-            .get(..at)
-            .unwrap_or(self.text.as_bytes());
+        let before = self.text.as_bytes().get(..at).unwrap_or(self.text.as_bytes());
         let line_start = before
             .iter()
             .rposition(|b| *b == b'\n')
@@ -298,8 +248,11 @@ pub(crate) fn short(message: &str) -> String {
     message.get(..end).unwrap_or_default().to_owned()
 }
 
+/// In order of place. The validator says the same of each action that a policy covers: one problem for
+/// one place is enough.
 fn collect(mut list: Vec<Problem>) -> Problems {
     list.sort_by_key(|problem| problem.place.unwrap_or_default());
+    list.dedup_by(|next, kept| next.place.is_some() && next.place == kept.place);
     let more = list.len().saturating_sub(PROBLEMS_MAX);
     list.truncate(PROBLEMS_MAX);
     Problems { list, more }

@@ -19,9 +19,7 @@ impl fmt::Display for Problem {
             write!(f, "line {line}, column {column}: ")?;
         }
         f.write_str(&self.message)?;
-        self.help
-            .as_ref()
-            .map_or(Ok(()), |help| write!(f, " ({help})"))
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, " ({help})"))
     }
 }
 

@@ -4,7 +4,8 @@
 //! nothing of Strongroom. The language is in `schema.cedarschema`; `README.md` shows it.
 //!
 //! Reading order: [`words`] (actions, paths, entity names), [`request`] (who, where, when), [`bounds`] and
-//! [`check`] (hostile text to a validated document), [`set`] (documents to decisions).
+//! [`check`] (hostile text to a validated document), [`compile`] (a policy taken apart), [`set`]
+//! (documents to decisions).
 //!
 //! The rules, each held up by a test:
 //! - deny wins; unknown means no;
@@ -17,6 +18,7 @@
 
 mod bounds;
 mod check;
+mod compile;
 mod error;
 mod request;
 mod set;
@@ -35,10 +37,7 @@ pub const EXAMPLES: [(&str, &str); 6] = [
     ("admin", include_str!("../examples/admin.cedar")),
     ("auditor", include_str!("../examples/auditor.cedar")),
     ("team-reader", include_str!("../examples/team-reader.cedar")),
-    (
-        "app-postgres",
-        include_str!("../examples/app-postgres.cedar"),
-    ),
+    ("app-postgres", include_str!("../examples/app-postgres.cedar")),
     ("department", include_str!("../examples/department.cedar")),
 ];
 
@@ -49,11 +48,13 @@ pub mod limits {
     /// Cedar policies in one document.
     pub const POLICIES_PER_DOCUMENT_MAX: usize = 256;
     /// Operator characters in one Cedar policy. Bounds the depth of its syntax tree, and with it the
-    /// stack that parsing, evaluating and dropping it take.
+    /// stack that checking, evaluating and dropping it take.
     pub const OPERATORS_PER_POLICY_MAX: usize = 1_000;
     /// Open brackets at any point of a document. Lower than the above, because the parser's own
     /// frames are larger.
     pub const NESTING_MAX: usize = 32;
+    /// The stack of the thread that checks a document: several times what the deepest tree needs.
+    pub const STACK_BYTES: usize = 8 * 1024 * 1024;
     /// Problems reported for one document; the rest are only counted.
     pub const PROBLEMS_MAX: usize = 20;
     /// Bytes of one message, of ours or of Cedar.

@@ -1,5 +1,6 @@
 //! Who asks, for what, and under which circumstances, as typed values and as Cedar sees them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,7 +18,8 @@ pub struct Principal {
     name: String,
     groups: BTreeSet<String>,
     attributes: BTreeMap<String, String>,
-    entity: Entity,
+    /// The Cedar entity of the principal, alone.
+    entities: Entities,
     pub(crate) uid: EntityUid,
     pub(crate) parents: HashSet<EntityUid>,
 }
@@ -43,10 +45,7 @@ impl Principal {
         if !named(name) || !groups.iter().chain(attributes.keys()).all(|s| named(s)) {
             return Err(PrincipalError::Name);
         }
-        if attributes
-            .values()
-            .any(|value| value.len() > VALUE_BYTES_MAX)
-        {
+        if attributes.values().any(|value| value.len() > VALUE_BYTES_MAX) {
             return Err(PrincipalError::Value);
         }
         let id = id.iter().fold(String::with_capacity(32), |mut hex, byte| {
@@ -64,17 +63,16 @@ impl Principal {
             uid.clone(),
             [("name".to_owned(), Value::new_string(name.to_owned()))],
             parents.iter().cloned(),
-            attributes
-                .iter()
-                .map(|(key, value)| (key.clone(), text(value))),
+            attributes.iter().map(|(key, value)| (key.clone(), text(value))),
         )
         .map_err(|_| PrincipalError::Entity)?;
+        let entities = Entities::from_entities([entity], None).map_err(|_| PrincipalError::Entity)?;
         Ok(Principal {
             id,
             name: name.to_owned(),
             groups,
             attributes,
-            entity,
+            entities,
             uid,
             parents,
         })
@@ -153,37 +151,70 @@ pub struct Context {
     pub token_age_secs: u64,
 }
 
-impl Context {
-    /// As Cedar's context; `None` when the clock is outside of what Cedar can express.
-    fn to_cedar(self) -> Option<cedar_policy::Context> {
-        let time = jiff::Timestamp::from_second(self.now_unix_secs).ok()?;
-        let (transport, ip) = match self.peer {
-            Peer::Unix => (&LANGUAGE.unix, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            Peer::Tls(ip) => (&LANGUAGE.tls, ip.to_canonical()),
+/// The attributes of `context` in policies, and how each is made. Some cost microseconds, so only those
+/// that a condition can look at are made for it.
+const ATTRIBUTES: [(&str, fn(&Context) -> Value); 9] = [
+    ("own", |c| Value::new_bool(c.own)),
+    ("transport", |c| {
+        let transport = match c.peer {
+            Peer::Unix => &LANGUAGE.unix,
+            Peer::Tls(_) => &LANGUAGE.tls,
         };
-        let long = |value: u64| Value::new_long(i64::try_from(value).unwrap_or(i64::MAX));
-        let minutes = self.now_unix_secs.div_euclid(60);
-        let days = self.now_unix_secs.div_euclid(86_400);
-        let pairs = [
-            ("own", Value::new_bool(self.own)),
-            ("transport", Value::new_entity_uid(transport.clone())),
-            ("ip", Value::new_ip(ip.to_string())),
-            ("now", Value::new_datetime(time.to_string())),
-            (
-                "hour_utc",
-                Value::new_long(minutes.div_euclid(60).rem_euclid(24)),
-            ),
-            ("minute_utc", Value::new_long(minutes.rem_euclid(60))),
-            // The first of January 1970 was a Thursday, the fourth day.
-            ("weekday_utc", Value::new_long((days + 3).rem_euclid(7) + 1)),
-            (
-                "token_purpose",
-                Value::new_entity_uid(LANGUAGE.purpose(self.purpose.as_str())),
-            ),
-            ("token_age_secs", long(self.token_age_secs)),
-        ];
-        let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
-        // A year beyond 9999 fails here.
+        Value::new_entity_uid(transport.clone())
+    }),
+    ("ip", |c| {
+        let ip = match c.peer {
+            Peer::Unix => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Peer::Tls(ip) => ip.to_canonical(),
+        };
+        Value::new_ip(ip.to_string())
+    }),
+    // A time beyond what can be written becomes text that is none, and the context fails.
+    ("now", |c| {
+        let now = jiff::Timestamp::from_second(c.now_unix_secs).map(|now| now.to_string());
+        Value::new_datetime(now.unwrap_or_default())
+    }),
+    ("hour_utc", |c| {
+        Value::new_long(c.now_unix_secs.div_euclid(3_600).rem_euclid(24))
+    }),
+    ("minute_utc", |c| {
+        Value::new_long(c.now_unix_secs.div_euclid(60).rem_euclid(60))
+    }),
+    // The first of January 1970 was a Thursday, the fourth day.
+    ("weekday_utc", |c| {
+        Value::new_long((c.now_unix_secs.div_euclid(86_400) + 3).rem_euclid(7) + 1)
+    }),
+    ("token_purpose", |c| {
+        Value::new_entity_uid(LANGUAGE.purpose(c.purpose.as_str()))
+    }),
+    ("token_age_secs", |c| {
+        Value::new_long(i64::try_from(c.token_age_secs).unwrap_or(i64::MAX))
+    }),
+];
+
+/// The bit of needs for the entities of action and resource; below it, one for each attribute.
+const HIERARCHY: u16 = 1 << ATTRIBUTES.len();
+
+/// What a condition, printed by Cedar, can look at: whatever it has the word of. That is more than it
+/// looks at, never less, because an attribute cannot be had without its name; and were it less, the
+/// evaluation would fail, which refuses.
+pub(crate) fn needs_of(clause: &str) -> u16 {
+    let words = clause.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.fold(0, |needs, word| {
+        match ATTRIBUTES.iter().position(|(name, _)| *name == word) {
+            Some(attribute) => needs | 1 << attribute,
+            None if matches!(word, "action" | "resource") => needs | HIERARCHY,
+            None => needs,
+        }
+    })
+}
+
+impl Context {
+    /// As Cedar's context, with the attributes in `needs`; `None` when the clock is asked for and is
+    /// beyond what Cedar can express.
+    fn to_cedar(self, needs: u16) -> Option<cedar_policy::Context> {
+        let needed = ATTRIBUTES.iter().enumerate().filter(|(i, _)| needs & (1 << i) != 0);
+        let pairs = needed.map(|(_, (name, value))| ((*name).to_owned(), value(&self)));
         cedar_policy::Context::from_pairs(pairs).ok()
     }
 }
@@ -205,38 +236,32 @@ impl Request<'_> {
     /// The path's ancestors and the path itself: `/`, `kv`, `kv/prod`, `kv/prod/db`.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
         let path = if self.path == ROOT { "" } else { self.path };
-        let cuts = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain([path.len()]);
+        let cuts = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         let below = cuts.filter(|at| *at > 0).filter_map(|at| path.get(..at));
         std::iter::once(ROOT).chain(below)
     }
 
-    /// As Cedar sees it. Only the caller, the action and the resource are entities: policies are
-    /// checked to look no further (level 1 of Cedar's RFC 76). `with_context` is false when no policy
-    /// concerned has a condition, so that none can look.
-    pub(crate) fn to_cedar(&self, with_context: bool) -> Option<(cedar_policy::Request, Entities)> {
-        let action = self.action.entity()?;
+    /// As Cedar sees it, with all that `needs` names. Only the caller, the action and the resource are
+    /// entities: policies are checked to look no further (level 1 of Cedar's RFC 76).
+    pub(crate) fn to_cedar(&self, needs: u16) -> Option<(cedar_policy::Request, Cow<'_, Entities>)> {
         let resource = uid(&LANGUAGE.path, self.path);
-        let ancestors = self.prefixes().filter(|prefix| *prefix != self.path);
-        let ancestors = ancestors
-            .map(|prefix| uid(&LANGUAGE.path, prefix))
-            .collect();
-        let entities = [
-            self.principal.entity.clone(),
-            action.clone(),
-            Entity::new_no_attrs(resource.clone(), ancestors),
-        ];
-        let entities = Entities::from_entities(entities, None).ok()?;
-        let context = match with_context {
-            true => self.context.to_cedar()?,
-            false => cedar_policy::Context::empty(),
+        let alone = &self.principal.entities;
+        let entities = match needs & HIERARCHY {
+            0 => Cow::Borrowed(alone),
+            _ => {
+                let ancestors = self.prefixes().filter(|prefix| *prefix != self.path);
+                let ancestors = ancestors.map(|prefix| uid(&LANGUAGE.path, prefix)).collect();
+                let added = [
+                    self.action.entity()?.clone(),
+                    Entity::new_no_attrs(resource.clone(), ancestors),
+                ];
+                Cow::Owned(alone.clone().add_entities(added, None).ok()?)
+            }
         };
-        let principal = self.principal.uid.clone();
+        let (principal, action) = (self.principal.uid.clone(), self.action.entity()?.uid());
+        let context = self.context.to_cedar(needs)?;
         // No schema here: a test shows that what is made above conforms to it.
-        let request =
-            cedar_policy::Request::new(principal, action.uid(), resource, context, None).ok()?;
+        let request = cedar_policy::Request::new(principal, action, resource, context, None).ok()?;
         Some((request, entities))
     }
 }

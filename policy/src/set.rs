@@ -2,8 +2,8 @@
 //!
 //! Cedar is linear in its policies (4 us for one, 83 us for 100), so a decision looks only at those
 //! whose scope can match. Leaving out the others is sound because a policy whose scope does not match
-//! contributes nothing, and the order of policies means nothing in Cedar. What stays is evaluated one
-//! by one, so that a policy that fails is seen to fail.
+//! contributes nothing, and the order of policies means nothing in Cedar. Matching a scope is exact, so
+//! Cedar evaluates only conditions, one policy at a time, so that one that fails is seen to fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use cedar_policy::{Authorizer, Effect};
 use sha2::{Digest, Sha256};
 
-use crate::check::{Checked, Compiled, Head, check, short};
+use crate::check::{Checked, check, short};
+use crate::compile::{Compiled, Head};
 use crate::error::BuildError;
 use crate::limits::{CANDIDATES_MAX, DOCUMENTS_MAX, POLICIES_MAX};
 use crate::request::Request;
@@ -53,10 +54,7 @@ impl PolicySet {
     /// # Errors
     /// The set would be too large.
     pub fn with(&self, version: u64, document: Checked) -> Result<Self, BuildError> {
-        let others = self
-            .documents
-            .iter()
-            .filter(|(name, _)| *name != document.name());
+        let others = self.documents.iter().filter(|(name, _)| *name != document.name());
         let others: Vec<_> = others.map(|(_, kept)| kept.clone()).collect();
         Self::assemble(others.into_iter().chain([(version, document)]))
     }
@@ -69,16 +67,14 @@ impl PolicySet {
         Self::index(documents)
     }
 
-    fn assemble(checked: impl IntoIterator<Item = (u64, Checked)>) -> Result<Self, BuildError> {
+    /// From documents that are checked already.
+    pub(crate) fn assemble(checked: impl IntoIterator<Item = (u64, Checked)>) -> Result<Self, BuildError> {
         let mut documents = BTreeMap::new();
         let mut policies = 0;
         for (version, document) in checked {
             policies += document.policies.len();
             let name = document.name().to_owned();
-            if documents
-                .insert(name.clone(), (version, document))
-                .is_some()
-            {
+            if documents.insert(name.clone(), (version, document)).is_some() {
                 return Err(BuildError::Twice(name));
             }
             if documents.len() > DOCUMENTS_MAX {
@@ -101,15 +97,10 @@ impl PolicySet {
             hash.update(document.text_hash());
             for policy in document.policies.iter() {
                 let path = match &policy.resource {
-                    Head::Is(uid) | Head::In(uid) if *uid.type_name() == LANGUAGE.path => {
-                        uid.id().unescaped()
-                    }
+                    Head::Is(uid) | Head::In(uid) if *uid.type_name() == LANGUAGE.path => uid.id().unescaped(),
                     Head::Any | Head::Is(_) | Head::In(_) => ROOT,
                 };
-                by_path
-                    .entry(path.to_owned())
-                    .or_default()
-                    .push(policy.clone());
+                by_path.entry(path.to_owned()).or_default().push(policy.clone());
             }
         }
         PolicySet {
@@ -138,8 +129,7 @@ impl PolicySet {
         if request.path != ROOT && canonical(request.path).is_err() {
             return Decision::refused(Reason::NotARequest, 0);
         }
-        let candidates: Vec<&Compiled> =
-            self.candidates(request).take(CANDIDATES_MAX + 1).collect();
+        let candidates: Vec<&Compiled> = self.candidates(request).take(CANDIDATES_MAX + 1).collect();
         let considered = u32::try_from(candidates.len()).unwrap_or(u32::MAX);
         if candidates.is_empty() {
             return Decision::refused(Reason::NoPermit, 0);
@@ -147,25 +137,26 @@ impl PolicySet {
         if candidates.len() > CANDIDATES_MAX {
             return Decision::refused(Reason::TooManyPolicies, considered);
         }
-        let with_context = candidates.iter().any(|policy| policy.conditional);
-        let Some((cedar, entities)) = request.to_cedar(with_context) else {
-            return Decision::refused(Reason::NotARequest, considered);
-        };
-        let authorizer = Authorizer::new();
         let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let conditions = candidates.iter().filter_map(|policy| policy.condition.as_ref());
+        let needs = conditions
+            .map(|condition| condition.needs)
+            .reduce(|all, needs| all | needs);
+        let cedar = needs.and_then(|needs| request.to_cedar(needs));
         for policy in candidates {
-            let response = authorizer.is_authorized(&cedar, &policy.alone, &entities);
-            errors.extend(
-                response
-                    .diagnostics()
-                    .errors()
-                    .map(|error| short(&error.to_string())),
-            );
-            if response.diagnostics().reason().next().is_some() {
-                match policy.effect {
-                    Effect::Permit => permits.push(policy.id.clone()),
-                    Effect::Forbid => forbids.push(policy.id.clone()),
+            let applies = match (&policy.condition, &cedar) {
+                (None, _) => true,
+                (Some(_), None) => return Decision::refused(Reason::NotARequest, considered),
+                (Some(condition), Some((request, entities))) => {
+                    let response = Authorizer::new().is_authorized(request, &condition.alone, entities);
+                    errors.extend(response.diagnostics().errors().map(|error| short(&error.to_string())));
+                    response.diagnostics().reason().next().is_some()
                 }
+            };
+            match (applies, policy.effect) {
+                (false, _) => {}
+                (true, Effect::Permit) => permits.push(policy.id.clone()),
+                (true, Effect::Forbid) => forbids.push(policy.id.clone()),
             }
         }
         Decision::weigh(permits, forbids, errors, considered)
@@ -175,11 +166,7 @@ impl PolicySet {
     fn candidates<'a>(&'a self, request: &'a Request<'_>) -> impl Iterator<Item = &'a Compiled> {
         let at = |prefix: &'a str| {
             let whole = prefix == request.path;
-            let policies = self
-                .by_path
-                .get(prefix)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
+            let policies = self.by_path.get(prefix).map(Vec::as_slice).unwrap_or_default();
             policies
                 .iter()
                 .map(Arc::as_ref)
@@ -223,9 +210,7 @@ impl fmt::Display for Reason {
             Reason::NoPermit => "no policy permits it",
             Reason::Error => "a policy could not be evaluated, so it counts as a refusal",
             Reason::TooManyPolicies => "more than 64 policies apply: make them narrower",
-            Reason::NotARequest => {
-                "the path or the time is not one that policies can be asked about"
-            }
+            Reason::NotARequest => "the path or the time is not one that policies can be asked about",
         })
     }
 }
@@ -257,19 +242,13 @@ impl Decision {
     }
 
     /// The rules, in one place: forbid wins, an error refuses, no permit refuses.
-    fn weigh(
-        permits: Vec<Arc<str>>,
-        forbids: Vec<Arc<str>>,
-        errors: Vec<String>,
-        considered: u32,
-    ) -> Self {
-        let (allowed, reason, mut deciding) =
-            match (forbids.is_empty(), errors.is_empty(), permits.is_empty()) {
-                (false, _, _) => (false, Reason::Forbidden, forbids),
-                (true, false, _) => (false, Reason::Error, Vec::new()),
-                (true, true, true) => (false, Reason::NoPermit, Vec::new()),
-                (true, true, false) => (true, Reason::Permitted, permits),
-            };
+    fn weigh(permits: Vec<Arc<str>>, forbids: Vec<Arc<str>>, errors: Vec<String>, considered: u32) -> Self {
+        let (allowed, reason, mut deciding) = match (forbids.is_empty(), errors.is_empty(), permits.is_empty()) {
+            (false, _, _) => (false, Reason::Forbidden, forbids),
+            (true, false, _) => (false, Reason::Error, Vec::new()),
+            (true, true, true) => (false, Reason::NoPermit, Vec::new()),
+            (true, true, false) => (true, Reason::Permitted, permits),
+        };
         deciding.sort();
         Decision {
             allowed,

@@ -117,10 +117,7 @@ impl Action {
 
     /// Its Cedar entity, ancestors included.
     pub(crate) fn entity(self) -> Option<&'static Entity> {
-        LANGUAGE
-            .actions
-            .get(self as usize)
-            .map(|known| &known.entity)
+        LANGUAGE.actions.get(self as usize).map(|known| &known.entity)
     }
 }
 
@@ -167,12 +164,7 @@ impl Language {
             let name = uid(&kind("S::Action"), action.as_str());
             KnownAction {
                 entity: known.get(&name).expect("action is in the schema").clone(),
-                groups: known
-                    .ancestors(&name)
-                    .into_iter()
-                    .flatten()
-                    .cloned()
-                    .collect(),
+                groups: known.ancestors(&name).into_iter().flatten().cloned().collect(),
             }
         };
         let transport = kind("S::Transport");
@@ -216,9 +208,7 @@ pub(crate) fn canonical(path: &str) -> Result<(), &'static str> {
             "" => return Err("a path has no leading, trailing or double slash"),
             "." | ".." => return Err("a path has no `.` or `..` segment"),
             s if s.contains('*') => {
-                return Err(
-                    "a path has no wildcards: `resource in` covers all that is below a path",
-                );
+                return Err("a path has no wildcards: `resource in` covers all that is below a path");
             }
             s if !s.bytes().all(plain) => {
                 return Err("a path segment consists of A-Z a-z 0-9 . _ ~ @ : + = -");
