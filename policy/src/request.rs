@@ -151,9 +151,12 @@ pub struct Context {
     pub token_age_secs: u64,
 }
 
-/// The attributes of `context` in policies, and how each is made. Some cost microseconds, so only those
+/// The name of an attribute, and how its value is made.
+type Attribute = (&'static str, fn(&Context) -> Value);
+
+/// The attributes of `context` in policies. Some cost microseconds, so only those
 /// that a condition can look at are made for it.
-const ATTRIBUTES: [(&str, fn(&Context) -> Value); 9] = [
+const ATTRIBUTES: [Attribute; 9] = [
     ("own", |c| Value::new_bool(c.own)),
     ("transport", |c| {
         let transport = match c.peer {
@@ -212,7 +215,7 @@ pub(crate) fn needs_of(clause: &str) -> u16 {
 impl Context {
     /// As Cedar's context, with the attributes in `needs`; `None` when the clock is asked for and is
     /// beyond what Cedar can express.
-    fn to_cedar(self, needs: u16) -> Option<cedar_policy::Context> {
+    fn express(self, needs: u16) -> Option<cedar_policy::Context> {
         let needed = ATTRIBUTES.iter().enumerate().filter(|(i, _)| needs & (1 << i) != 0);
         let pairs = needed.map(|(_, (name, value))| ((*name).to_owned(), value(&self)));
         cedar_policy::Context::from_pairs(pairs).ok()
@@ -243,7 +246,7 @@ impl Request<'_> {
 
     /// As Cedar sees it, with all that `needs` names. Only the caller, the action and the resource are
     /// entities: policies are checked to look no further (level 1 of Cedar's RFC 76).
-    pub(crate) fn to_cedar(&self, needs: u16) -> Option<(cedar_policy::Request, Cow<'_, Entities>)> {
+    pub(crate) fn express(&self, needs: u16) -> Option<(cedar_policy::Request, Cow<'_, Entities>)> {
         let resource = uid(&LANGUAGE.path, self.path);
         let alone = &self.principal.entities;
         let entities = match needs & HIERARCHY {
@@ -259,7 +262,7 @@ impl Request<'_> {
             }
         };
         let (principal, action) = (self.principal.uid.clone(), self.action.entity()?.uid());
-        let context = self.context.to_cedar(needs)?;
+        let context = self.context.express(needs)?;
         // No schema here: a test shows that what is made above conforms to it.
         let request = cedar_policy::Request::new(principal, action, resource, context, None).ok()?;
         Some((request, entities))

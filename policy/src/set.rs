@@ -142,7 +142,7 @@ impl PolicySet {
         let needs = conditions
             .map(|condition| condition.needs)
             .reduce(|all, needs| all | needs);
-        let cedar = needs.and_then(|needs| request.to_cedar(needs));
+        let cedar = needs.and_then(|needs| request.express(needs));
         for policy in candidates {
             let applies = match (&policy.condition, &cedar) {
                 (None, _) => true,

@@ -1,4 +1,4 @@
-//! The room as a whole: what is decided (`decisions`), text that is hostile or wrong (`texts`), and
+//! The room as a whole: what is decided (`decisions`), sets and their cost (`sets`), text that is hostile or wrong (`texts`), and
 //! the index against Cedar without one (`sliced`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::{Action, Context, Peer, PolicySet, Principal, Purpose, Reason, Request};
 
 mod decisions;
+mod sets;
 mod sliced;
 mod texts;
 

@@ -228,7 +228,7 @@ proptest! {
     fn requests_conform_to_the_schema(question in question()) {
         let Question { principal, action, path, context } = &question;
         let request = Request { principal, action: *action, path, context };
-        let (request, entities) = request.to_cedar(u16::MAX).unwrap();
+        let (request, entities) = request.express(u16::MAX).unwrap();
         let schema = Some(&LANGUAGE.schema);
         let (who, what, whither) = (request.principal().unwrap(), request.action().unwrap(), request.resource().unwrap());
         let context = request.context().unwrap().clone();
