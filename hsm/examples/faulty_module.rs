@@ -86,6 +86,7 @@ fn strike(call: &str) -> Option<CK_RV> {
         ("device", sys::CKR_DEVICE_ERROR),
         ("session", sys::CKR_SESSION_HANDLE_INVALID),
         ("active", sys::CKR_OPERATION_ACTIVE),
+        ("refused", sys::CKR_PIN_INCORRECT),
         ("locked", sys::CKR_PIN_LOCKED),
         ("unsupported", sys::CKR_MECHANISM_INVALID),
     ];

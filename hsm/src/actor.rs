@@ -137,13 +137,9 @@ impl Actor {
     fn call(&mut self, request: &Request, deadline: Instant) -> Result<Reply, HsmError> {
         if self.worker.is_some() && !request.repeatable() {
             // It cannot be repeated, so find out first whether this worker still works.
-            let _ = self.attempt(
-                &Request::Probe {
-                    deep: false,
-                    key: self.canary.clone(),
-                },
-                deadline,
-            );
+            let soon = deadline.min(Instant::now() + self.shared.config.deadlines.call);
+            let key = self.canary.clone();
+            let _ = self.attempt(&Request::Probe { deep: false, key }, soon);
         }
         let begun = Instant::now();
         let old = self.worker.is_some();

@@ -86,8 +86,7 @@ impl Gate {
         Ok(attempt)
     }
 
-    /// An operator's act: forget refusals of this module's token, and allow one try whatever it warns.
-    /// `token` is `None` when the token was never seen: then only the leave is noted.
+    /// An operator's act: the next attempt is granted whatever is recorded and whatever the token warns of.
     pub(crate) fn forgive(&mut self) {
         self.forgiven = true;
     }

@@ -61,6 +61,8 @@ enum Way {
 struct Link {
     socket: OwnedFd,
     child: Child,
+    /// Number of the last request. Answers carry it, so that one that came too late is not taken for the next.
+    asked: u32,
 }
 
 impl Drop for Link {
@@ -117,7 +119,11 @@ impl Launcher {
         sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(SUPERVISOR_TIMEOUT))
             .and_then(|()| sockopt::set_socket_timeout(&ours, sockopt::Timeout::Send, Some(SUPERVISOR_TIMEOUT)))
             .map_err(|e| failed("socket option", &e.into()))?;
-        let link = Link { socket: ours, child };
+        let mut link = Link {
+            socket: ours,
+            child,
+            asked: 0,
+        };
         let table = tokens.iter().map(|t| (t.name.clone(), Spec::of(t))).collect();
         match link.ask(&Ask::Table(table))? {
             (Answer::Done, None) => Ok(Self(Arc::new(Way::Supervised(Mutex::new(link))))),
@@ -173,21 +179,38 @@ impl Launcher {
     }
 }
 
+/// Most answers to earlier requests that are passed over.
+const STALE_MAX: usize = 16;
+
 impl Link {
-    fn ask(&self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
-        let message = ask.encode();
+    fn ask(&mut self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
+        self.asked = self.asked.wrapping_add(1);
+        let number = self.asked.to_be_bytes();
+        let message = [&number[..], &ask.encode()].concat();
         if message.len() > supervisor::MESSAGE_BYTES_MAX {
             return Err(HsmError::invalid(
                 "the tokens' env is too long: 64 KiB for all together",
             ));
         }
-        let sent = sendmsg(
+        sendmsg(
             &self.socket,
             &[IoSlice::new(&message)],
             &mut SendAncillaryBuffer::default(),
             SendFlags::NOSIGNAL,
-        );
-        sent.map_err(|e| failed("request to the HSM supervisor", &e.into()))?;
+        )
+        .map_err(|e| failed("request to the HSM supervisor", &e.into()))?;
+        for _ in 0..STALE_MAX {
+            let (message, fd) = self.hear()?;
+            if let Some((head, answer)) = message.split_first_chunk::<4>()
+                && *head == number
+            {
+                return Ok((Answer::decode(answer)?, fd));
+            }
+        }
+        Err(HsmError::protocol("supervisor: no answer to this request"))
+    }
+
+    fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>), HsmError> {
         let mut buffer = vec![0; supervisor::MESSAGE_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -208,7 +231,8 @@ impl Link {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        Ok((Answer::decode(buffer.get(..got.bytes).unwrap_or_default())?, fd))
+        buffer.truncate(got.bytes);
+        Ok((buffer, fd))
     }
 }
 

@@ -52,12 +52,14 @@ pub fn main() -> ! {
         match recv(socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((0, _)) => break,
             Ok((n, _)) => {
-                let message = buffer.get(..n).unwrap_or_default();
-                let (answer, fd) = match Ask::decode(message) {
+                let Some((number, ask)) = buffer.get(..n).and_then(|m| m.split_first_chunk::<4>()) else {
+                    break;
+                };
+                let (answer, fd) = match Ask::decode(ask) {
                     Ok(ask) => supervisor.serve(ask),
                     Err(e) => (Answer::Failed(e), None),
                 };
-                if send(socket, &answer, fd.as_ref()).is_err() {
+                if send(socket, *number, &answer, fd.as_ref()).is_err() {
                     break;
                 }
             }
@@ -119,7 +121,8 @@ impl Supervisor {
     }
 }
 
-fn send(socket: BorrowedFd<'_>, answer: &Answer, fd: Option<&OwnedFd>) -> rustix::io::Result<()> {
+/// Answers the request of this number.
+fn send(socket: BorrowedFd<'_>, number: [u8; 4], answer: &Answer, fd: Option<&OwnedFd>) -> rustix::io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = fd.map(|fd| [fd.as_fd()]);
@@ -128,7 +131,7 @@ fn send(socket: BorrowedFd<'_>, answer: &Answer, fd: Option<&OwnedFd>) -> rustix
     }
     sendmsg(
         socket,
-        &[IoSlice::new(&answer.encode())],
+        &[IoSlice::new(&number), IoSlice::new(&answer.encode())],
         &mut control,
         SendFlags::NOSIGNAL,
     )?;

@@ -46,17 +46,21 @@ pub(super) fn create(
 /// The first mechanism whose new KEK passes its trial.
 fn create_best(token: &mut Token, ring: &Ring, version: u32) -> Result<Mechanism, HsmError> {
     let mut reasons = String::new();
+    let mut kind = ErrorKind::Unsupported;
     for mechanism in Mechanism::ALL {
         match create_kek(token, ring, version, mechanism) {
             Ok(mechanism) => return Ok(mechanism),
             Err(error) => {
+                if !matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Integrity) {
+                    kind = ErrorKind::Device;
+                }
                 reasons += &format!("{}: {}; ", mechanism.as_str(), error.detail);
                 token.renew();
                 token.check()?;
             }
         }
     }
-    Err(HsmError::new(ErrorKind::Unsupported, reasons))
+    Err(HsmError::new(kind, reasons))
 }
 
 /// Makes a KEK and tries it; takes it away again if it fails.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use strongroom_hsm::{ErrorKind, Hsm, KeyKind, Launcher, Pin, PinSource, QUEUE_MAX, State};
 use zeroize::Zeroizing;
 
-use super::{Subject, alive, ring, seed, signal, until_ok, wait};
+use super::{Subject, alive, ring, running, seed, signal, until_ok, wait};
 
 /// R-SEAL-6: a refused log-in is never repeated: not by calls, not by probes, not after a restart, not when the file
 /// changes; only when an operator says so.
@@ -207,10 +207,29 @@ pub fn supervised(mut subject: Subject) {
     let last = hsm.health().worker.unwrap();
     drop((hsm, other, subject.launcher));
     let end = Instant::now() + Duration::from_secs(5);
-    while alive(supervisor) || alive(last) {
+    while alive(supervisor) || running(last) {
         assert!(Instant::now() < end, "supervisor and worker end with the daemon");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A killed supervisor takes its workers along; the daemon's calls fail in time and say what to do.
+pub fn supervisor_killed(mut subject: Subject) {
+    let tokens = [subject.config.clone()];
+    subject.launcher = Launcher::supervised(&subject.program, &["hsm-supervisor"], &tokens).unwrap();
+    let (hsm, ring) = subject.start_with_kek();
+    let worker = hsm.health().worker.unwrap();
+    signal(subject.launcher.supervisor_pid().unwrap(), "KILL");
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(5);
+    while running(worker) {
+        assert!(Instant::now() < end, "the worker ends with its supervisor");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let error = hsm.list(&ring).unwrap_err();
+    assert!(error.detail.contains("supervisor"), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(hsm.health().state, State::Down);
 }
 
 /// Landlock, when asked for: the token works inside it, and outside it does not.

@@ -89,6 +89,14 @@ pub fn alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Not ended, and not a zombie that whoever inherited it has not reaped.
+pub fn running(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z')
+}
+
 pub fn signal(pid: u32, name: &str) {
     let signal = match name {
         "KILL" => rustix::process::Signal::KILL,
@@ -109,7 +117,8 @@ macro_rules! suite {
         ]);
         $crate::suite!(@one $subject, faults, [
             wrong_pin, prompted_pin, token_gone_and_back, worker_killed, worker_hung, pin_is_in_no_process,
-            stop_and_start, supervised, landlocked, locked_pin
+            stop_and_start, supervised,
+            supervisor_killed, landlocked, locked_pin
         ]);
     };
     (@one $subject:path, $room:ident, [$($name:ident),*]) => {
