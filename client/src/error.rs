@@ -166,10 +166,16 @@ impl Error {
     /// The answer of a call. A `Status` that Strongroom sent carries its reason; one that the
     /// transport made does not.
     pub(crate) fn from_status(status: &Status, address: &str) -> Self {
-        if let Some(source) = status.source()
-            && find::<tonic::ConnectError>(source).is_some()
-        {
-            return Self::from_transport(source, address);
+        // A status with a source was made by the transport, not sent by a server.
+        if let Some(source) = status.source() {
+            if find::<tonic::ConnectError>(source).is_some() {
+                return Self::from_transport(source, address);
+            }
+            let words = match find::<tonic::TimeoutExpired>(source) {
+                Some(_) => format!("no answer from {address} in time"),
+                None => format!("the connection to {address} broke: {}", deepest(source)),
+            };
+            return Self::Unavailable(Refusal::local("CONNECTION_LOST", words));
         }
         let reason = match status.get_details_error_info() {
             Some(info) if info.domain == DOMAIN => info.reason,
@@ -199,7 +205,6 @@ impl Error {
             Code::ResourceExhausted => Self::Exhausted(refusal),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Self::Unavailable(refusal),
             Code::Unimplemented => Self::Unsupported(refusal),
-            // The transport's own faults (a connection that broke) come as Unknown with a source.
             Code::Unknown | Code::Internal | Code::DataLoss | Code::Ok => Self::Internal(refusal),
         }
     }

@@ -54,3 +54,8 @@ pub use kv::{Listing, SecretVersion, Select};
 pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
 pub use strongroom_proto::v1;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

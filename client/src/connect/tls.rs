@@ -103,6 +103,11 @@ pub(super) fn explain(error: &io::Error) -> ConnectFailure {
              STRONGROOM_CACERT"
                 .to_owned()
         }
+        rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "the server's certificate was signed by another CA of the same name than the one trusted here; was the CA \
+             made anew? Name the present one with --ca-cert or STRONGROOM_CACERT"
+                .to_owned()
+        }
         rustls::Error::InvalidCertificate(
             e @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
         ) => format!("the server's certificate does not carry this host name: {e}"),

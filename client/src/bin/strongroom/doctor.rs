@@ -130,7 +130,13 @@ impl Doctor {
             Ok(client) => client,
             Err(failure) => {
                 let name = if failure.kind == "tls" { "tls" } else { "connect" };
-                checks.fail(name, failure);
+                let next = match name {
+                    "tls" => failure.next.clone(),
+                    _ => {
+                        "start the daemon, or correct the address (--address, STRONGROOM_ADDR, config.toml)".to_owned()
+                    }
+                };
+                checks.fail(name, failure.next(next));
                 return Ok(checks.answer());
             }
         };

@@ -66,7 +66,12 @@ fn refuse_arguments(error: &clap::Error) -> ExitCode {
     }
     if asks_for_json(std::env::args_os()) {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let words: Vec<_> = text
+            .lines()
+            .take_while(|line| !line.trim().is_empty())
+            .map(str::trim)
+            .collect();
+        let message = words.join(" ").trim_start_matches("error: ").to_owned();
         return Out::new(Format::Json).fail(&Failure::usage(message, "see `strongroom --help`"));
     }
     let _ = error.print();

@@ -26,6 +26,7 @@ pub struct Answer {
     json: Value,
     human: Human,
     exit: Exit,
+    shown_once: bool,
 }
 
 /// The shape for people.
@@ -50,6 +51,7 @@ impl Answer {
             json,
             human,
             exit: Exit::Done,
+            shown_once: false,
         }
     }
 
@@ -73,6 +75,13 @@ impl Answer {
         Self::new(Value::Null, Human::Raw(bytes))
     }
 
+    /// Holds what nobody can show again (shares, tokens): it is a failure when it cannot be written.
+    #[must_use]
+    pub fn shown_once(mut self) -> Self {
+        self.shown_once = true;
+        self
+    }
+
     /// Another exit code than 0 although the command worked (`operator status` of a sealed vault).
     #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
@@ -92,20 +101,25 @@ impl Out {
         Self { format }
     }
 
-    /// The last thing a command prints. A reader that went away (`| head`) is no failure.
+    /// The last thing a command prints. A reader that went away (`| head`) is no failure, unless what it
+    /// did not read cannot be shown again.
     pub fn answer(&self, answer: &Answer) -> ExitCode {
         match self.write(answer) {
             Ok(()) => ExitCode::from(answer.exit.code()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(answer.exit.code()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !answer.shown_once => {
+                ExitCode::from(answer.exit.code())
+            }
             Err(error) => self.fail(&Failure::other(
                 format!("cannot write the answer: {error}"),
-                "check the output's disk",
+                match answer.shown_once {
+                    true => "what was made was shown to nobody: remove it, or make it anew",
+                    false => "check the output's disk",
+                },
             )),
         }
     }
 
-    /// Prints now, for what must not be lost (shares) or comes piece by piece.
-    pub fn write(&self, answer: &Answer) -> io::Result<()> {
+    fn write(&self, answer: &Answer) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         match (&answer.human, self.format) {
             (Human::Raw(bytes), _) => {

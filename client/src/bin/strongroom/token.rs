@@ -216,7 +216,7 @@ impl Create {
             ("expires_at", made.expires_at),
         ];
         let [a, b, c] = rest;
-        Ok(Answer::pairs(json, [kept, a, b, c]))
+        Ok(Answer::pairs(json, [kept, a, b, c]).shown_once())
     }
 }
 

@@ -103,7 +103,7 @@ impl Init {
         for warning in &made.warnings {
             text.push_str(&format!("\nwarning: {warning}\n"));
         }
-        Ok(Answer::new(json, Human::Text(text)))
+        Ok(Answer::new(json, Human::Text(text)).shown_once())
     }
 }
 

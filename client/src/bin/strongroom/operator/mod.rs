@@ -202,7 +202,7 @@ async fn recover(context: &Context, factors: &Factors, save_token: bool) -> Resu
             presented.answer.token
         )
     };
-    Ok(Answer::said(json, text))
+    Ok(Answer::said(json, text).shown_once())
 }
 
 async fn rotate(context: &Context, key: Key, hsm: String) -> Result<Answer, Failure> {

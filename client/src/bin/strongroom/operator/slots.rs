@@ -157,7 +157,7 @@ async fn change(
         json["shares"] = sheet.json;
         text = format!("{text}\n{}", sheet.text);
     }
-    Ok(Answer::new(json, Human::Text(text)))
+    Ok(Answer::new(json, Human::Text(text)).shown_once())
 }
 
 async fn list(context: &Context) -> Result<Answer, Failure> {

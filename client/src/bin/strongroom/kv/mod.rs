@@ -1,17 +1,20 @@
-//! `strongroom kv`: versioned secrets.
+//! `strongroom kv`: versioned secrets. Reading order: this file, `fields` (how values come in and go out), `versions`
+//! (history and metadata).
+
+mod fields;
+mod versions;
 
 use crate::{
     cli::pair,
     context::Context,
     failure::Failure,
-    input::{self, FieldValue, Source},
-    output::{Answer, Human, or_dash},
+    output::{Answer, Human},
 };
 use clap::Subcommand;
-use data_encoding::BASE64;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use strongroom_client::{Client, Fields, Secret, SecretVersion, Select, v1};
+use serde_json::json;
+use strongroom_client::{SecretVersion, Select, v1};
+
+pub use fields::{fields_json, fields_pairs};
 
 /// Names asked for in one page.
 const PAGE: u32 = 1000;
@@ -184,8 +187,8 @@ impl Kv {
                 cas,
             } => {
                 let fields = match from_json {
-                    Some(from) => fields_of_json(context, &from)?,
-                    None => collect(context, &fields, literal)?,
+                    Some(from) => fields::of_json(context, &from)?,
+                    None => fields::collect(context, &fields, literal)?,
                 };
                 let version = context.client().await?.put(&path, &fields, cas).await?;
                 Ok(Answer::said(
@@ -253,7 +256,10 @@ impl Kv {
                     .await?;
                 Ok(Answer::said(json!({"path": path}), format!("{path}: destroyed")))
             }
-            Self::History { path } => Ok(history_shown(&path, &history(&context.client().await?, &path).await?)),
+            Self::History { path } => Ok(versions::history_shown(
+                &path,
+                &versions::history(&context.client().await?, &path).await?,
+            )),
             Self::Metadata {
                 path,
                 set,
@@ -263,11 +269,11 @@ impl Kv {
                 label,
             } => {
                 let client = context.client().await?;
-                let present = history(&client, &path).await?;
-                let custom =
-                    (!set.is_empty() || !unset.is_empty()).then(|| custom(present.custom.clone(), set, &unset));
+                let present = versions::history(&client, &path).await?;
+                let custom = (!set.is_empty() || !unset.is_empty())
+                    .then(|| versions::custom(present.custom.clone(), set, &unset));
                 if custom.is_none() && versions_max.is_none() && cas_required.is_none() && label.is_empty() {
-                    return Ok(metadata_shown(&path, &present));
+                    return Ok(versions::metadata_shown(&path, &present));
                 }
                 let request = v1::KvSetMetadataRequest {
                     path: path.clone(),
@@ -280,78 +286,13 @@ impl Kv {
                 client
                     .change(request, |s, r| async move { s.kv().set_metadata(r).await })
                     .await?;
-                Ok(metadata_shown(&path, &history(&client, &path).await?))
+                Ok(versions::metadata_shown(
+                    &path,
+                    &versions::history(&client, &path).await?,
+                ))
             }
         }
     }
-}
-
-/// Reads every field's value from where its argument says.
-fn collect(context: &Context, words: &[String], literal: bool) -> Result<Fields, Failure> {
-    let specs = words
-        .iter()
-        .map(|word| input::field(word, literal))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut fields = Fields::new();
-    for spec in specs {
-        let value = match spec.value {
-            FieldValue::Literal(value) => value,
-            FieldValue::From(source) => context.bytes(&source, &spec.name)?,
-        };
-        let name = spec.name.clone();
-        if fields.insert(spec.name, value).is_some() {
-            return Err(Failure::usage(
-                format!("field `{name}` is given twice"),
-                "give each field once",
-            ));
-        }
-    }
-    Ok(fields)
-}
-
-fn fields_of_json(context: &Context, from: &str) -> Result<Fields, Failure> {
-    let source = if from == "-" {
-        Source::Stdin
-    } else {
-        Source::File(from.into())
-    };
-    let object = input::json_object(&context.bytes(&source, "fields")?)?;
-    object
-        .into_iter()
-        .map(|(name, value)| match value {
-            Value::String(text) => Ok((name, Secret::from(text))),
-            _ => Err(Failure::usage(
-                format!("field `{name}` is not text"),
-                "write {\"name\": \"text\"}; numbers in quotes",
-            )),
-        })
-        .collect()
-}
-
-/// Fields as JSON: `(texts, base64 of the others)`; also of credentials.
-pub fn fields_json(fields: &Fields) -> (Map<String, Value>, Map<String, Value>) {
-    let (mut texts, mut binary) = (Map::new(), Map::new());
-    for (name, value) in fields {
-        match value.expose_str() {
-            Ok(text) => texts.insert(name.clone(), Value::from(text)),
-            Err(_) => binary.insert(name.clone(), Value::from(BASE64.encode(value.expose()))),
-        };
-    }
-    (texts, binary)
-}
-
-/// Fields for people.
-pub fn fields_pairs(fields: &Fields) -> Vec<(String, String)> {
-    fields
-        .iter()
-        .map(|(name, value)| {
-            let shown = match value.expose_str() {
-                Ok(text) => text.to_owned(),
-                Err(_) => format!("base64:{}", BASE64.encode(value.expose())),
-            };
-            (name.clone(), shown)
-        })
-        .collect()
 }
 
 fn shown(secret: &SecretVersion) -> Answer {
@@ -407,112 +348,4 @@ async fn list(context: &Context, path: String, recursive: bool, limit: usize) ->
             rows,
         },
     ))
-}
-
-async fn history(client: &Client, path: &str) -> Result<v1::KvHistoryResponse, Failure> {
-    let request = v1::KvHistoryRequest { path: path.to_owned() };
-    Ok(client
-        .read(request, |s, r| async move { s.kv().history(r).await })
-        .await?)
-}
-
-fn history_shown(path: &str, history: &v1::KvHistoryResponse) -> Answer {
-    let state = |version: &v1::KvVersion| match version {
-        v if v.destroyed => "destroyed".to_owned(),
-        v if !v.deleted_at.is_empty() => format!("deleted {}", v.deleted_at),
-        _ => "live".to_owned(),
-    };
-    let rows = history
-        .versions
-        .iter()
-        .map(|v| {
-            vec![
-                v.version.to_string(),
-                v.created_at.clone(),
-                state(v),
-                or_dash(&v.labels.join(", ")),
-            ]
-        })
-        .collect();
-    let versions: Vec<_> = history
-        .versions
-        .iter()
-        .map(|v| {
-            json!({
-                "version": v.version,
-                "created_at": v.created_at,
-                "deleted_at": v.deleted_at,
-                "destroyed": v.destroyed,
-                "labels": v.labels,
-            })
-        })
-        .collect();
-    let json = json!({"path": path, "current": history.current, "versions": versions});
-    Answer::new(
-        json,
-        Human::Table {
-            head: vec!["version", "created", "state", "labels"],
-            rows,
-        },
-    )
-}
-
-fn metadata_shown(path: &str, history: &v1::KvHistoryResponse) -> Answer {
-    let json = json!({
-        "path": path,
-        "current": history.current,
-        "versions_max": history.versions_max,
-        "cas_required": history.cas_required,
-        "custom": history.custom,
-    });
-    let mut pairs = vec![
-        ("current".to_owned(), history.current.to_string()),
-        ("versions_max".to_owned(), history.versions_max.to_string()),
-        ("cas_required".to_owned(), history.cas_required.to_string()),
-    ];
-    pairs.extend(
-        history
-            .custom
-            .iter()
-            .map(|(key, value)| (format!("custom {key}"), value.clone())),
-    );
-    Answer::new(json, Human::Pairs(pairs))
-}
-
-fn custom(mut entries: BTreeMap<String, String>, set: Vec<(String, String)>, unset: &[String]) -> v1::KvCustom {
-    entries.retain(|key, _| !unset.contains(key));
-    entries.extend(set);
-    v1::KvCustom { entries }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// R-KV-1: a value that is not text survives JSON.
-    #[test]
-    fn binary_fields_go_out_as_base64() {
-        let fields: Fields = [
-            ("text".to_owned(), Secret::from("a\n\"b\"")),
-            ("binary".to_owned(), Secret::new(vec![0xff, 0, 1])),
-        ]
-        .into();
-        let (texts, binary) = fields_json(&fields);
-        assert_eq!(texts["text"], "a\n\"b\"");
-        assert_eq!(binary["binary"], "/wAB");
-        assert_eq!(
-            fields_pairs(&fields)[0],
-            ("binary".to_owned(), "base64:/wAB".to_owned())
-        );
-    }
-
-    #[test]
-    fn custom_entries_are_merged() {
-        let before = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into();
-        let after = custom(before, vec![("c".to_owned(), "3".to_owned())], &["a".to_owned()]);
-        assert_eq!(
-            after.entries.into_iter().map(|(k, v)| k + &v).collect::<Vec<_>>(),
-            ["b2", "c3"]
-        );
-    }
 }
