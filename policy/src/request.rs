@@ -154,8 +154,8 @@ pub struct Context {
 /// The name of an attribute, and how its value is made.
 type Attribute = (&'static str, fn(&Context) -> Value);
 
-/// The attributes of `context` in policies. Some cost microseconds, so only those
-/// that a condition can look at are made for it.
+/// The attributes of `context` in policies. Some cost microseconds, so only those that a condition can
+/// look at are made for it.
 const ATTRIBUTES: [Attribute; 9] = [
     ("own", |c| Value::new_bool(c.own)),
     ("transport", |c| {
@@ -199,8 +199,8 @@ const ATTRIBUTES: [Attribute; 9] = [
 const HIERARCHY: u16 = 1 << ATTRIBUTES.len();
 
 /// What a condition, printed by Cedar, can look at: whatever it has the word of. That is more than it
-/// looks at, never less, because an attribute cannot be had without its name; and were it less, the
-/// evaluation would fail, which refuses.
+/// looks at, never less, because an attribute cannot be had without its name, and Cedar prints names
+/// without escapes (`sliced` compares with policies that had some).
 pub(crate) fn needs_of(clause: &str) -> u16 {
     let words = clause.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.fold(0, |needs, word| {

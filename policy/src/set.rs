@@ -20,7 +20,6 @@ use crate::request::Request;
 use crate::words::{LANGUAGE, ROOT, canonical};
 
 /// All policies in force. Immutable: a change makes a new set, so a decision sees one version whole.
-/// The empty set refuses everything.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     documents: BTreeMap<String, (u64, Checked)>,
@@ -182,6 +181,13 @@ impl PolicySet {
                 Head::Is(uid) => *uid == principal.uid,
                 Head::In(uid) => *uid == principal.uid || principal.parents.contains(uid),
             })
+    }
+}
+
+/// No policies: everything is refused.
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self::index(BTreeMap::new())
     }
 }
 

@@ -31,13 +31,7 @@ fn the_schema_is_the_action_list() {
 fn deny_wins_and_unknown_means_no() {
     let ann = principal(1, &["eng"], &[]);
     assert_eq!(
-        reason(
-            &PolicySet::build([("", 0, ""); 0]).unwrap(),
-            &ann,
-            Action::Read,
-            "kv/a",
-            &context()
-        ),
+        reason(&PolicySet::default(), &ann, Action::Read, "kv/a", &context()),
         Reason::NoPermit
     );
     let both = set(r#"@id("yes") permit (principal, action, resource);
@@ -135,10 +129,7 @@ fn an_evaluation_error_is_a_refusal() {
     let permit = r#"permit (principal, action, resource);
         permit (principal, action, resource) when { principal.getTag("department") == "x" };"#;
     for text in [overflow, missing, permit] {
-        let set = PolicySet::build([("", 0, ""); 0])
-            .unwrap()
-            .with(1, unchecked("test", text))
-            .unwrap();
+        let set = PolicySet::default().with(1, unchecked("test", text)).unwrap();
         let old = Context {
             token_age_secs: 7,
             ..context()

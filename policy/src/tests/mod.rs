@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use proptest::prelude::ProptestConfig;
+
 use crate::{Action, Context, Peer, PolicySet, Principal, Purpose, Reason, Request};
 
 mod decisions;
@@ -59,4 +61,13 @@ fn ask(set: &PolicySet, who: &Principal, action: Action, path: &str, context: &C
 
 fn reason(set: &PolicySet, who: &Principal, action: Action, path: &str, context: &Context) -> Reason {
     ask(set, who, action, path, context).0
+}
+
+/// Property tests leave nothing behind in the tree; a failure prints its smallest case.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }

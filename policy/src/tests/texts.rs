@@ -1,11 +1,14 @@
 //! Text that is wrong, and text that is hostile.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use proptest::prelude::*;
 
+use super::cases;
 use crate::limits::{MESSAGE_BYTES_MAX, PROBLEMS_MAX, TEXT_BYTES_MAX};
-use crate::{EXAMPLES, Problems, check};
+use crate::words::{LANGUAGE, actions_of};
+use crate::{Action, EXAMPLES, Problems, check};
 
 fn refused(text: &str) -> Problems {
     check("test", text).map(|_| ()).expect_err(text)
@@ -25,6 +28,37 @@ fn examples_are_valid() {
     )
     .unwrap();
     assert_eq!(checked.ids().collect::<Vec<_>>(), ["d#1", "d#x"]);
+}
+
+/// The policies in the README are valid, and its table of groups is the schema's.
+#[test]
+fn the_readme_is_true() {
+    let readme = include_str!("../../README.md");
+    let snippets: Vec<_> = readme
+        .split("```cedar\n")
+        .skip(1)
+        .filter_map(|s| s.split("```").next())
+        .collect();
+    assert!(snippets.len() >= 2);
+    for text in snippets {
+        check("readme", text).unwrap_or_else(|problems| panic!("{text}\n{problems}"));
+    }
+    let mut documented = BTreeMap::new();
+    for line in readme.lines().filter(|line| line.starts_with("| `")) {
+        let mut words = line.split('`').skip(1).step_by(2);
+        let group = words.next().unwrap();
+        documented.insert(group, words.collect::<BTreeSet<_>>());
+    }
+    for group in LANGUAGE
+        .schema
+        .action_groups()
+        .filter(|group| group.id().unescaped() != "any")
+    {
+        let members = actions_of(group);
+        let members = Action::ALL.iter().filter(|action| members & action.bit() != 0);
+        let members: BTreeSet<_> = members.map(|action| action.as_str()).collect();
+        assert_eq!(documented.get(group.id().unescaped()), Some(&members), "{group}");
+    }
 }
 
 /// R-POL-1: what is refused when a policy is written, where it says it is, and in which words.
@@ -248,6 +282,8 @@ fn deep_and_heavy_texts_are_refused_or_survived() {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     /// Any text at all is answered, never with a panic.
     #[test]
     fn any_text_is_answered(text in "\\PC{0,200}", name in "\\PC{0,10}") {
