@@ -303,7 +303,11 @@ impl Client {
                     Error::Unavailable(Refusal::local("DEADLINE", words))
                 }
             };
-            let wait = jitter(pause)?;
+            let asked = error
+                .refusal()
+                .and_then(|refusal| refusal.retry_after)
+                .unwrap_or_default();
+            let wait = jitter(pause)?.max(asked);
             let last = repeat == Repeat::Never || attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline;
             if !error.is_retryable() || last {
                 return Err(settle(error, repeat != Repeat::Read && unanswered));

@@ -1,7 +1,7 @@
 //! What can go wrong, by what the caller should do about it.
 
 use crate::connect::ConnectFailure;
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -11,10 +11,14 @@ const DOMAIN: &str = "strongroom";
 /// Why a call was refused: the daemon's stable reason and its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable, upper case (`CAS_MISMATCH`); empty when the answer did not come from Strongroom.
+    /// Stable, upper case (`SEALED`), listed in docs/ERRORS; empty when the answer did not come from Strongroom.
     pub reason: String,
     /// For people: what happened and what to do next. Never contains secrets.
     pub message: String,
+    /// Under which the daemon's log tells the cause; empty when the answer did not come from Strongroom.
+    pub request_id: String,
+    /// How long the daemon asks to wait before trying again.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -22,6 +26,8 @@ impl Refusal {
         Self {
             reason: reason.to_owned(),
             message: message.into(),
+            request_id: String::new(),
+            retry_after: None,
         }
     }
 }
@@ -102,9 +108,9 @@ impl Error {
         }
     }
 
-    /// The daemon's stable reason, when there is one.
+    /// The refusal, unless the error arose here.
     #[must_use]
-    pub fn reason(&self) -> Option<&str> {
+    pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Unauthenticated(r)
             | Self::Denied(r)
@@ -117,9 +123,17 @@ impl Error {
             | Self::Unavailable(r)
             | Self::Indeterminate(r)
             | Self::Unsupported(r)
-            | Self::Internal(r) => (!r.reason.is_empty()).then_some(r.reason.as_str()),
+            | Self::Internal(r) => Some(r),
             Self::Tls(_) | Self::Config(_) => None,
         }
+    }
+
+    /// The daemon's stable reason (docs/ERRORS), when there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.refusal()
+            .map(|r| r.reason.as_str())
+            .filter(|reason| !reason.is_empty())
     }
 
     /// What to do about this kind of error, in one sentence.
@@ -177,23 +191,25 @@ impl Error {
             };
             return Self::Unavailable(Refusal::local("CONNECTION_LOST", words));
         }
-        let reason = match status.get_details_error_info() {
-            Some(info) if info.domain == DOMAIN => info.reason,
-            _ => String::new(),
-        };
-        let message = match status.message() {
-            "" => status.code().description().to_owned(),
-            text => text.to_owned(),
-        };
-        Self::from_reason(Refusal { reason, message }, status.code())
+        let mut refusal = Refusal::local("", status.message());
+        if refusal.message.is_empty() {
+            status.code().description().clone_into(&mut refusal.message);
+        }
+        if let Some(mut info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) {
+            refusal.request_id = info.metadata.remove("request_id").unwrap_or_default();
+            refusal.reason = info.reason;
+        }
+        refusal.retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        Self::from_reason(refusal, status.code())
     }
 
     /// The reason decides where it says more than the code; otherwise the code does.
     fn from_reason(refusal: Refusal, code: Code) -> Self {
         match refusal.reason.as_str() {
-            "SEALED" | "VAULT_SEALED" => return Self::Sealed(refusal),
-            "BLANK" | "NOT_INITIALIZED" | "VAULT_BLANK" => return Self::Blank(refusal),
-            "INDETERMINATE" => return Self::Indeterminate(refusal),
+            "SEALED" => return Self::Sealed(refusal),
+            "BLANK" => return Self::Blank(refusal),
+            // ALREADY_DONE: an earlier attempt made the change, and its answer is lost.
+            "INDETERMINATE" | "ALREADY_DONE" => return Self::Indeterminate(refusal),
             _ => {}
         }
         match code {
@@ -246,22 +262,22 @@ mod tests {
     #[test]
     fn codes_and_reasons_become_kinds() {
         let table = [
-            (Code::Unauthenticated, "TOKEN_EXPIRED", "unauthenticated"),
+            (Code::Unauthenticated, "TOKEN_INVALID", "unauthenticated"),
             (Code::PermissionDenied, "DENIED", "denied"),
-            (Code::Unavailable, "SEALED", "sealed"),
             (Code::FailedPrecondition, "SEALED", "sealed"),
-            (Code::FailedPrecondition, "NOT_INITIALIZED", "blank"),
-            (Code::FailedPrecondition, "CAS_MISMATCH", "conflict"),
-            (Code::AlreadyExists, "EXISTS", "conflict"),
+            (Code::FailedPrecondition, "BLANK", "blank"),
+            (Code::AlreadyExists, "ALREADY_DONE", "indeterminate"),
+            (Code::FailedPrecondition, "NOT_POSSIBLE", "conflict"),
+            (Code::AlreadyExists, "ALREADY_EXISTS", "conflict"),
             (Code::Aborted, "", "conflict"),
-            (Code::InvalidArgument, "PATH", "invalid"),
-            (Code::ResourceExhausted, "DISK_FULL", "exhausted"),
+            (Code::InvalidArgument, "MALFORMED", "invalid"),
+            (Code::ResourceExhausted, "STORAGE_FULL", "exhausted"),
             (Code::Unavailable, "", "unavailable"),
             (Code::DeadlineExceeded, "", "unavailable"),
             (Code::Unknown, "INDETERMINATE", "indeterminate"),
             (Code::Unimplemented, "", "unsupported"),
             (Code::Internal, "", "internal"),
-            (Code::NotFound, "NO_SUCH_LEASE", "not_found"),
+            (Code::NotFound, "NOT_FOUND", "not_found"),
         ];
         for (code, reason, kind) in table {
             let error = Error::from_status(&status(code, reason, DOMAIN), "unix:/x");
@@ -276,6 +292,19 @@ mod tests {
     fn foreign_reasons_are_ignored() {
         let error = Error::from_status(&status(Code::Unavailable, "SEALED", "proxy.example"), "a");
         assert_eq!((error.kind(), error.reason()), ("unavailable", None));
+    }
+
+    /// The request id and the pause that the daemon asks for come through.
+    #[test]
+    fn details_come_through() {
+        let metadata = HashMap::from([("request_id".to_owned(), "0af3".to_owned())]);
+        let mut details = ErrorDetails::with_error_info("STORAGE_FULL", DOMAIN, metadata);
+        details.set_retry_info(Some(Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "words", details);
+        let error = Error::from_status(&status, "a");
+        let refusal = error.refusal().unwrap();
+        assert_eq!(refusal.request_id, "0af3");
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(2)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ async fn calls_carry_token_deadline_and_key() {
 async fn only_unavailable_is_repeated_under_one_key() {
     let fake = Fake::start();
     let client = fake.client(PATIENT).await;
-    let busy = Step::Fail(Code::Unavailable, "OVERLOADED");
+    let busy = Step::Fail(Code::Unavailable, "HSM_UNAVAILABLE");
     fake.script("kv.get", &[busy.clone(), busy.clone()]);
     client.get("kv/a").await.unwrap();
     assert_eq!(fake.seen("kv.get").len(), 3);
@@ -69,10 +69,10 @@ async fn only_unavailable_is_repeated_under_one_key() {
 async fn retry_is_bounded() {
     let fake = Fake::start();
     let client = fake.client(PATIENT).await;
-    fake.script("kv.get", &vec![Step::Fail(Code::Unavailable, "OVERLOADED"); 9]);
+    fake.script("kv.get", &vec![Step::Fail(Code::Unavailable, "HSM_UNAVAILABLE"); 9]);
     let error = client.get("kv/a").await.unwrap_err();
     assert!(
-        matches!(&error, Error::Unavailable(r) if r.reason == "OVERLOADED"),
+        matches!(&error, Error::Unavailable(r) if r.reason == "HSM_UNAVAILABLE"),
         "{error}"
     );
     assert_eq!(fake.seen("kv.get").len(), 4);
@@ -83,7 +83,7 @@ async fn retry_is_bounded() {
 async fn sealed_is_its_own_error() {
     let fake = Fake::start();
     let client = fake.client(PATIENT).await;
-    fake.script("kv.get", &[Step::Fail(Code::Unavailable, "SEALED")]);
+    fake.script("kv.get", &[Step::Fail(Code::FailedPrecondition, "SEALED")]);
     let error = client.get("kv/a").await.unwrap_err();
     assert!(matches!(error, Error::Sealed(_)), "{error}");
     assert_eq!(fake.seen("kv.get").len(), 1);

@@ -51,10 +51,10 @@ fn exit_codes_tell_scripts_what_happened() {
     fake.set_fields(&[("a", b"b")]);
     for (code, reason, exit, kind) in [
         (Code::PermissionDenied, "DENIED", 3, "denied"),
-        (Code::Unauthenticated, "TOKEN_EXPIRED", 3, "unauthenticated"),
-        (Code::Unavailable, "SEALED", 5, "sealed"),
-        (Code::FailedPrecondition, "CAS_MISMATCH", 1, "conflict"),
-        (Code::ResourceExhausted, "DISK_FULL", 1, "exhausted"),
+        (Code::Unauthenticated, "TOKEN_INVALID", 3, "unauthenticated"),
+        (Code::FailedPrecondition, "SEALED", 5, "sealed"),
+        (Code::FailedPrecondition, "NOT_POSSIBLE", 1, "conflict"),
+        (Code::ResourceExhausted, "STORAGE_FULL", 1, "exhausted"),
     ] {
         fake.script("kv.get", &[Step::Fail(code, reason)]);
         let output = on(&fake, &["kv", "get", "kv/a", "-o", "json"], b"");

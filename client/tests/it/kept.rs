@@ -49,8 +49,8 @@ async fn failing_renewals_are_reported_and_a_lost_lease_ends() {
     fake.script(
         "lease.renew",
         &[
-            Step::Fail(Code::Unauthenticated, "TOKEN_EXPIRED"),
-            Step::Fail(Code::NotFound, "LEASE_GONE"),
+            Step::Fail(Code::Unauthenticated, "TOKEN_INVALID"),
+            Step::Fail(Code::NotFound, "NOT_FOUND"),
         ],
     );
     let client = fake.client(PATIENT).await;

@@ -148,7 +148,7 @@ Examples:
         after_help = "\
 Examples:
   strongroom policy put readers readers.cedar
-  strongroom policy explain kv_read kv/prod/db"
+  strongroom policy explain read kv/prod/db"
     )]
     Policy(policy::Policy),
     /// The append-only log

@@ -196,6 +196,7 @@ fn vault(status: &v1::StatusResponse, checks: &mut Checks) {
     let next = |text: &str| Failure {
         kind: "sealed",
         reason: None,
+        request_id: None,
         message: String::new(),
         next: text.to_owned(),
         exit: Exit::Sealed,

@@ -38,6 +38,7 @@ impl Exit {
 pub struct Failure {
     pub kind: &'static str,
     pub reason: Option<String>,
+    pub request_id: Option<String>,
     pub message: String,
     pub next: String,
     pub exit: Exit,
@@ -49,6 +50,7 @@ impl Failure {
         Self {
             kind: "usage",
             reason: None,
+            request_id: None,
             message: message.into(),
             next: next.into(),
             exit: Exit::Usage,
@@ -60,6 +62,7 @@ impl Failure {
         Self {
             kind: "other",
             reason: None,
+            request_id: None,
             message: message.into(),
             next: next.into(),
             exit: Exit::Other,
@@ -85,6 +88,7 @@ impl Failure {
         json!({ "error": {
             "kind": self.kind,
             "reason": self.reason,
+            "request_id": self.request_id,
             "message": self.message,
             "next": self.next,
             "exit_code": self.exit.code(),
@@ -109,6 +113,10 @@ impl From<Error> for Failure {
         Self {
             kind: error.kind(),
             reason: error.reason().map(str::to_owned),
+            request_id: error
+                .refusal()
+                .map(|r| r.request_id.clone())
+                .filter(|id| !id.is_empty()),
             message: error.to_string(),
             next: next.to_owned(),
             exit,
@@ -127,6 +135,8 @@ mod tests {
         let r = || Refusal {
             reason: "R".into(),
             message: "words".into(),
+            request_id: String::new(),
+            retry_after: None,
         };
         for (error, code) in [
             (Error::Unauthenticated(r()), 3),

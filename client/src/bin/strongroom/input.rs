@@ -183,8 +183,8 @@ fn unreadable(name: &str, error: &io::Error) -> Failure {
     Failure::usage(format!("cannot read {name}: {error}"), "check the file's name and mode")
 }
 
-/// An object from `KEY=VALUE` words (numbers, `true`, `false`, `[..]`, `{..}` and `"..."` are JSON, all
-/// else is text). Keys that name a secret are refused: they are given apart.
+/// An object from `KEY=VALUE` words (numbers, `true`, `false`, `[..]`, `{..}` and `"..."` are JSON, `@FILE` is
+/// the text of a file, all else is text). Keys that name a secret are refused: they are given apart.
 pub fn object(words: &[String]) -> Result<Value, Failure> {
     let mut object = Map::new();
     for word in words {
@@ -200,7 +200,10 @@ pub fn object(words: &[String]) -> Result<Value, Failure> {
                 "give the engine's password with --root-secret",
             ));
         }
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        let value = match value.strip_prefix('@') {
+            Some(path) => Value::from(file(Path::new(path))?.expose_str()?),
+            None => serde_json::from_str(value).unwrap_or_else(|_| Value::from(value)),
+        };
         if object.insert(key.to_owned(), value).is_some() {
             return Err(Failure::usage(
                 format!("`{key}` is given twice"),
@@ -335,7 +338,11 @@ mod tests {
         let object = object(&words).unwrap();
         let expected = serde_json::json!({"host": "db", "port": 5432, "tls": true, "databases": ["a"], "name": "5", "text": "a=b"});
         assert_eq!(object, expected);
-        for wrong in ["password=x", "root_secret=x", "novalue", "=x"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.pem"), "-----BEGIN\n").unwrap();
+        let word = format!("ca_pem=@{}", dir.path().join("ca.pem").display());
+        assert_eq!(super::object(&[word]).unwrap()["ca_pem"], "-----BEGIN\n");
+        for wrong in ["ca=@/nonexistent", "password=x", "root_secret=x", "novalue", "=x"] {
             assert!(super::object(&[wrong.to_owned()]).is_err(), "{wrong}");
         }
     }

@@ -51,13 +51,15 @@ Examples:
     /// Show a mount's configuration, or write and test it
     ///
     /// Without settings it shows what is there. With settings it writes the whole configuration: what is left
-    /// out goes back to its default. A value that reads as JSON (5432, true, [\"a\"]) is that; all else is text.
+    /// out goes back to its default. A value that reads as JSON (5432, true, ["a"]) is that, @FILE is the text of a
+    /// file, all else is text.
     #[command(after_help = "\
 Examples:
   strongroom mount config pg
-  strongroom mount config pg host=db.example.com port=5432 database=postgres username=strongroom --root-secret @root.pw
+  strongroom mount config pg host=db.example.com dbname=orders username=strongroom manager=strongroom_manager --root-secret @root.pw
   strongroom mount config pg --from-json pg.json --root-secret prompt
-  printf %s \"$ROOT\" | strongroom mount config pg host=127.0.0.1 username=strongroom --root-secret -")]
+  printf %s \"$ROOT\" | strongroom mount config pg host=/run/postgresql username=strongroom manager=strongroom_manager --root-secret -
+  strongroom mount config pg --test")]
     Config {
         /// The mount
         path: String,
@@ -73,6 +75,9 @@ Examples:
         /// Do not test against the target
         #[arg(long)]
         skip_test: bool,
+        /// Test what is there, without a change
+        #[arg(long, conflicts_with_all = ["settings", "from_json", "root_secret", "skip_test"])]
+        test: bool,
     },
     /// Rotate the engine's own root credential
     #[command(after_help = "\
@@ -127,10 +132,11 @@ impl Mount {
                 from_json,
                 root_secret,
                 skip_test,
+                test,
             } => {
                 let settings = settings_of(context, &settings, from_json.as_deref())?;
                 match (settings, root_secret) {
-                    (None, None) => show(context, path).await,
+                    (None, None) if !test => show(context, path).await,
                     (settings, secret) => configure(context, path, settings, secret, skip_test).await,
                 }
             }
@@ -254,7 +260,7 @@ async fn configure(
     let client = context.patient_client(PATIENCE).await?;
     let config_json = match settings {
         Some(settings) => settings.to_string(),
-        // Only the secret changes: the configuration stays as it is.
+        // Only the secret changes, or nothing does: the configuration stays as it is.
         None => {
             let request = v1::MountGetConfigRequest { path: path.clone() };
             client

@@ -162,10 +162,16 @@ impl Out {
         let _ = match self.format {
             Format::Json => writeln!(stderr, "{}", failure.json()),
             Format::Table => {
+                let id = failure
+                    .request_id
+                    .as_ref()
+                    .map(|id| format!("  req: {id}\n"))
+                    .unwrap_or_default();
                 writeln!(
                     stderr,
-                    "error: {}\n next: {}",
+                    "error: {}\n{} next: {}",
                     clean(&failure.message),
+                    clean(&id),
                     clean(&failure.next)
                 )
             }

@@ -56,10 +56,10 @@ Examples:
     /// Tell what would be decided, and by which policies; exit code 3 when it would be denied
     #[command(after_help = "\
 Examples:
-  strongroom policy explain kv_read kv/prod/db
-  strongroom policy explain creds_issue pg/readers --identity deployer --group ci --attribute team=payments")]
+  strongroom policy explain read kv/prod/db
+  strongroom policy explain issue pg/readers --identity deployer --group ci --attribute team=payments")]
     Explain {
-        /// `kv_read`, `creds_issue`, ...: the schema lists them
+        /// `read`, `write`, `issue`, ...: the schema lists them
         action: String,
         /// The path it acts on
         path: String,

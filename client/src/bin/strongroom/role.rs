@@ -18,7 +18,8 @@ pub enum Role {
     /// Write a role; the engine's README lists its settings
     #[command(after_help = "\
 Examples:
-  strongroom role put pg/readers groups='[\"readers\"]' ttl_secs=3600 max_ttl_secs=86400
+  strongroom role put pg/readers group=readers default_ttl=1h max_ttl=24h
+  strongroom role put pg/app type=static account=app rotation_period=24h
   strongroom role put pg/readers --from-json readers.json")]
     Put {
         /// MOUNT/NAME, `pg/readers`

@@ -45,7 +45,8 @@ Examples:
   strongroom operator unseal
   strongroom operator unseal --slot daily --session 5f0c2d6a9b1e4837
   strongroom operator unseal --slot daily --share-file 1.share --share-file 2.share --share-file 3.share
-  strongroom operator unseal --slot break-glass < my.share")]
+  strongroom operator unseal --slot break-glass < my.share
+  strongroom operator unseal --slot daily --session 5f0c2d6a9b1e4837 --again")]
     Unseal(Factors),
     /// Give up a session that others began or that went wrong
     #[command(after_help = "\

@@ -27,6 +27,9 @@ pub struct Factors {
     /// A file with a share, `-` for stdin; several may be given. Without it: a prompt, or stdin
     #[arg(long = "share-file", value_name = "FILE")]
     share_files: Vec<PathBuf>,
+    /// Run a session once more that has every share, but failed (the HSM was away): presents nothing
+    #[arg(long, requires = "session", conflicts_with = "share_files")]
+    again: bool,
 }
 
 /// How far the ceremony got.
@@ -61,6 +64,7 @@ pub async fn ceremony(
 ) -> Result<Presented, Failure> {
     let slot = choose(status, factors.slot.as_deref())?;
     let shares = match slot.factors.contains("quorum") {
+        true if factors.again => vec![("session".to_owned(), Secret::new(Vec::new()))],
         true => factors.shares(context, &slot.name)?,
         false => vec![("the HSM".to_owned(), Secret::new(Vec::new()))],
     };
@@ -85,7 +89,7 @@ pub async fn ceremony(
                 match session.is_empty() {
                     true => failure,
                     false => failure.next(format!(
-                        "the session goes on: {}",
+                        "the session goes on (once every share is in, with --again instead of a share): {}",
                         command(context, again, &slot.name, &session)
                     )),
                 }
@@ -155,6 +159,7 @@ fn choose<'a>(status: &'a v1::StatusResponse, name: Option<&str>) -> Result<&'a 
         (_, []) => Err(Failure {
             kind: "blank",
             reason: None,
+            request_id: None,
             message: "there are no key slots: the vault was never initialised".to_owned(),
             next: "`strongroom operator init` on the daemon's host".to_owned(),
             exit: crate::failure::Exit::Sealed,
