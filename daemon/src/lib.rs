@@ -3,4 +3,5 @@
 pub mod audit;
 pub mod base;
 pub mod config;
+pub mod process;
 pub mod seal;
