@@ -64,6 +64,11 @@ impl Slots {
         self.slots.iter().filter(|(_, record)| record.is_none()).map(|(name, _)| name)
     }
 
+    /// A record that the store itself did not read: known by name once somebody asks for it.
+    pub fn note_damaged(&mut self, name: SlotName) {
+        self.slots.insert(name, None);
+    }
+
     /// The slot whose tag a share carries.
     pub fn by_tag(&self, tag: [u8; 4]) -> Option<&SlotName> {
         self.iter().map(|record| &record.header).find(|header| super::quorum::Share::tag(&header.id) == tag).map(|header| &header.name)

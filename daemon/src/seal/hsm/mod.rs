@@ -6,6 +6,8 @@
 mod kek;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod softhsm;
 
 pub use kek::{Retired, destroy, retire, rotate, unneeded};
 
