@@ -314,7 +314,7 @@ fn slots_are_added_and_removed_by_rule() {
     assert!(matches!(remove(&bench, &glass), Err(SealError::NoSuchSlot(_))));
     let shares = bench.add("glass", "quorum:2/3");
     let (change, warnings) = remove(&bench, &glass).unwrap();
-    assert_eq!(change.deletes, [glass.clone()]);
+    assert_eq!(change.deletes, std::slice::from_ref(&glass));
     assert!(warnings.join("").contains("no slot opens without an HSM"));
     let (change, warnings) = remove(&bench, &daily).unwrap();
     assert!(warnings.is_empty());
