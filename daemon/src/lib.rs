@@ -5,3 +5,4 @@ pub mod base;
 pub mod config;
 pub mod process;
 pub mod seal;
+pub mod store;

@@ -1,0 +1,321 @@
+//! The committer's thread: one group at a time, and what follows when the engine fails.
+
+use super::{
+    Drain, Heads,
+    heads::{Outcomes, outbox_key, outcome_key},
+    queue::{Item, Queue},
+    refuse,
+    space::Space,
+};
+use crate::store::{
+    StoreError,
+    batch::{Answer, Batch, Committed, Hook, Lane, Stored, Version},
+    error::CommitError,
+    physical::{Embedded, Write, is_final},
+};
+use bytes::Bytes;
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use strongroom_audit::{ChainHead, Encoded, Frame};
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+/// Drained outbox rows deleted with one group.
+const DRAINED_ROWS_MAX: usize = 64;
+/// Between two attempts to reopen a failed engine.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Room for the committer's own rows in an engine's limit.
+const OWN_ROWS_BYTES: usize = 32 << 10;
+
+pub(super) struct Worker {
+    embedded: Arc<Embedded>,
+    heads: Heads,
+    /// First and end sequence of the frames whose outbox rows are still there.
+    outbox: VecDeque<(u64, u64)>,
+    drain: Arc<dyn Drain>,
+    space: Space,
+    groups: u64,
+    /// A group whose commit failed, until the reopened store says whether it was made.
+    doubt: Option<Group>,
+    failed_at: Option<Instant>,
+    stopped: Option<String>,
+}
+
+struct Accepted {
+    answer: oneshot::Sender<Answer>,
+    done: Committed,
+    op: crate::base::id::OpId,
+    then: Vec<Hook>,
+}
+
+/// A group that is ready for the engine.
+struct Group {
+    accepted: Vec<Accepted>,
+    overlay: HashMap<Bytes, Option<Bytes>>,
+    frame: Option<Frame>,
+    heads: Heads,
+    outcomes: Outcomes,
+}
+
+impl Worker {
+    pub fn new(embedded: Arc<Embedded>, heads: Heads, outbox: Vec<u64>, drain: Arc<dyn Drain>, space: Space) -> Self {
+        // Old rows are known by their first sequence; the next row's first is their end, the last one ends at the head.
+        let ends = outbox.iter().skip(1).copied().chain([heads.chain.seq]);
+        let outbox = outbox.iter().copied().zip(ends).collect();
+        Self { embedded, heads, outbox, drain, space, groups: heads.commit_seq, doubt: None, failed_at: None, stopped: None }
+    }
+
+    pub fn run(&mut self, queue: &Queue) {
+        loop {
+            let embedded = self.embedded.clone();
+            let bytes_max = embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
+            let Some(items) = queue.take(bytes_max, || embedded.takes_bulk()) else { break };
+            let batches = items.into_iter().map(|item| {
+                let Item { batch, answer, place } = item;
+                drop(place);
+                (batch, answer)
+            });
+            self.group(batches.collect(), bytes_max);
+        }
+        self.embedded.close();
+    }
+
+    fn group(&mut self, items: Vec<(Batch, oneshot::Sender<Answer>)>, bytes_max: usize) {
+        if let Err(error) = self.usable() {
+            return items.into_iter().for_each(|(_, answer)| refuse(answer, error.again()));
+        }
+        let urgent = items.iter().any(|(batch, _)| batch.lane == Lane::Urgent);
+        let space = self.space.look(&self.embedded, urgent);
+        let drains = [false, true].map(|reserved| self.drain.ready(reserved));
+        let mut group = Group::begin(self.heads);
+        let mut records = Vec::new();
+        for (batch, answer) in items {
+            let fit = match &drains[usize::from(batch.lane == Lane::Urgent)] {
+                Err(reason) if !batch.audit.is_empty() => Err(CommitError::AuditUnavailable(reason.clone())),
+                _ if !space && batch.lane != Lane::Urgent => Err(CommitError::Full),
+                _ if batch.weight() > bytes_max => Err(CommitError::TooLarge { max_bytes: bytes_max }),
+                _ => self.check(&batch, &group.overlay),
+            };
+            match fit {
+                Ok(()) => group.admit(batch, answer, &mut records),
+                Err(error) => refuse(answer, error),
+            }
+        }
+        if let Err(error) = group.seal_records(&records) {
+            return group.refuse_all(&CommitError::AuditUnavailable(error));
+        }
+        if group.is_empty() {
+            return group.finish();
+        }
+        self.make(group);
+    }
+
+    fn check(&self, batch: &Batch, overlay: &HashMap<Bytes, Option<Bytes>>) -> Result<(), CommitError> {
+        for (index, (key, condition)) in batch.conditions.iter().enumerate() {
+            let version = match overlay.get(key) {
+                Some(row) => row.clone().map(|row| Stored::parse(row).version),
+                None => self.embedded.version(key).map_err(CommitError::from_read)?,
+            };
+            if !condition.holds(version) {
+                return Err(CommitError::Precondition(index));
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, mut group: Group) {
+        let (rows, drained) = self.rows(&mut group);
+        match self.embedded.commit(&rows) {
+            Ok(()) => {
+                self.outbox.drain(..drained);
+                self.made(group);
+            }
+            Err(cause) => self.failed(group, cause),
+        }
+    }
+
+    /// Everything of one engine commit: the changes, the frame, the heads, the outcomes; drained rows go.
+    fn rows(&self, group: &mut Group) -> (Vec<Write>, usize) {
+        let mut rows: Vec<Write> = Vec::with_capacity(group.overlay.len() + 4);
+        rows.extend(group.overlay.iter().map(|(key, value)| Write { key: key.clone(), value: value.clone() }));
+        if let Some(frame) = &group.frame {
+            rows.push(Write { key: outbox_key(frame.first_seq), value: Some(frame.bytes.clone()) });
+        }
+        if !group.outcomes.is_empty() {
+            let key = outcome_key(self.groups);
+            let row = group.outcomes.row(&key, Version(group.heads.commit_seq));
+            rows.push(Write { key, value: Some(row) });
+        }
+        let through = self.drain.drained_through();
+        let drained = self.outbox.iter().take(DRAINED_ROWS_MAX).take_while(|(_, end)| *end <= through).count();
+        rows.extend(self.outbox.iter().take(drained).map(|(first, _)| Write { key: outbox_key(*first), value: None }));
+        if let Some((_, end)) = drained.checked_sub(1).and_then(|last| self.outbox.get(last)) {
+            group.heads.outbox_from = *end;
+        }
+        rows.push(Write { key: Heads::key(), value: Some(group.heads.row()) });
+        (rows, drained)
+    }
+
+    /// The group is durable: caches, hooks, waiters, drainer, in this order.
+    fn made(&mut self, mut group: Group) {
+        self.heads = group.heads;
+        if !group.outcomes.is_empty() {
+            self.groups += 1;
+        }
+        for (key, row) in group.overlay.drain() {
+            self.embedded.remember(&key, row.map(Stored::parse));
+        }
+        let frame = group.frame.take();
+        if !group.run_hooks() {
+            self.stop("a change was made but what had to follow it in memory failed".into());
+        }
+        group.finish();
+        if let Some(frame) = frame {
+            self.outbox.push_back((frame.first_seq, frame.end_seq()));
+            self.drain.submit(frame);
+        }
+    }
+
+    fn failed(&mut self, group: Group, cause: StoreError) {
+        let mut told: &dyn std::error::Error = &cause;
+        let mut words = cause.to_string();
+        while let Some(source) = told.source() {
+            (told, words) = (source, format!("{words}: {source}"));
+        }
+        if is_final(&cause) {
+            group.refuse_indeterminate();
+            return self.stop(words);
+        }
+        error!(cause = %words, "the storage engine failed at a commit; reopening it");
+        self.doubt = Some(group);
+        self.reopen();
+        // Whoever is still in doubt is told so now; the hooks stay until the store is open again.
+        if let Some(doubt) = &mut self.doubt {
+            doubt.tell_indeterminate();
+        }
+    }
+
+    /// Whether a group may be tried: reopens a failed engine, not too often.
+    fn usable(&mut self) -> Result<(), CommitError> {
+        if let Some(reason) = &self.stopped {
+            return Err(CommitError::Stopped { reason: reason.clone() });
+        }
+        if self.failed_at.is_some_and(|at| at.elapsed() >= REOPEN_PAUSE) {
+            self.reopen();
+        }
+        match (&self.stopped, self.failed_at) {
+            (Some(reason), _) => Err(CommitError::Stopped { reason: reason.clone() }),
+            (None, Some(_)) => Err(CommitError::Poisoned),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Reopens through the checks of open: the heads must be those before or after the group in doubt; that settles it.
+    fn reopen(&mut self) {
+        self.failed_at = Some(Instant::now());
+        let heads = match self.embedded.reopen().and_then(|()| self.embedded.get_row(&Heads::key())) {
+            Ok(row) => row.and_then(Heads::parse),
+            Err(cause) => return warn!(%cause, "the storage engine does not open yet"),
+        };
+        match (heads, self.doubt.take()) {
+            (Some(heads), Some(doubt)) if heads == doubt.heads => {
+                warn!("the storage engine is open again; the change in doubt was made");
+                self.failed_at = None;
+                self.made(doubt);
+            }
+            (Some(heads), doubt) if heads == self.heads => {
+                warn!("the storage engine is open again; the change in doubt was not made");
+                self.failed_at = None;
+                if let Some(doubt) = doubt {
+                    doubt.refuse_all(&CommitError::Poisoned);
+                }
+            }
+            (_, doubt) => {
+                if let Some(doubt) = doubt {
+                    doubt.refuse_indeterminate();
+                }
+                self.stop("after reopening, the store is not where it was: acknowledged changes are missing".into());
+            }
+        }
+    }
+
+    fn stop(&mut self, reason: String) {
+        error!(%reason, "THE STORE IS STOPPED. Nothing is read or written until the disk was checked and the daemon restarted");
+        self.embedded.stop(reason.clone());
+        self.stopped = Some(reason);
+    }
+}
+
+impl Group {
+    fn begin(heads: Heads) -> Self {
+        Self { accepted: Vec::new(), overlay: HashMap::new(), frame: None, heads, outcomes: Outcomes::default() }
+    }
+
+    /// Takes a batch whose preconditions hold.
+    fn admit(&mut self, batch: Batch, answer: oneshot::Sender<Answer>, records: &mut Vec<Encoded>) {
+        let Batch { op, writes, audit, then, .. } = batch;
+        if !writes.is_empty() {
+            self.heads.commit_seq += 1;
+            self.outcomes.push(op, Version(self.heads.commit_seq));
+        }
+        let version = Version(self.heads.commit_seq);
+        for (key, row) in writes {
+            let row = row.map(|row| row.stamp(version));
+            match self.overlay.entry(key) {
+                Entry::Occupied(mut entry) => drop(entry.insert(row)),
+                Entry::Vacant(entry) => drop(entry.insert(row)),
+            }
+        }
+        let audit_seq = (!audit.is_empty()).then_some(self.heads.chain.seq + records.len() as u64);
+        records.extend(audit);
+        self.accepted.push(Accepted { answer, done: Committed { version, audit_seq }, op, then });
+    }
+
+    /// Extends the chain by the group's records.
+    fn seal_records(&mut self, records: &[Encoded]) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut chain: ChainHead = self.heads.chain;
+        self.frame = Some(chain.extend(records).map_err(|error| error.to_string())?);
+        self.heads.chain = chain;
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.overlay.is_empty() && self.frame.is_none()
+    }
+
+    /// Runs the hooks in order; `false` when one panicked.
+    fn run_hooks(&mut self) -> bool {
+        let hooks = self.accepted.iter_mut().flat_map(|accepted| std::mem::take(&mut accepted.then));
+        hooks.fold(true, |fine, hook| catch_unwind(AssertUnwindSafe(hook)).is_ok() && fine)
+    }
+
+    fn finish(self) {
+        for accepted in self.accepted {
+            drop(accepted.answer.send(Ok(accepted.done)));
+        }
+    }
+
+    fn refuse_all(self, error: &CommitError) {
+        self.accepted.into_iter().for_each(|accepted| refuse(accepted.answer, error.again()));
+    }
+
+    fn refuse_indeterminate(self) {
+        self.accepted.into_iter().for_each(|accepted| refuse(accepted.answer, CommitError::Indeterminate(accepted.op)));
+    }
+
+    /// Answers the waiters but keeps the hooks.
+    fn tell_indeterminate(&mut self) {
+        for accepted in &mut self.accepted {
+            let (nobody, _) = oneshot::channel();
+            refuse(std::mem::replace(&mut accepted.answer, nobody), CommitError::Indeterminate(accepted.op));
+        }
+    }
+}
+

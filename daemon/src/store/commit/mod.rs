@@ -1,0 +1,102 @@
+//! Group commit: one thread takes what is queued (no timer), checks each batch's preconditions against the engine and the group so far,
+//! extends the audit chain, makes one synced engine commit, runs the hooks, wakes all, and hands the frame to the drainer.
+//! State, evidence (outbox), chain head and outcomes are one engine commit: neither exists without the other. R-STORE-1, R-AUDIT-1.
+//! Reading order: this file, `queue`, `group` (one group), `heads` (the rows it keeps of itself), `space`.
+
+mod group;
+mod heads;
+mod queue;
+mod space;
+
+pub(super) use heads::{Heads, OUTCOME_GROUPS, outbox_key, outcome_key, parse_outcomes};
+pub(super) use space::Space;
+
+use super::{
+    batch::{Answer, Batch, Committed},
+    error::CommitError,
+    physical::Embedded,
+};
+use crate::{
+    audit::{Drainer, Lane},
+    base::id::OpId,
+};
+use parking_lot::Mutex;
+use queue::Queue;
+use std::{sync::Arc, thread::JoinHandle};
+use strongroom_audit::Frame;
+
+/// Where frames go after their commit; the audit room's drainer is one.
+pub trait Drain: Send + Sync + 'static {
+    /// Whether records may be taken; `reserved`: for revoke, seal or recovery. While it says no, nothing that carries evidence is committed.
+    /// # Errors
+    /// Why not, in words for the operator.
+    fn ready(&self, reserved: bool) -> Result<(), String>;
+    /// Takes a frame that is durable in the outbox, in order. Blocks when it is too far behind.
+    fn submit(&self, frame: Frame);
+    /// Records before this sequence are durable in segments: their outbox rows may go.
+    fn drained_through(&self) -> u64;
+}
+
+impl Drain for Drainer {
+    fn ready(&self, reserved: bool) -> Result<(), String> {
+        self.admit(if reserved { Lane::Reserved } else { Lane::Ordinary }).map_err(|why| why.to_string())
+    }
+    fn submit(&self, frame: Frame) {
+        Self::submit(self, frame);
+    }
+    fn drained_through(&self) -> u64 {
+        Self::drained_through(self)
+    }
+}
+
+/// The committer's handle.
+pub struct Committer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Committer {
+    /// Starts the thread over an engine whose heads were read.
+    pub(super) fn start(embedded: Arc<Embedded>, heads: Heads, outbox: Vec<u64>, drain: Arc<dyn Drain>, space: Space) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::new());
+        let mut worker = group::Worker::new(embedded, heads, outbox, drain, space);
+        let taken = queue.clone();
+        let thread = std::thread::Builder::new().name("store-commit".into()).spawn(move || worker.run(&taken))?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Makes a batch durable.
+    pub async fn commit(&self, batch: Batch) -> Answer {
+        self.queue.submit(batch).await
+    }
+
+    /// Batches waiting now.
+    pub fn depth(&self) -> usize {
+        self.queue.depth()
+    }
+}
+
+impl Committer {
+    /// Makes what is queued, then ends the thread.
+    pub fn close(&self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.lock().take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Whether the batch with this id was made, as far back as outcomes are kept (the last 256 groups).
+pub(super) fn outcome(embedded: &Embedded, op: OpId) -> Result<Option<Committed>, super::StoreError> {
+    for slot in 0..OUTCOME_GROUPS {
+        let key = outcome_key(slot);
+        if let Some(version) = embedded.get_row(&key)?.and_then(|row| parse_outcomes(&key, row)?.version_of(op)) {
+            return Ok(Some(Committed { version, audit_seq: None }));
+        }
+    }
+    Ok(None)
+}
+
+fn refuse(answer: tokio::sync::oneshot::Sender<Answer>, error: CommitError) {
+    drop(answer.send(Err(error)));
+}

@@ -1,0 +1,168 @@
+//! The engine in its slot, with what every embedded engine shares: versions beside values, a bounded cache of stored (encrypted) records in
+//! front, and closing and reopening in process. Only the committer writes.
+
+use super::{Engine, EngineError, Failure, Limits, Row, Write};
+use crate::store::{StoreError, batch::{Stored, Version}};
+use bytes::Bytes;
+use parking_lot::{RwLock, RwLockReadGuard};
+use quick_cache::{DefaultHashBuilder, Weighter, sync::{Cache, DefaultLifecycle, GuardResult}};
+
+/// Opens the engine, the first time and after a failure.
+pub type Opener = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;
+
+/// Stored records kept in memory: 16 MiB, of which no record takes more than 64 KiB.
+const CACHE_BYTES: u64 = 16 << 20;
+const CACHED_VALUE_BYTES_MAX: usize = 64 << 10;
+const CACHE_ITEMS_ESTIMATE: usize = 16 << 10;
+/// What an entry costs beside its bytes.
+const CACHE_ENTRY_OVERHEAD: u64 = 160;
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Bytes, Stored> for ByBytes {
+    fn weight(&self, key: &Bytes, stored: &Stored) -> u64 {
+        key.len() as u64 + stored.bytes.len() as u64 + CACHE_ENTRY_OVERHEAD
+    }
+}
+
+enum Slot {
+    Open(Box<dyn Engine>),
+    Reopening,
+    Stopped(String),
+    Closed,
+}
+
+/// See the module.
+pub struct Embedded {
+    slot: RwLock<Slot>,
+    opener: Opener,
+    cache: Cache<Bytes, Stored, ByBytes>,
+}
+
+impl Embedded {
+    /// Opens the engine.
+    /// # Errors
+    /// The engine's.
+    pub fn open(opener: Opener) -> Result<Self, EngineError> {
+        let engine = opener()?;
+        let cache = Cache::with(CACHE_ITEMS_ESTIMATE, CACHE_BYTES, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Ok(Self { slot: RwLock::new(Slot::Open(engine)), opener, cache })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&dyn Engine) -> Result<T, EngineError>) -> Result<T, StoreError> {
+        let slot: RwLockReadGuard<'_, Slot> = self.slot.read();
+        match &*slot {
+            Slot::Open(engine) => Ok(work(engine.as_ref())?),
+            Slot::Reopening => Err(StoreError::Poisoned),
+            Slot::Stopped(reason) => Err(StoreError::Stopped { reason: reason.clone() }),
+            Slot::Closed => Err(StoreError::Stopped { reason: "it was closed".into() }),
+        }
+    }
+
+    /// A record, from the cache or the engine. A record whose envelope does not read is `Some` with no version: see [`Stored::damaged`].
+    pub fn get(&self, key: &Bytes) -> Result<Option<Stored>, StoreError> {
+        // The guard makes the cache follow the commit order: a commit of the same key while we read replaces the placeholder, and
+        // our older value is then not kept.
+        match self.cache.get_value_or_guard(key, None) {
+            GuardResult::Value(stored) => Ok(Some(stored)),
+            GuardResult::Guard(guard) => {
+                let stored = self.with(|engine| engine.get(key))?.map(Stored::parse);
+                if let Some(stored) = stored.as_ref().filter(|stored| stored.bytes.len() <= CACHED_VALUE_BYTES_MAX) {
+                    drop(guard.insert(stored.clone()));
+                }
+                Ok(stored)
+            }
+            GuardResult::Timeout => Ok(self.with(|engine| engine.get(key))?.map(Stored::parse)),
+        }
+    }
+
+    /// The version of a record, for preconditions.
+    pub fn version(&self, key: &[u8]) -> Result<Option<Version>, StoreError> {
+        if let Some(stored) = self.cache.peek(key) {
+            return Ok(Some(stored.version));
+        }
+        Ok(self.with(|engine| engine.get(key))?.map(|bytes| Stored::parse(bytes).version))
+    }
+
+    /// A row as the engine has it.
+    pub fn get_row(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.with(|engine| engine.get(key))
+    }
+
+    /// Rows as the engine has them.
+    pub fn scan_rows(&self, from: &[u8], to: &[u8], rows: usize, bytes: usize) -> Result<Vec<Row>, StoreError> {
+        self.with(|engine| engine.scan(from, to, rows, bytes))
+    }
+
+    /// Commits; the cache is brought up to date by [`Self::remember`].
+    pub fn commit(&self, writes: &[Write]) -> Result<(), StoreError> {
+        self.with(|engine| engine.commit(writes))
+    }
+
+    /// Brings the cache up to a commit that was made.
+    pub fn remember(&self, key: &Bytes, value: Option<Stored>) {
+        match value.filter(|stored| stored.bytes.len() <= CACHED_VALUE_BYTES_MAX) {
+            Some(stored) => self.cache.insert(key.clone(), stored),
+            None => drop(self.cache.remove(key)),
+        }
+    }
+
+    /// Whether a large commit now would not stall.
+    pub fn takes_bulk(&self) -> bool {
+        self.with(|engine| Ok(engine.takes_bulk())).unwrap_or(false)
+    }
+
+    /// The engine's limits; none of an engine that is not open.
+    pub fn limits(&self) -> Limits {
+        self.with(|engine| Ok(engine.limits())).unwrap_or(Limits { commit_bytes_max: 0 })
+    }
+
+    /// Free bytes on the disk.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        self.with(|engine| engine.free_bytes())
+    }
+
+    /// Closes the engine and opens it anew; waits for readers.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        let mut slot = self.slot.write();
+        if matches!(*slot, Slot::Closed | Slot::Stopped(_)) {
+            return Err(StoreError::Poisoned);
+        }
+        *slot = Slot::Reopening; // drops the old engine first: it holds the files
+        self.cache.clear();
+        *slot = Slot::Open((self.opener)()?);
+        Ok(())
+    }
+
+    /// Stops for good: the operator restarts the daemon.
+    pub fn stop(&self, reason: String) {
+        let mut slot = self.slot.write();
+        if !matches!(*slot, Slot::Closed) {
+            *slot = Slot::Stopped(reason);
+        }
+        self.cache.clear();
+    }
+
+    /// Closes the engine.
+    pub fn close(&self) {
+        *self.slot.write() = Slot::Closed;
+        self.cache.clear();
+    }
+}
+
+/// Whether the store must stop after this error instead of reopening: a sync or the device failed.
+pub fn is_final(error: &StoreError) -> bool {
+    let StoreError::Engine(error) = error else { return matches!(error, StoreError::Stopped { .. }) };
+    if error.what == Failure::Sync {
+        return true;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error.source);
+    while let Some(at) = cause {
+        if at.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) == Some(libc::EIO) {
+            return true;
+        }
+        cause = at.source();
+    }
+    false
+}

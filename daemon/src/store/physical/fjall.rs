@@ -1,0 +1,114 @@
+//! The default engine: fjall 3.1, an LSM tree in pure Rust. One `fdatasync` of its journal a commit.
+//! Two keyspaces: `state`, and `log` for rows that come and go (outbox, heads, outcomes), so that the audit traffic does not
+//! make compaction rewrite the secrets. What it was measured to hold: docs/adr on storage; it silently drops a damaged journal's tail, which
+//! the comparison of the audit heads at open finds.
+
+use super::{Engine, EngineError, Failure, Limits, Row, Write, free_bytes};
+use crate::store::table::{self, RawTable};
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "fjall";
+/// Blocks kept in memory, for both keyspaces together.
+const BLOCK_CACHE_BYTES: u64 = 24 << 20;
+/// The least fjall allows; older journals are flushed away past it.
+const JOURNALS_BYTES_MAX: u64 = 64 << 20;
+/// Written rows kept in memory, a keyspace, until they are flushed to a table.
+const STATE_MEMTABLE_BYTES: u64 = 8 << 20;
+const LOG_MEMTABLE_BYTES: u64 = 4 << 20;
+/// fjall sleeps inside commit at 4 sealed memtables: bulk waits well before.
+const BULK_SEALED_MEMTABLES_MAX: usize = 1;
+/// fjall stalls writers at 20 tables in level 0.
+const BULK_L0_TABLES_MAX: usize = 12;
+
+/// See the module.
+pub struct FjallEngine {
+    database: Database,
+    state: Keyspace,
+    log: Keyspace,
+    path: PathBuf,
+}
+
+fn failed(what: Failure) -> impl FnOnce(fjall::Error) -> EngineError {
+    move |error| EngineError::new(NAME, what, error)
+}
+
+impl FjallEngine {
+    /// Opens or makes the store in `path`.
+    /// # Errors
+    /// [`EngineError`] of the kind `Open`.
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let database = Database::builder(path)
+            .cache_size(BLOCK_CACHE_BYTES)
+            .max_journaling_size(JOURNALS_BYTES_MAX)
+            .manual_journal_persist(true)
+            .worker_threads(1)
+            .open()
+            .map_err(failed(Failure::Open))?;
+        let keyspace = |name, memtable: u64| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable).manual_journal_persist(true);
+            database.keyspace(name, options).map_err(failed(Failure::Open))
+        };
+        let (state, log) = (keyspace("state", STATE_MEMTABLE_BYTES)?, keyspace("log", LOG_MEMTABLE_BYTES)?);
+        Ok(Self { state, log, database, path: path.to_owned() })
+    }
+
+    fn keyspace(&self, key: &[u8]) -> &Keyspace {
+        const COME_AND_GO: [u8; 3] = [RawTable::Outbox.id(), RawTable::Heads.id(), RawTable::Outcomes.id()];
+        match table::parse_head(key) {
+            Some((_, id)) if COME_AND_GO.contains(&id) => &self.log,
+            _ => &self.state,
+        }
+    }
+}
+
+impl Engine for FjallEngine {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        // Copied out: a slice of fjall's would keep its whole block alive in our cache.
+        Ok(self.keyspace(key).get(key).map_err(failed(Failure::Read))?.map(|value| Bytes::copy_from_slice(&value)))
+    }
+    fn scan(&self, from: &[u8], to: &[u8], rows: usize, bytes: usize) -> Result<Vec<Row>, EngineError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let (mut found, mut taken) = (Vec::new(), 0);
+        for row in self.keyspace(from).range(from..to).take(rows) {
+            let (key, value) = row.into_inner().map_err(failed(Failure::Read))?;
+            taken += value.len();
+            found.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
+            if taken > bytes {
+                break;
+            }
+        }
+        Ok(found)
+    }
+    fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
+        let mut batch = self.database.batch();
+        for write in writes {
+            let keyspace = self.keyspace(&write.key);
+            match &write.value {
+                Some(value) => batch.insert(keyspace, &write.key[..], &value[..]),
+                None => batch.remove(keyspace, &write.key[..]),
+            }
+        }
+        // Two steps, so that a failed sync is told from a failed write. Readers may see the batch before it is durable; no answer
+        // leaves before a later commit of this same journal (the answer's audit record) was synced.
+        batch.commit().map_err(failed(Failure::Write))?;
+        self.database.persist(PersistMode::SyncData).map_err(failed(Failure::Sync))
+    }
+    fn takes_bulk(&self) -> bool {
+        [&self.state, &self.log].iter().all(|keyspace| {
+            keyspace.sealed_memtable_count() <= BULK_SEALED_MEMTABLES_MAX && keyspace.l0_table_count() <= BULK_L0_TABLES_MAX
+        })
+    }
+    fn limits(&self) -> Limits {
+        Limits { commit_bytes_max: 4 << 20 }
+    }
+    fn free_bytes(&self) -> Result<u64, EngineError> {
+        free_bytes(NAME, &self.path)
+    }
+}
