@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What every end-to-end test, the demo, the campaigns and the benches stand on: a laboratory in a directory of its own with a SoftHSM token,
+//! TLS, a configuration and the real binaries. Nothing here is a mock; nothing is left running when a [`Lab`] is dropped.
+//! Reading order: `lab` (the directory), `daemon` (the process), `cli` (the command line), then what a test needs.
+#![allow(missing_docs)] // test support; names and headers say it
+
+pub mod cli;
+pub mod daemon;
+pub mod lab;
+
+pub use cli::{Cli, Ran};
+pub use daemon::Daemon;
+pub use lab::Lab;
