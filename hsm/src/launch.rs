@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::io::{IoSlice, IoSliceMut};
@@ -27,6 +27,9 @@ use crate::supervisor::{self, Answer, Ask};
 pub(crate) const MODULE_VAR: &str = "STRONGROOM_HSM_MODULE";
 /// A supervisor answers within this time or is given up.
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A killed process is gone within this time, or left to itself.
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a worker is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +70,11 @@ struct Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // It ends by itself when our end closes, but not while we still hold it: so it is ended here.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It ends by itself when our end closes, and its workers with it; killed only if it does not.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        if !gone(&mut self.child, SUPERVISOR_TIMEOUT) {
+            end(&mut self.child);
+        }
     }
 }
 
@@ -165,10 +170,7 @@ impl Launcher {
     /// Kills and reaps. A worker that is gone already is fine.
     pub(crate) fn end(&self, mut worker: Started) {
         match (&*self.0, &mut worker.child) {
-            (_, Some(child)) => {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+            (_, Some(child)) => _ = end(child),
             (Way::Supervised(link), None) => {
                 if let Err(error) = link.lock().ask(&Ask::End(worker.pid)) {
                     tracing::warn!(pid = worker.pid, %error, "HSM worker could not be ended");
@@ -233,6 +235,25 @@ impl Link {
         });
         buffer.truncate(got.bytes);
         Ok((buffer, fd))
+    }
+}
+
+/// Kills a process and reaps it, unless it takes longer than a second: one that hangs in a driver dies when the
+/// driver lets go of it, and nobody waits for that.
+pub(crate) fn end(child: &mut Child) -> bool {
+    let _ = child.kill();
+    gone(child, REAP_TIMEOUT)
+}
+
+/// Waits, for so long at most, until a process is gone.
+fn gone(child: &mut Child, timeout: Duration) -> bool {
+    let end = Instant::now() + timeout;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(_) => return true,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use crate::config::{ENV_MAX, TEXT_BYTES_MAX, env_fits};
 use crate::error::{ErrorKind, HsmError};
 use crate::harden;
-use crate::launch::{Spec, exec};
+use crate::launch::{Spec, end, exec};
 
 /// Longest message (bytes).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -91,9 +91,10 @@ impl Supervisor {
                 Err(e) => (Answer::Failed(e), None),
             },
             Ask::End(pid) => {
-                if let Some(mut child) = self.workers.remove(&pid) {
-                    let _ = child.kill();
-                    let _ = child.wait();
+                if let Some(child) = self.workers.get_mut(&pid)
+                    && end(child)
+                {
+                    self.workers.remove(&pid);
                 }
                 (Answer::Done, None)
             }
@@ -115,8 +116,7 @@ impl Supervisor {
 
     fn end_all(&mut self) {
         for (_, mut child) in self.workers.drain() {
-            let _ = child.kill();
-            let _ = child.wait();
+            let _ = child.kill(); // reaped by whoever inherits them
         }
     }
 }
