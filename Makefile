@@ -28,8 +28,8 @@ test: build kryoptic ## every test, on real servers and tokens, and the campaign
 	$(CARGO) test --workspace --locked
 	$(CARGO) run --locked --quiet --package strongroom-tests --bin campaign -- --short all
 
-kryoptic: deps
-	@hsm/kryoptic/build
+kryoptic: deps ## the HSM suite on a second vendor's token
+	@hsm/kryoptic/test.sh
 
 campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|all
 	$(CARGO) run --locked --quiet --package strongroom-tests --bin campaign -- $(or $(SUITE),all)
