@@ -7,8 +7,10 @@ cd "$(dirname "$0")"
 missing=""
 pkg-config --exists openssl 2>/dev/null || missing="$missing libssl-dev"
 pkg-config --exists sqlite3 2>/dev/null || missing="$missing libsqlite3-dev"
-ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib*/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 ||
+[ -n "$(ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib*/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null)" ] ||
     missing="$missing libclang-dev"
+command -v pkg-config >/dev/null || missing="$missing pkg-config"
+command -v openssl >/dev/null || missing="$missing openssl"
 if [ -n "$missing" ]; then
     echo "################################################################" >&2
     echo "# NOT RUN: the second vendor's token (kryoptic)." >&2

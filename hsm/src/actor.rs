@@ -109,7 +109,8 @@ impl Actor {
     }
 
     fn probe(&mut self) {
-        let deep = self.probes.is_multiple_of(DEEP_PROBE_EVERY);
+        // After a failure every probe is deep, or a token that only looks alive would seem to recover.
+        let deep = self.probes.is_multiple_of(DEEP_PROBE_EVERY) || self.shared.health.lock().state != State::Up;
         self.probes = self.probes.wrapping_add(1);
         let deadline = Instant::now() + self.shared.config.deadlines.call;
         let key = self.canary.clone();
@@ -135,22 +136,16 @@ impl Actor {
 
     /// One call with its one retry.
     fn call(&mut self, request: &Request, deadline: Instant) -> Result<Reply, HsmError> {
-        if self.worker.is_some() && !request.repeatable() {
-            // It cannot be repeated, so find out first whether this worker still works.
-            let soon = deadline.min(Instant::now() + self.shared.config.deadlines.call);
-            let key = self.canary.clone();
-            let _ = self.attempt(&Request::Probe { deep: false, key }, soon);
+        if !request.repeatable() {
+            // It must find the token as it is, and a worker that works: so it gets a new one.
+            self.end_worker(true);
         }
         let begun = Instant::now();
         let old = self.worker.is_some();
         let mut answer = self.attempt(request, deadline);
-        if let Err(error) = &answer
-            && old
-            && self.worker.is_none()
-            && request.repeatable()
-            && error.kind != ErrorKind::Timeout
-        {
-            tracing::info!(hsm = self.shared.config.name, %error, "trying once more with a new worker");
+        let timed_out = answer.as_ref().is_err_and(|e| e.kind == ErrorKind::Timeout);
+        if old && self.worker.is_none() && !timed_out {
+            tracing::info!(hsm = self.shared.config.name, "trying once more with a new worker");
             answer = self.attempt(request, deadline);
         }
         self.remember(request, &answer);
@@ -174,20 +169,20 @@ impl Actor {
             return Err(HsmError::protocol("no worker"));
         };
         let answer = worker.exchange(request, deadline);
-        if let Err(error) = &answer {
-            let doubtful = match error.kind {
-                ErrorKind::KeyMissing => worker.born.elapsed() > FRESH,
-                kind => ends_worker(kind),
-            };
-            if doubtful {
-                let graceful = error.kind == ErrorKind::KeyMissing;
-                if !graceful {
-                    self.penalize();
-                }
-                self.end_worker(graceful);
+        let fresh = worker.born.elapsed() <= FRESH;
+        match &answer {
+            Err(error) if ends_worker(error.kind) => {
+                self.penalize();
+                self.end_worker(false);
             }
-        } else {
-            self.failures = 0;
+            // SoftHSM finds nothing when its directory was away: believed only from a fresh worker.
+            Err(HsmError {
+                kind: ErrorKind::KeyMissing,
+                ..
+            }) if !fresh => self.end_worker(true),
+            Ok(Reply::Keys(keys)) if keys.is_empty() && !fresh => self.end_worker(true),
+            Ok(_) => self.failures = 0,
+            Err(_) => {}
         }
         answer
     }

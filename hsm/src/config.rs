@@ -1,6 +1,7 @@
 //! What the operator says about one token.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,10 +31,14 @@ pub enum PinSource {
 impl PinSource {
     /// The file to read, if there is one.
     pub(crate) fn path(&self) -> Result<Option<PathBuf>, HsmError> {
+        self.path_in(std::env::var_os("CREDENTIALS_DIRECTORY"))
+    }
+
+    fn path_in(&self, credentials: Option<OsString>) -> Result<Option<PathBuf>, HsmError> {
         match self {
             Self::Prompted => Ok(None),
             Self::File(path) => Ok(Some(path.clone())),
-            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Self::Credential(name) => match credentials {
                 Some(dir) => Ok(Some(Path::new(&dir).join(name))),
                 None => Err(HsmError::new(
                     crate::ErrorKind::PinNeeded,
@@ -52,6 +57,18 @@ pub enum MechanismChoice {
     Auto,
     /// This one or none.
     Only(Mechanism),
+}
+
+impl std::str::FromStr for MechanismChoice {
+    type Err = HsmError;
+
+    /// `auto`, `gcm`, `kw`, `cbc-hmac` or `oaep-sha256`.
+    fn from_str(text: &str) -> Result<Self, HsmError> {
+        let named = Mechanism::ALL.into_iter().find(|m| m.as_str() == text).map(Self::Only);
+        named
+            .or((text == "auto").then_some(Self::Auto))
+            .ok_or_else(|| HsmError::invalid("mechanism: one of auto, gcm, kw, cbc-hmac, oaep-sha256"))
+    }
 }
 
 /// Deadlines, changed only by tests.
@@ -225,5 +242,17 @@ mod tests {
             let error = config.check().unwrap_err();
             assert!(error.detail.contains(setting), "{setting}: {error}");
         }
+    }
+
+    #[test]
+    fn sources_and_choices() {
+        let credential = PinSource::Credential("hsm-pin".into());
+        let path = credential.path_in(Some("/run/credentials/x".into())).unwrap();
+        assert_eq!(path, Some("/run/credentials/x/hsm-pin".into()));
+        assert_eq!(credential.path_in(None).unwrap_err().kind, crate::ErrorKind::PinNeeded);
+        assert_eq!(PinSource::Prompted.path_in(None).unwrap(), None);
+        assert_eq!("auto".parse(), Ok(MechanismChoice::Auto));
+        assert_eq!("cbc-hmac".parse(), Ok(MechanismChoice::Only(Mechanism::CbcHmac)));
+        assert!("cbc".parse::<MechanismChoice>().is_err());
     }
 }

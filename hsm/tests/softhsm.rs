@@ -214,10 +214,12 @@ fn passing_errors_are_retried_once() {
     ] {
         let faulty = faulty();
         let (hsm, ring) = faulty.subject.start_with_kek();
+        let before = (hsm.health().spawns, faulty.count("initializes"));
         faulty.set(fault);
         let blob = hsm.seal(&ring, 1, b"c", &seed(1)).unwrap();
         assert_eq!(*hsm.open(&blob, b"c").unwrap(), *seed(1));
-        assert_eq!((hsm.health().spawns, faulty.count("initializes")), (2, 2), "{fault}");
+        let after = (hsm.health().spawns, faulty.count("initializes"));
+        assert_eq!(after, (before.0 + 1, before.1 + 1), "{fault}");
         assert_eq!(hsm.health().state, State::Up);
     }
 }
@@ -236,16 +238,50 @@ fn create_is_not_repeated() {
     assert_eq!(until_ok(|| hsm.list(&ring("root"))), []);
 }
 
-/// "No such key" is believed only after a fresh `C_Initialize`.
+/// "No such key" and "no keys" are believed only after a fresh `C_Initialize`.
 #[test]
 fn vanished_keys_come_back() {
     let faulty = faulty();
     let (hsm, ring) = faulty.subject.start_with_kek();
     let blob = hsm.seal(&ring, 1, b"c", &seed(1)).unwrap();
-    std::thread::sleep(Duration::from_millis(2100)); // older than "fresh"
+    let spawns = hsm.health().spawns;
+    let old = || std::thread::sleep(Duration::from_millis(2100)); // older than "fresh"
+    old();
     faulty.set("vanish once");
     assert_eq!(*hsm.open(&blob, b"c").unwrap(), *seed(1));
-    assert_eq!(hsm.health().spawns, 2);
+    assert_eq!(hsm.health().spawns, spawns + 1);
+    old();
+    faulty.set("vanish once");
+    assert_eq!(hsm.list(&ring).unwrap().len(), 1);
+    assert_eq!(hsm.health().spawns, spawns + 2);
+    // What cannot be repeated does not ask a worker that may be blind.
+    assert_eq!(
+        hsm.create(&ring, 1, KeyKind::Kek).unwrap_err().kind,
+        ErrorKind::KeyExists
+    );
+    hsm.destroy(&ring, 1).unwrap();
+}
+
+/// A token that answers but no longer does its work is noticed without any call, and its recovery too.
+#[test]
+fn deep_probe_notices() {
+    let mut faulty = faulty();
+    faulty.subject.config.deadlines.probe = Duration::from_millis(10);
+    let (hsm, ring) = faulty.subject.start_with_kek();
+    hsm.seal(&ring, 1, b"c", &seed(1)).unwrap();
+    faulty.set("device-encrypt");
+    let health = wait(&hsm, State::Down);
+    assert_eq!(health.last_error.unwrap().kind, ErrorKind::Device);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(
+            hsm.health().state,
+            State::Down,
+            "it does not seem to recover in between"
+        );
+    }
+    faulty.heal();
+    wait(&hsm, State::Up);
 }
 
 /// A token whose mechanism list lies: the next one is taken, by trial.

@@ -52,7 +52,7 @@ fn subject() -> Subject {
 
 /// Built with this package.
 fn module() -> PathBuf {
-    let module = Path::new(PROGRAM).parent().unwrap().join("libstrongroom_kryoptic.so");
+    let module = Path::new(PROGRAM).parent().unwrap().join("deps/libstrongroom_kryoptic.so");
     assert!(module.exists(), "{} is missing: cargo builds it with this test", module.display());
     module
 }
