@@ -169,6 +169,17 @@ fn serve(runtime: &tokio::runtime::Runtime, socket: &Path, service: Service) {
 }
 
 impl Service {
+    /// How many credentials were asked for.
+    fn issued(&self) -> usize {
+        self.0
+            .lock()
+            .unwrap()
+            .seen
+            .iter()
+            .filter(|seen| seen.call == "creds.issue")
+            .count()
+    }
+
     /// Notes the call, then does what the script says about it.
     async fn enter<T>(&self, call: &'static str, request: &Request<T>, key: &str, text: &[u8]) -> Result<(), Status> {
         let metadata = request.metadata();
@@ -273,7 +284,7 @@ impl v1::creds_server::Creds for Service {
         let lease_id = if role.ends_with("static") {
             String::new()
         } else {
-            "lease-1".to_owned()
+            format!("lease-{}", self.issued())
         };
         let expires_at = "first".to_owned();
         let answer = v1::CredsIssueResponse {
