@@ -3,6 +3,10 @@
 pub mod audit;
 pub mod base;
 pub mod config;
+pub mod kv;
+pub mod mount;
+pub mod policy;
 pub mod process;
 pub mod seal;
 pub mod store;
+pub mod token;

@@ -1,0 +1,510 @@
+use super::*;
+use crate::{
+    base::{
+        path::Path,
+        random::OsRandom,
+        time::{Clock, ManualClock, Timestamp},
+    },
+    mount::{Kind, MountError, MountRoom, Place},
+    policy::{
+        Action, Claim, Mismatch, Permit, Purpose,
+        testing::{self as permits, permit, permit_under},
+    },
+    store::{Change, CommitError, Committed, Namespace, Store, Table, testing},
+};
+use proptest::{collection, prelude::*, sample::select};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+struct Fixture {
+    store: Arc<Store>,
+    mounts: Arc<MountRoom>,
+    kv: KvRoom,
+    clock: Arc<ManualClock>,
+}
+
+async fn fixture() -> Fixture {
+    let store = testing::store().await;
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+    let mounts = Arc::new(MountRoom::load(&store, clock.clone(), Arc::new(OsRandom)).await.unwrap());
+    for (path, kind) in [("kv", Kind::Kv), ("pg", Kind::Postgres)] {
+        let (change, _) = mounts.enable(&permit(Action::MountWrite, path), kind, "").await.unwrap();
+        store.commit(change, Vec::new()).await.unwrap();
+    }
+    let kv = KvRoom::open(&store, mounts.clone(), clock.clone(), Arc::new(OsRandom));
+    Fixture { store, mounts, kv, clock }
+}
+
+fn fields(text: &[u8]) -> Fields {
+    Fields::new([("value", text)]).unwrap()
+}
+
+fn value(secret: &Secret) -> Vec<u8> {
+    secret.fields.expose().next().unwrap().1.to_vec()
+}
+
+impl Fixture {
+    fn place(&self, at: &str) -> Place {
+        self.mounts.resolve(&permits::path(at)).unwrap()
+    }
+    async fn commit(&self, change: Change) -> Result<Committed, CommitError> {
+        self.store.commit(change, Vec::new()).await
+    }
+    async fn put(&self, at: &str, text: &[u8], cas: Option<u64>) -> Result<u64, KvError> {
+        let (change, written) = self.kv.put(&permit(Action::Write, at), &self.place(at), fields(text), cas).await?;
+        self.commit(change).await.unwrap();
+        Ok(written.version)
+    }
+    async fn get(&self, at: &str, select: Select) -> Result<Secret, KvError> {
+        self.kv.get(&permit(Action::Read, at), &self.place(at), &select).await
+    }
+    async fn done(&self, change: Result<Change, KvError>) -> Result<(), KvError> {
+        self.commit(change?).await.unwrap();
+        Ok(())
+    }
+    async fn destroy(&self, at: &str, what: Destroy) -> Result<(), KvError> {
+        self.done(self.kv.destroy(&permit(Action::Destroy, at), &self.place(at), &what).await).await
+    }
+    async fn set(&self, at: &str, settings: &Settings) -> Result<(), KvError> {
+        self.done(self.kv.set(&permit(Action::Write, at), &self.place(at), settings).await).await
+    }
+    async fn values(&self) -> usize {
+        self.store.view(Namespace::ROOT, Table::KvValue).scan(&[], None, 1000).await.unwrap().entries.len()
+    }
+}
+
+/// R-KV-1: versions, labels, check-and-set, soft delete, undelete, destroy: one secret's life.
+#[tokio::test]
+async fn a_secret_s_life() {
+    let f = fixture().await;
+    let at = "kv/prod/db";
+    let get = |select| f.get(at, select);
+    assert!(matches!(get(Select::Current).await, Err(KvError::NotFound)));
+    assert!(matches!(f.put(at, b"one", Some(1)).await, Err(KvError::Cas { current: 0 })));
+    assert_eq!(f.put(at, b"one", Some(0)).await.unwrap(), 1);
+    assert!(matches!(f.put(at, b"two", Some(0)).await, Err(KvError::Cas { current: 1 })));
+    f.clock.advance(Duration::from_secs(1));
+    assert_eq!(f.put(at, b"two", Some(1)).await.unwrap(), 2);
+    let current = get(Select::Current).await.unwrap();
+    assert_eq!((value(&current), current.version, current.created, current.labels.clone()), (b"two".to_vec(), 2, f.clock.now(), vec![CURRENT.to_owned()]));
+    let previous = get(Select::Label(PREVIOUS.into())).await.unwrap();
+    assert_eq!((value(&previous), previous.version, previous.labels.clone()), (b"one".to_vec(), 1, vec![PREVIOUS.to_owned()]));
+    assert!(matches!(get(Select::Version(3)).await, Err(KvError::NoVersion(3))));
+    assert!(matches!(get(Select::Label("x".into())).await, Err(KvError::NoLabel)));
+
+    f.done(f.kv.delete(&permit(Action::Delete, at), &f.place(at), &[]).await).await.unwrap();
+    assert!(matches!(get(Select::Current).await, Err(KvError::Deleted(2))));
+    assert_eq!(value(&get(Select::Version(1)).await.unwrap()), b"one");
+    assert!(matches!(f.put(at, b"three", Some(0)).await, Err(KvError::Cas { current: 2 })), "a hidden secret is there");
+    f.done(f.kv.undelete(&permit(Action::Undelete, at), &f.place(at), &[]).await).await.unwrap();
+    assert_eq!(value(&get(Select::Current).await.unwrap()), b"two");
+
+    for version in [1, 2] {
+        assert!(matches!(f.destroy(at, Destroy::Versions(vec![version])).await, Err(KvError::Labelled { .. })), "{version}");
+    }
+    assert!(matches!(f.destroy(at, Destroy::Versions(vec![])).await, Err(KvError::NothingNamed)));
+    f.set(at, &Settings { labels: [(PREVIOUS.to_owned(), 0)].into(), ..Settings::default() }).await.unwrap();
+    f.destroy(at, Destroy::Versions(vec![1])).await.unwrap();
+    assert!(matches!(get(Select::Version(1)).await, Err(KvError::Destroyed(1))));
+    assert!(matches!(f.kv.undelete(&permit(Action::Undelete, at), &f.place(at), &[1]).await, Err(KvError::Destroyed(1))));
+    assert_eq!(f.values().await, 0, "the destroyed value is gone from the store");
+
+    f.destroy(at, Destroy::All).await.unwrap();
+    assert!(matches!(get(Select::Current).await, Err(KvError::NotFound)));
+    assert_eq!(f.put(at, b"anew", Some(0)).await.unwrap(), 1);
+}
+
+/// R-KV-1: older versions go on put, but for those an operator's label holds; a large value has a record of its own.
+#[tokio::test]
+async fn versions_max_and_labels() {
+    let f = fixture().await;
+    let (at, large) = ("kv/a", vec![7; INLINE_BYTES_MAX + 1]);
+    assert!(matches!(f.set(at, &Settings::default()).await, Err(KvError::NotFound)));
+    f.put(at, &large, None).await.unwrap();
+    f.set(at, &Settings { versions_max: Some(2), labels: [("good".to_owned(), 1)].into(), ..Settings::default() }).await.unwrap();
+    for _ in 2..=5 {
+        f.put(at, &large, None).await.unwrap();
+    }
+    let history = f.kv.history(&permit(Action::Metadata, at), &f.place(at)).await.unwrap();
+    assert_eq!(history.versions.iter().map(|entry| entry.version).collect::<Vec<_>>(), [1, 5], "the held version counts");
+    assert_eq!((history.current, history.versions_max, f.values().await), (5, 2, 2));
+    assert_eq!(value(&f.get(at, Select::Label("good".into())).await.unwrap()), large);
+    f.set(at, &Settings { versions_max: Some(1), labels: [("good".to_owned(), 0)].into(), ..Settings::default() }).await.unwrap();
+    f.put(at, b"small", None).await.unwrap();
+    assert_eq!((f.values().await, value(&f.get(at, Select::Current).await.unwrap())), (0, b"small".to_vec()));
+    assert!(matches!(f.get(at, Select::Label(PREVIOUS.into())).await, Err(KvError::NoLabel)));
+}
+
+#[tokio::test]
+async fn settings_have_bounds() {
+    let f = fixture().await;
+    let at = "kv/a";
+    f.put(at, b"v", None).await.unwrap();
+    let label = |name: &str, version| Settings { labels: [(name.to_owned(), version)].into(), ..Settings::default() };
+    let custom = |count: usize, key: usize, value: usize| {
+        let entry = |number: usize| (format!("{number:0key$}"), "v".repeat(value));
+        Settings { custom: Some((0..count).map(entry).collect()), ..Settings::default() }
+    };
+    let versions = |versions| Settings { versions_max: Some(versions), ..Settings::default() };
+    let labels = |count: usize| Settings { labels: (0..count).map(|number| (format!("l{number}"), 1)).collect(), ..Settings::default() };
+    for (settings, want) in [
+        (versions(0), "keeps 1 to 1000"),
+        (versions(1000), ""),
+        (versions(1001), "keeps 1 to 1000"),
+        (custom(64, 128, 512), ""),
+        (custom(65, 3, 1), "custom metadata"),
+        (custom(1, 129, 1), "custom metadata"),
+        (custom(1, 1, 513), "custom metadata"),
+        (label(CURRENT, 1), "`current` is not set by hand"),
+        (label(CURRENT, 0), "`current` is not set by hand"),
+        (label(PENDING, 1), "`pending` is not set by hand"),
+        (label(PENDING, 0), ""),
+        (label("a/b", 1), "a label is"),
+        (label(&"l".repeat(33), 1), "a label is"),
+        (label("x", 2), "no version 2"),
+        (labels(16), ""),
+        (label("one-more", 1), "a label is"),
+    ] {
+        let got = f.set(at, &settings).await.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(got.contains(want) && got.is_empty() == want.is_empty(), "{settings:?}: {got}");
+    }
+    f.set(at, &Settings { cas_required: Some(true), ..Settings::default() }).await.unwrap();
+    assert!(matches!(f.put(at, b"w", None).await, Err(KvError::CasRequired { current: 1 })));
+    f.put(at, b"w", Some(1)).await.unwrap();
+    assert_eq!(f.get(at, Select::Version(1)).await.unwrap().labels.len(), 17, "sixteen and `previous`");
+}
+
+/// A permit for one path or action does not act on another; a secret is only in a kv mount, below it.
+#[tokio::test]
+async fn a_permit_is_for_its_path() {
+    let f = fixture().await;
+    f.put("kv/a", b"v", None).await.unwrap();
+    let get = |action, at: &'static str, place: &'static str| {
+        let (permit, place) = (permit(action, at), f.place(place));
+        let kv = &f.kv;
+        async move { kv.get(&permit, &place, &Select::Current).await }
+    };
+    assert!(get(Action::Read, "kv/a", "kv/a").await.is_ok());
+    assert!(matches!(get(Action::Read, "kv/b", "kv/a").await, Err(KvError::Permit(Mismatch))));
+    assert!(matches!(get(Action::Write, "kv/a", "kv/a").await, Err(KvError::Permit(Mismatch))));
+    assert!(matches!(get(Action::Read, "pg/a", "pg/a").await, Err(KvError::Permit(Mismatch))));
+    assert!(matches!(get(Action::Read, "kv", "kv").await, Err(KvError::NoSecretPath)));
+}
+
+/// What is committed in a mount that was closed in between is refused: no acknowledged version is in a mount that is gone.
+#[tokio::test]
+async fn a_closed_mount_takes_nothing() {
+    let f = fixture().await;
+    let write = |permit: Permit| {
+        let (place, kv) = (f.place("kv/a"), &f.kv);
+        async move { kv.put(&permit, &place, fields(b"v"), None).await }
+    };
+    let (early, _) = write(permit(Action::Write, "kv/a")).await.unwrap();
+    let (close, _) = f.mounts.close(&permit(Action::MountWrite, "kv")).await.unwrap();
+    f.commit(close).await.unwrap();
+    assert!(matches!(f.commit(early).await, Err(CommitError::Precondition(_))));
+    assert!(matches!(write(permit(Action::Write, "kv/a")).await, Err(KvError::Mount(MountError::Closed))));
+    assert!(f.kv.is_empty(f.place("kv").mount.id()).await.unwrap());
+}
+
+/// R-KV-1: of two writers at once one is refused whole, whatever `cas` they gave.
+#[tokio::test]
+async fn two_writers_at_once() {
+    let f = fixture().await;
+    let at = "kv/a";
+    for cas in [None, Some(1)] {
+        let (one, written) = f.kv.put(&permit(Action::Write, at), &f.place(at), fields(b"one"), cas.filter(|_| false)).await.unwrap();
+        let (two, same) = f.kv.put(&permit(Action::Write, at), &f.place(at), fields(b"two"), cas).await.unwrap();
+        assert_eq!(written.version, same.version);
+        f.commit(one).await.unwrap();
+        assert!(matches!(f.commit(two).await, Err(CommitError::Precondition(_))));
+        assert_eq!(value(&f.get(at, Select::Version(written.version)).await.unwrap()), b"one");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put { size: usize, cas: Option<u64> },
+    Delete(Vec<u64>),
+    Undelete(Vec<u64>),
+    Destroy(Vec<u64>),
+    DestroyAll,
+    Label(String, u64),
+    VersionsMax(u32),
+    CasRequired(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let some = || collection::vec(0..9u64, 0..3);
+    prop_oneof![
+        6 => (select(vec![0, 1, INLINE_BYTES_MAX - 20, INLINE_BYTES_MAX + 1]), proptest::option::weighted(0.3, 0..9u64)).prop_map(|(size, cas)| Op::Put { size, cas }),
+        2 => some().prop_map(Op::Delete),
+        2 => some().prop_map(Op::Undelete),
+        2 => some().prop_map(Op::Destroy),
+        1 => Just(Op::DestroyAll),
+        2 => (select(vec!["a", "b", PREVIOUS, CURRENT, PENDING]), 0..9u64).prop_map(|(label, version)| Op::Label(label.to_owned(), version)),
+        1 => (1..4u32).prop_map(Op::VersionsMax),
+        1 => any::<bool>().prop_map(Op::CasRequired),
+    ]
+}
+
+/// The secret as simply as it can be told: every version ever made, in one map. `Err(())`: refused, nothing changed.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    versions: BTreeMap<u64, (Vec<u8>, char)>,
+    labels: BTreeMap<String, u64>,
+    max: usize,
+    cas_required: bool,
+}
+
+impl Model {
+    fn newest(&self) -> u64 {
+        self.versions.keys().next_back().copied().unwrap_or(0)
+    }
+    fn named(&self, versions: &[u64]) -> Result<Vec<u64>, ()> {
+        let versions = if versions.is_empty() { vec![self.newest()] } else { versions.to_vec() };
+        versions.iter().all(|version| self.versions.contains_key(version)).then_some(versions).ok_or(())
+    }
+    fn apply(slot: &mut Option<Self>, op: &Op, value: &[u8]) -> Result<(), ()> {
+        if let Op::Put { cas, .. } = op {
+            let model = slot.clone().unwrap_or(Self { max: 10, ..Self::default() });
+            if cas.map_or(model.cas_required, |cas| cas != model.newest()) {
+                return Err(());
+            }
+            *slot = Some(model.put(value));
+            return Ok(());
+        }
+        let mut model = slot.clone().ok_or(())?;
+        match op {
+            Op::Put { .. } => {}
+            Op::Delete(versions) => model.mark(&model.named(versions)?, |state| if state == 'l' { 'd' } else { state }),
+            Op::Undelete(versions) => {
+                let named = model.named(versions)?;
+                if named.iter().any(|version| model.versions[version].1 == 'x') {
+                    return Err(());
+                }
+                model.mark(&named, |_| 'l');
+            }
+            Op::Destroy(versions) => {
+                let named = model.named(versions)?;
+                if versions.is_empty() || named.iter().any(|version| *version == model.newest() || model.labels.values().any(|at| at == version)) {
+                    return Err(());
+                }
+                model.mark(&named, |_| 'x');
+            }
+            Op::DestroyAll => {
+                *slot = None;
+                return Ok(());
+            }
+            Op::Label(label, version) => match (label.as_str(), *version) {
+                (CURRENT, _) | (PENDING, 1..) => return Err(()),
+                (_, 0) => drop(model.labels.remove(label)),
+                (_, version) if model.versions.get(&version).is_none_or(|(_, state)| *state == 'x') => return Err(()),
+                (_, version) => drop(model.labels.insert(label.clone(), version)),
+            },
+            Op::VersionsMax(max) => model.max = usize::try_from(*max).unwrap(),
+            Op::CasRequired(required) => model.cas_required = *required,
+        }
+        *slot = Some(model);
+        Ok(())
+    }
+    fn put(mut self, value: &[u8]) -> Self {
+        let former = self.newest();
+        self.versions.insert(former + 1, (value.to_vec(), 'l'));
+        if former > 0 {
+            self.labels.insert(PREVIOUS.to_owned(), former);
+        }
+        while self.versions.len() > self.max {
+            let held = |version: u64| version == former + 1 || self.labels.iter().any(|(label, at)| *at == version && label != PREVIOUS);
+            let Some(oldest) = self.versions.keys().copied().find(|version| !held(*version)) else { break };
+            self.versions.remove(&oldest);
+            self.labels.retain(|_, at| *at != oldest);
+        }
+        self
+    }
+    fn mark(&mut self, versions: &[u64], to: impl Fn(char) -> char) {
+        for version in versions {
+            let state = &mut self.versions.get_mut(version).unwrap().1;
+            *state = to(*state);
+        }
+    }
+}
+
+async fn step(f: &Fixture, at: &str, op: &Op, value: &[u8]) -> Result<(), KvError> {
+    let place = f.place(at);
+    let settings = |settings: Settings| async move { f.set(at, &settings).await };
+    match op {
+        Op::Put { cas, .. } => f.put(at, value, *cas).await.map(drop),
+        Op::Delete(versions) => f.done(f.kv.delete(&permit(Action::Delete, at), &place, versions).await).await,
+        Op::Undelete(versions) => f.done(f.kv.undelete(&permit(Action::Undelete, at), &place, versions).await).await,
+        Op::Destroy(versions) => f.destroy(at, Destroy::Versions(versions.clone())).await,
+        Op::DestroyAll => f.destroy(at, Destroy::All).await,
+        Op::Label(label, version) => settings(Settings { labels: [(label.clone(), *version)].into(), ..Settings::default() }).await,
+        Op::VersionsMax(max) => settings(Settings { versions_max: Some(*max), ..Settings::default() }).await,
+        Op::CasRequired(required) => settings(Settings { cas_required: Some(*required), ..Settings::default() }).await,
+    }
+}
+
+async fn agrees(f: &Fixture, at: &str, model: Option<&Model>) {
+    let history = f.kv.history(&permit(Action::Metadata, at), &f.place(at)).await;
+    let Some(model) = model else {
+        assert!(matches!(history, Err(KvError::NotFound)));
+        assert_eq!(f.values().await, 0, "nothing is left of a secret that is gone");
+        return;
+    };
+    let history = history.unwrap();
+    let known: Vec<u64> = history.versions.iter().map(|entry| entry.version).collect();
+    assert_eq!(known, model.versions.keys().copied().collect::<Vec<_>>());
+    let mut recorded = 0;
+    for version in 0..12 {
+        let got = f.get(at, Select::Version(version)).await;
+        match (model.versions.get(&version), got) {
+            (Some((want, 'l')), Ok(secret)) => assert!(value(&secret) == *want, "version {version}"),
+            (Some((_, 'd')), Err(KvError::Deleted(_))) | (Some((_, 'x')), Err(KvError::Destroyed(_))) | (None, Err(KvError::NoVersion(_))) => {}
+            (want, got) => panic!("version {version}: {:?} {:?}", want.map(|(_, state)| state), got.map(|secret| secret.version)),
+        }
+        let large = |value: &Vec<u8>| value.len() > INLINE_BYTES_MAX - 20;
+        recorded += usize::from(model.versions.get(&version).is_some_and(|(value, state)| *state != 'x' && (version != model.newest() || large(value))));
+    }
+    assert_eq!(f.values().await, recorded, "no value is left behind, none is lost");
+    for (label, version) in model.labels.iter().map(|(label, version)| (label.as_str(), *version)).chain([(CURRENT, model.newest())]) {
+        if let Ok(secret) = f.get(at, Select::Label(label.to_owned())).await {
+            assert_eq!(secret.version, version, "{label}");
+        }
+        assert!(history.versions.iter().any(|entry| entry.version == version && entry.labels.iter().any(|known| known == label)));
+    }
+    let labels: usize = history.versions.iter().map(|entry| entry.labels.len()).sum();
+    assert_eq!(labels, model.labels.len() + 1);
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// R-KV-1: some 2,500 random operations: the room does what the model does, refuses what it refuses, and keeps exactly the values it
+    /// keeps.
+    #[test]
+    fn behaves_like_its_model(ops in collection::vec(op(), 1..80)) {
+        run(async {
+            let f = fixture().await;
+            let mut model = None;
+            for (number, op) in ops.iter().enumerate() {
+                let size = if let Op::Put { size, .. } = op { *size } else { 0 };
+                let value = vec![u8::try_from(number).unwrap(); size];
+                let want = Model::apply(&mut model, op, &value);
+                let got = step(&f, "kv/a/b", op, &value).await;
+                assert_eq!(got.is_ok(), want.is_ok(), "{op:?}: {got:?}");
+            }
+            agrees(&f, "kv/a/b", model.as_ref()).await;
+        });
+    }
+
+    /// Fuzz of the stored form: any bytes are metadata, and then exactly their encoding, or are refused; never a panic.
+    #[test]
+    fn any_bytes_are_metadata_or_refused(bytes in collection::vec(any::<u8>(), 0..80), ops in collection::vec(op(), 0..12), at: prop::sample::Index, to: u8) {
+        let mut meta = meta::Meta::new([3; 16]);
+        for op in &ops {
+            let _ = match op {
+                Op::Put { size, cas } => meta.put(fields(&vec![1; *size]), *cas, Timestamp(5)).map(drop),
+                Op::Delete(versions) => meta.delete(versions, Timestamp(6)),
+                Op::Destroy(versions) => meta.destroy(versions).map(drop),
+                Op::Label(label, version) => meta.set(&Settings { labels: [(label.clone(), *version)].into(), ..Settings::default() }),
+                _ => Ok(()),
+            };
+        }
+        let encoded = meta.encode();
+        prop_assert!(meta::Meta::decode(&encoded).as_ref() == Some(&meta));
+        let mut near = encoded.to_vec();
+        let at = at.index(near.len());
+        near[at] = to;
+        for bytes in [&bytes[..], &near, &encoded[..at], &[&encoded[..], &[0]].concat()] {
+            if let Some(meta) = meta::Meta::decode(bytes) {
+                prop_assert_eq!(&meta.encode()[..], bytes);
+            }
+        }
+    }
+
+    /// R-KV-2: pages of any size, plain and recursive, show exactly what the caller may see, each name once, while other names come and go.
+    #[test]
+    fn listings_show_what_may_be_seen(
+        names in collection::btree_set("[abc](/[abc]){0,3}", 1..24),
+        churn in collection::vec("[de](/[ab]){0,2}", 8),
+        limit in 1..6usize,
+        hidden in "kv/[abc](/[abc]){0,1}",
+    ) {
+        run(async {
+            let f = fixture().await;
+            for name in &names {
+                f.put(&format!("kv/{name}"), b"v", None).await.unwrap();
+            }
+            let policies = format!("{} forbid(principal, action, resource in S::Path::\"{hidden}\");", permits::ALL);
+            let who = permits::caller("ann", &[], Purpose::Session);
+            let sees = |name: &str| !permits::path(&format!("kv/{name}")).is_within(&permits::path(&hidden));
+            let list = permit_under(&policies, &who, Action::List, "kv", Claim::Policy).unwrap();
+            let mut churn = churn.iter().cycle();
+            for recursive in [false, true] {
+                let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+                loop {
+                    let query = ListQuery { recursive, limit, after };
+                    let page = f.kv.list(&list, &f.place("kv"), &query).await.unwrap();
+                    assert!(page.entries.len() <= limit.max(2) && page.entries.is_sorted());
+                    seen.extend(page.entries.into_iter().map(|entry| entry.name).filter(|name| !name.starts_with(['d', 'e'])));
+                    pages += 1;
+                    after = page.next;
+                    if after.is_none() || pages > 100 {
+                        break;
+                    }
+                    f.put(&format!("kv/{}", churn.next().unwrap()), b"v", None).await.unwrap();
+                }
+                seen.sort();
+                let tops = names.iter().flat_map(|name| match name.split_once('/') {
+                    Some((top, _)) => vec![format!("{top}/")],
+                    None => vec![name.clone()],
+                });
+                let want: BTreeSet<String> = if recursive { names.clone() } else { tops.collect() };
+                let want: Vec<String> = want.into_iter().filter(|name| sees(name.trim_end_matches('/'))).collect();
+                assert_eq!(seen, want, "recursive {recursive}");
+            }
+        });
+    }
+}
+
+/// R-KV-2: a page looks at a bounded number of names, also when none may be seen, and goes on from there.
+#[tokio::test]
+async fn a_page_of_hidden_names_is_bounded() {
+    let f = fixture().await;
+    for number in 0..LIST_SCAN_MAX + 10 {
+        f.put(&format!("kv/hidden/n{number}"), b"v", None).await.unwrap();
+    }
+    let only = r#"permit(principal, action == S::Action::"list", resource == S::Path::"kv/hidden");"#;
+    let list = permit_under(only, &permits::caller("ann", &[], Purpose::Session), Action::List, "kv/hidden", Claim::Policy).unwrap();
+    for recursive in [false, true] {
+        let query = ListQuery { recursive, limit: 5, after: None };
+        let first = f.kv.list(&list, &f.place("kv/hidden"), &query).await.unwrap();
+        assert!(first.entries.is_empty() && first.next.is_some());
+        let second = f.kv.list(&list, &f.place("kv/hidden"), &ListQuery { after: first.next, ..query }).await.unwrap();
+        assert!(second.entries.is_empty() && second.next.is_none());
+    }
+}
+
+/// A folder's page does not go on into a neighbour, whatever the cursor says.
+#[tokio::test]
+async fn a_cursor_does_not_leave_its_folder() {
+    let f = fixture().await;
+    for name in ["a/x", "b/y", "c/z"] {
+        f.put(&format!("kv/{name}"), b"v", None).await.unwrap();
+    }
+    for hostile in [vec![], vec![0], vec![0xff; 64], vec![0; 5000]] {
+        let query = ListQuery { recursive: true, limit: 10, after: Some(hostile) };
+        let page = f.kv.list(&permit(Action::List, "kv/b"), &f.place("kv/b"), &query).await.unwrap();
+        assert!(page.entries.iter().all(|entry| entry.name == "y"));
+    }
+    let path = Path::parse("kv/b").unwrap();
+    let all = f.kv.list(&permit(Action::List, "kv/b"), &f.mounts.resolve(&path).unwrap(), &ListQuery::default()).await.unwrap();
+    assert_eq!(all.entries, [ListEntry { name: "y".into(), folder: false }]);
+}

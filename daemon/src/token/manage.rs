@@ -1,0 +1,207 @@
+//! Showing, renewing and revoking tokens.
+
+use super::{
+    TokenError, TokenRoom,
+    sweep::mark,
+    table::Ended,
+};
+use crate::{
+    base::{
+        id::{Accessor, IdentityId, SessionId},
+        limits::TOKEN_TTL_MAX_SECS,
+        path::Path,
+        time::Timestamp,
+    },
+    policy::{Action, Caller, Mismatch, Permit, Principal, Purpose},
+    store::{Change, Part},
+};
+use std::sync::Arc;
+
+/// A token that a request is about: what the gate decides on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its handle.
+    pub accessor: Accessor,
+    /// `sys/token/IDENTITY`. A handle that is nobody's has a path that no identity can have, so that it is refused like one that is
+    /// forbidden.
+    pub path: Path,
+    /// The caller's own token, or one made from it.
+    pub own: bool,
+}
+
+/// What there is to tell of a token; never the token.
+#[derive(Debug, Clone)]
+pub struct TokenInfo {
+    /// Its handle.
+    pub accessor: Accessor,
+    /// Whom it speaks for: name, groups, attributes as they are now.
+    pub principal: Arc<Principal>,
+    /// The log-in it came from.
+    pub session: SessionId,
+    /// The token of the same session that made it.
+    pub parent: Option<Accessor>,
+    /// What it was made for.
+    pub purpose: Purpose,
+    /// When it was made.
+    pub issued: Timestamp,
+    /// When it ends unless renewed.
+    pub expires: Timestamp,
+    /// When it ends at the latest.
+    pub max_expires: Timestamp,
+    /// Seconds left.
+    pub ttl_secs: u64,
+    /// Whether the session's leases end when it merely expires.
+    pub end_leases: bool,
+}
+
+/// A token that was renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// Seconds left, as granted.
+    pub ttl_secs: u64,
+    /// When it ends unless renewed again.
+    pub expires: Timestamp,
+}
+
+/// What a revocation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// How many tokens open nothing any more.
+    pub tokens: u64,
+    /// The session, if it ended. Its leases, and those of every session it made, come out of [`TokenRoom::ended`].
+    pub session: Option<SessionId>,
+}
+
+impl TokenRoom {
+    /// Where decisions about an identity's tokens are taken: `sys/token/NAME`.
+    /// # Errors
+    /// [`TokenError::Name`].
+    pub fn path_of(identity: &str) -> Result<Path, TokenError> {
+        let error = TokenError::Name { what: "an identity's name" };
+        if !is_name(identity) {
+            return Err(error);
+        }
+        Path::parse(&format!("sys/token/{identity}")).map_err(|_| error)
+    }
+
+    /// What a request about `accessor` (`None`: the caller's own) is about.
+    /// # Errors
+    /// The token's identity is damaged.
+    pub fn target(&self, caller: &Caller, accessor: Option<Accessor>) -> Result<Target, TokenError> {
+        let accessor = accessor.unwrap_or_else(|| caller.accessor());
+        let table = self.table.read();
+        let Some((session, record)) = table.session_of(accessor) else {
+            return Ok(Target { accessor, path: Path::parse("sys/token/~nobody").map_err(|_| TokenError::NotFound)?, own: false });
+        };
+        let own = session == caller.session() && record.with_descendants(caller.accessor()).contains(&accessor);
+        let name = table.identity(record.identity).map(|identity| identity.principal()).ok_or(TokenError::Damaged("identity"))?;
+        Ok(Target { accessor, path: Self::path_of(name.name())?, own })
+    }
+
+    /// The target of a permit, once more: what the gate decided on must be what is acted upon.
+    fn permitted(&self, permit: &Permit, action: Action, accessor: Accessor) -> Result<SessionId, TokenError> {
+        let target = self.target(permit.caller(), Some(accessor))?;
+        permit.covers(action, &target.path)?;
+        if permit.own() && !target.own {
+            return Err(Mismatch.into());
+        }
+        self.table.read().session_of(accessor).map(|(session, _)| session).ok_or(TokenError::NotFound)
+    }
+
+    /// What there is to tell of a token.
+    /// # Errors
+    /// [`TokenError::NotFound`] also when it has expired.
+    pub fn get(&self, permit: &Permit, accessor: Accessor) -> Result<TokenInfo, TokenError> {
+        self.permitted(permit, Action::TokenRead, accessor)?;
+        let now = self.clock.now();
+        let table = self.table.read();
+        let (session, record) = table.session_of(accessor).ok_or(TokenError::NotFound)?;
+        let token = record.tokens.get(&accessor).filter(|token| token.expires > now).ok_or(TokenError::NotFound)?;
+        Ok(TokenInfo {
+            accessor,
+            principal: table.identity(record.identity).map(|identity| identity.principal()).ok_or(TokenError::Damaged("identity"))?,
+            session,
+            parent: token.parent,
+            purpose: record.purpose,
+            issued: token.issued,
+            expires: token.expires,
+            max_expires: token.max_expires,
+            ttl_secs: now.secs_until(token.expires),
+            end_leases: record.end_leases,
+        })
+    }
+
+    /// A longer life: `ttl_secs` from now (0: the token's own), never beyond its maximum, never shorter than before. The maximum is
+    /// applied to the record that the commit replaces, so no race of two renewals passes it (CVE-2020-25816 and CVE-2021-32923 of another
+    /// project).
+    /// # Errors
+    /// [`TokenError::NotFound`] when it has ended; `Ttl`.
+    pub async fn renew(&self, permit: &Permit, accessor: Accessor, ttl_secs: u64) -> Result<(Change, Renewed), TokenError> {
+        let session = self.permitted(permit, Action::TokenRenew, accessor)?;
+        if ttl_secs > TOKEN_TTL_MAX_SECS {
+            return Err(TokenError::Ttl);
+        }
+        let now = self.clock.now();
+        let (mut record, version) = self.read(session).await?;
+        record.prune(now);
+        let token = record.tokens.get_mut(&accessor).ok_or(TokenError::NotFound)?;
+        let ttl_secs = if ttl_secs == 0 { token.ttl_secs } else { ttl_secs };
+        token.expires = now.plus_secs(ttl_secs).min(token.max_expires).max(token.expires);
+        let renewed = Renewed { ttl_secs: now.secs_until(token.expires), expires: token.expires };
+        Ok((self.replace(session, version, record)?, renewed))
+    }
+
+    /// Ends a token and all made from it in its session; or, with `whole_session`, its session and every session that made (R-TOK-6). A
+    /// session without live tokens is over, and its leases are revoked.
+    /// # Errors
+    /// [`TokenError::NotFound`] when it has ended.
+    pub async fn revoke(&self, permit: &Permit, accessor: Accessor, whole_session: bool) -> Result<(Change, Revoked), TokenError> {
+        let session = self.permitted(permit, Action::TokenRevoke, accessor)?;
+        let (mut record, version) = self.read(session).await?;
+        if whole_session {
+            let tokens = self.table.read().tokens_under(session);
+            // No matter which version: nothing is to survive.
+            let mut change = Change::new();
+            self.require_live(&mut change, session);
+            self.end(&mut change, session, Ended::Tree);
+            return Ok((change, revoked(tokens, Some(session))));
+        }
+        let gone = record.with_descendants(accessor);
+        let before = record.tokens.len();
+        record.tokens.retain(|accessor, _| !gone.contains(accessor));
+        let tokens = before - record.tokens.len();
+        if tokens == 0 {
+            return Err(TokenError::NotFound);
+        }
+        if record.prune(self.clock.now()) == 0 {
+            let mut change = Change::new();
+            change.require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
+            self.end(&mut change, session, Ended::Alone);
+            return Ok((change, revoked(tokens, Some(session))));
+        }
+        Ok((self.replace(session, version, record)?, revoked(tokens, None)))
+    }
+
+    /// The session's record goes, its mark comes, and memory follows.
+    fn end(&self, change: &mut Change, session: SessionId, how: Ended) {
+        let table = self.table.clone();
+        change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
+        mark(change, &self.marks, session, how);
+        change.then(move || table.write().end(session, how));
+    }
+
+    /// An identity by its name: id, groups, attributes. For `policy explain` and listings.
+    pub fn identity(&self, name: &str) -> Option<(IdentityId, Arc<Principal>)> {
+        self.table.read().named(name).map(|identity| (identity.id(), identity.principal()))
+    }
+}
+
+fn revoked(tokens: usize, session: Option<SessionId>) -> Revoked {
+    Revoked { tokens: u64::try_from(tokens).unwrap_or(u64::MAX), session }
+}
+
+/// `[a-z0-9][a-z0-9._-]{0,63}`.
+pub(super) fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=64).contains(&text.len()) && text.bytes().enumerate().all(|(at, byte)| plain(byte) || (at > 0 && b"._-".contains(&byte)))
+}
