@@ -11,7 +11,7 @@ use std::{
 use tonic::Code;
 
 /// Runs `strongroom` with nothing of this machine's settings, `stdin` given to it.
-fn run(home: &Path, arguments: &[&str], environment: &[(&str, &str)], stdin: &[u8]) -> Output {
+pub fn run(home: &Path, arguments: &[&str], environment: &[(&str, &str)], stdin: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_strongroom"))
         .args(arguments)
         .env_clear()
@@ -40,7 +40,7 @@ fn on(fake: &Fake, arguments: &[&str], stdin: &[u8]) -> Output {
     )
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::panic)] // a harness: what fails must fail the test
 
+mod audit;
 mod calls;
 mod cli;
 mod fake;
