@@ -10,3 +10,4 @@ pub mod process;
 pub mod seal;
 pub mod store;
 pub mod token;
+pub mod vault;

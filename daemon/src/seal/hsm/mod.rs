@@ -7,7 +7,7 @@ mod kek;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]
-mod softhsm;
+pub(crate) mod softhsm;
 
 pub use kek::{Retired, destroy, retire, rotate, unneeded};
 

@@ -24,11 +24,12 @@ fn launcher() -> Launcher {
     Launcher::exec_with(std::env::current_exe().unwrap(), &args, BTreeMap::from([(WORKER.to_owned(), "1".to_owned())]))
 }
 
-struct Two {
+/// Two tokens and a vault's slots without a store.
+pub(crate) struct Two {
     dir: tempfile::TempDir,
     first: Hsm,
     second: Hsm,
-    tokens: Tokens,
+    pub(crate) tokens: Tokens,
     root: Root,
     slots: Slots,
 }
@@ -38,7 +39,7 @@ fn start(config: HsmConfig) -> Hsm {
 }
 
 impl Two {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| start(softhsm::create(&dir.path().join(name), name, name, &launcher()).unwrap());
         let (first, second) = (make("first"), make("second"));
