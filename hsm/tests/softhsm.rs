@@ -313,7 +313,7 @@ fn start_never_blocks() {
         let begun = Instant::now();
         let hsm = Hsm::start(config, good.launcher.clone()).unwrap();
         assert_eq!(hsm.health().state, State::Starting, "{what}");
-        assert!(begun.elapsed() < Duration::from_millis(100), "{what}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{what}");
         let error = hsm.list(&ring("root")).unwrap_err();
         assert!(
             matches!(

@@ -5,14 +5,13 @@ mod fields;
 mod versions;
 
 use crate::{
-    cli::pair,
     context::Context,
     failure::Failure,
     output::{Answer, Human},
 };
 use clap::Subcommand;
 use serde_json::json;
-use strongroom_client::{SecretVersion, Select, v1};
+use strongroom_client::{SecretVersion, Select};
 
 pub use fields::{fields_json, fields_pairs};
 
@@ -147,33 +146,7 @@ Examples:
   strongroom kv metadata kv/prod/db --set owner=payments --versions-max 20
   strongroom kv metadata kv/prod/db --unset owner --cas-required true
   strongroom kv metadata kv/prod/db --label stable=3")]
-    Metadata {
-        /// `kv/prod/db`
-        path: String,
-        /// Set a custom entry (no secrets: metadata is shown by `history`)
-        #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-        set: Vec<(String, String)>,
-        /// Remove a custom entry
-        #[arg(long, value_name = "KEY")]
-        unset: Vec<String>,
-        /// Keep this many versions, 1 to 1000
-        #[arg(long, value_name = "NUMBER")]
-        versions_max: Option<u32>,
-        /// Refuse to write without --cas
-        #[arg(long, value_name = "true|false")]
-        cas_required: Option<bool>,
-        /// Let a label point to a version; 0 removes the label
-        #[arg(long, value_name = "LABEL=VERSION", value_parser = label)]
-        label: Vec<(String, u64)>,
-    },
-}
-
-fn label(text: &str) -> Result<(String, u64), String> {
-    let (name, version) = pair(text)?;
-    version
-        .parse()
-        .map(|version| (name, version))
-        .map_err(|_| "write LABEL=VERSION".to_owned())
+    Metadata(versions::Metadata),
 }
 
 impl Kv {
@@ -213,84 +186,14 @@ impl Kv {
                 }
             }
             Self::List { path, recursive, limit } => list(context, path, recursive, limit).await,
-            Self::Delete { path, versions } => {
-                let request = v1::KvDeleteRequest {
-                    path: path.clone(),
-                    versions,
-                    ..Default::default()
-                };
-                context
-                    .client()
-                    .await?
-                    .change(request, |s, r| async move { s.kv().delete(r).await })
-                    .await?;
-                Ok(Answer::said(
-                    json!({"path": path}),
-                    format!("{path}: deleted; `strongroom kv undelete` brings it back"),
-                ))
-            }
-            Self::Undelete { path, versions } => {
-                let request = v1::KvUndeleteRequest {
-                    path: path.clone(),
-                    versions,
-                    ..Default::default()
-                };
-                context
-                    .client()
-                    .await?
-                    .change(request, |s, r| async move { s.kv().undelete(r).await })
-                    .await?;
-                Ok(Answer::said(json!({"path": path}), format!("{path}: undeleted")))
-            }
-            Self::Destroy { path, versions, all } => {
-                let request = v1::KvDestroyRequest {
-                    path: path.clone(),
-                    versions,
-                    all,
-                    ..Default::default()
-                };
-                context
-                    .client()
-                    .await?
-                    .change(request, |s, r| async move { s.kv().destroy(r).await })
-                    .await?;
-                Ok(Answer::said(json!({"path": path}), format!("{path}: destroyed")))
-            }
+            Self::Delete { path, versions } => versions::delete(context, path, versions).await,
+            Self::Undelete { path, versions } => versions::undelete(context, path, versions).await,
+            Self::Destroy { path, versions, all } => versions::destroy(context, path, versions, all).await,
             Self::History { path } => Ok(versions::history_shown(
                 &path,
                 &versions::history(&context.client().await?, &path).await?,
             )),
-            Self::Metadata {
-                path,
-                set,
-                unset,
-                versions_max,
-                cas_required,
-                label,
-            } => {
-                let client = context.client().await?;
-                let present = versions::history(&client, &path).await?;
-                let custom = (!set.is_empty() || !unset.is_empty())
-                    .then(|| versions::custom(present.custom.clone(), set, &unset));
-                if custom.is_none() && versions_max.is_none() && cas_required.is_none() && label.is_empty() {
-                    return Ok(versions::metadata_shown(&path, &present));
-                }
-                let request = v1::KvSetMetadataRequest {
-                    path: path.clone(),
-                    custom,
-                    versions_max,
-                    cas_required,
-                    labels: label.into_iter().collect(),
-                    ..Default::default()
-                };
-                client
-                    .change(request, |s, r| async move { s.kv().set_metadata(r).await })
-                    .await?;
-                Ok(versions::metadata_shown(
-                    &path,
-                    &versions::history(&client, &path).await?,
-                ))
-            }
+            Self::Metadata(metadata) => metadata.run(context).await,
         }
     }
 }

@@ -1,12 +1,111 @@
 //! The versions of a secret and its metadata.
 
 use crate::{
+    cli::pair,
+    context::Context,
     failure::Failure,
     output::{Answer, Human, or_dash},
 };
+use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
 use strongroom_client::{Client, v1};
+
+/// Metadata, shown or changed.
+#[derive(Debug, Args)]
+pub struct Metadata {
+    /// `kv/prod/db`
+    path: String,
+    /// Set a custom entry (no secrets: metadata is shown by `history`)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Remove a custom entry
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    /// Keep this many versions, 1 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    versions_max: Option<u32>,
+    /// Refuse to write without --cas
+    #[arg(long, value_name = "true|false")]
+    cas_required: Option<bool>,
+    /// Let a label point to a version; 0 removes the label
+    #[arg(long, value_name = "LABEL=VERSION", value_parser = label)]
+    label: Vec<(String, u64)>,
+}
+
+fn label(text: &str) -> Result<(String, u64), String> {
+    let (name, version) = pair(text)?;
+    version
+        .parse()
+        .map(|version| (name, version))
+        .map_err(|_| "write LABEL=VERSION".to_owned())
+}
+
+impl Metadata {
+    /// The daemon replaces custom entries as a whole, so they are read first.
+    pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
+        let client = context.client().await?;
+        let present = history(&client, &self.path).await?;
+        let custom = (!self.set.is_empty() || !self.unset.is_empty())
+            .then(|| custom(present.custom.clone(), self.set, &self.unset));
+        if custom.is_none() && self.versions_max.is_none() && self.cas_required.is_none() && self.label.is_empty() {
+            return Ok(metadata_shown(&self.path, &present));
+        }
+        let request = v1::KvSetMetadataRequest {
+            path: self.path.clone(),
+            custom,
+            versions_max: self.versions_max,
+            cas_required: self.cas_required,
+            labels: self.label.into_iter().collect(),
+            ..Default::default()
+        };
+        client
+            .change(request, |s, r| async move { s.kv().set_metadata(r).await })
+            .await?;
+        Ok(metadata_shown(&self.path, &history(&client, &self.path).await?))
+    }
+}
+
+pub async fn delete(context: &Context, path: String, versions: Vec<u64>) -> Result<Answer, Failure> {
+    let request = v1::KvDeleteRequest {
+        path: path.clone(),
+        versions,
+        ..Default::default()
+    };
+    let client = context.client().await?;
+    client
+        .change(request, |s, r| async move { s.kv().delete(r).await })
+        .await?;
+    let said = format!("{path}: deleted; `strongroom kv undelete` brings it back");
+    Ok(Answer::said(json!({"path": path}), said))
+}
+
+pub async fn undelete(context: &Context, path: String, versions: Vec<u64>) -> Result<Answer, Failure> {
+    let request = v1::KvUndeleteRequest {
+        path: path.clone(),
+        versions,
+        ..Default::default()
+    };
+    let client = context.client().await?;
+    client
+        .change(request, |s, r| async move { s.kv().undelete(r).await })
+        .await?;
+    Ok(Answer::said(json!({"path": path}), format!("{path}: undeleted")))
+}
+
+pub async fn destroy(context: &Context, path: String, versions: Vec<u64>, all: bool) -> Result<Answer, Failure> {
+    let request = v1::KvDestroyRequest {
+        path: path.clone(),
+        versions,
+        all,
+        ..Default::default()
+    };
+    let client = context.client().await?;
+    client
+        .change(request, |s, r| async move { s.kv().destroy(r).await })
+        .await?;
+    Ok(Answer::said(json!({"path": path}), format!("{path}: destroyed")))
+}
 
 pub async fn history(client: &Client, path: &str) -> Result<v1::KvHistoryResponse, Failure> {
     let request = v1::KvHistoryRequest { path: path.to_owned() };

@@ -10,7 +10,7 @@ use crate::{
     output::{Answer, Human},
 };
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use strongroom_client::{Secret, v1};
 
@@ -69,33 +69,16 @@ impl Init {
             "audit_genesis": made.audit_genesis,
             "warnings": made.warnings,
         });
-        let minutes = made.setup_token_ttl_secs / 60;
         let mut text = format!("cluster  {}\n\n", made.cluster_id);
         text.extend(sheets.iter().map(|sheet: &Sheet| sheet.text.clone()));
-        // A token that could not be saved is shown rather than lost.
-        match self
-            .save_token
-            .then(|| crate::token::save(&Secret::from(made.setup_token.as_str())))
-        {
-            Some(Ok(path)) => {
-                json["token_file"] = json!(path);
-                text.push_str(&format!(
-                    "The set-up token is in {}. It may do everything and ends in {minutes} minutes.\n",
-                    path.display()
-                ));
-            }
-            failed => {
-                if let Some(Err(failure)) = failed {
-                    context.out.notice(&format!("warning: {}", failure.message));
-                }
-                json["setup_token"] = json!(made.setup_token);
-                text.push_str(&format!(
-                    "Set-up token. It may do everything, ends in {minutes} minutes, and is shown once; keep it with\n\
-                     `strongroom token save`, then make policies and tokens of your own:\n  {}\n",
-                    made.setup_token
-                ));
-            }
-        }
+        let minutes = made.setup_token_ttl_secs / 60;
+        text.push_str(&hand_out_token(
+            context,
+            &made.setup_token,
+            minutes,
+            self.save_token,
+            &mut json,
+        ));
         text.push_str(&format!(
             "\nGenesis of the audit log. Keep it elsewhere, `strongroom audit verify --genesis` takes it:\n  {}\n",
             made.audit_genesis
@@ -105,6 +88,24 @@ impl Init {
         }
         Ok(Answer::new(json, Human::Text(text)).shown_once())
     }
+}
+
+/// Saves or shows the set-up token. One that could not be saved is shown rather than lost.
+fn hand_out_token(context: &Context, token: &str, minutes: u64, save: bool, json: &mut Value) -> String {
+    match save.then(|| crate::token::save(&Secret::from(token))) {
+        Some(Ok(path)) => {
+            json["token_file"] = json!(path);
+            let path = path.display();
+            return format!("The set-up token is in {path}. It may do everything and ends in {minutes} minutes.\n");
+        }
+        Some(Err(failure)) => context.out.notice(&format!("warning: {}", failure.message)),
+        None => {}
+    }
+    json["setup_token"] = json!(token);
+    format!(
+        "Set-up token. It may do everything, ends in {minutes} minutes, and is shown once; keep it with\n\
+         `strongroom token save`, then make policies and tokens of your own:\n  {token}\n"
+    )
 }
 
 /// Parses `NAME=FACTORS[@HSM,...]`.
