@@ -5,7 +5,6 @@
 use super::random::Random;
 use parking_lot::Mutex;
 use std::{fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
-use zeroize::Zeroize;
 
 /// One value at most: a key schedule with its subkeys.
 pub const SLOT_BYTES: usize = 2048;
@@ -127,9 +126,18 @@ fn apart<R>(work: impl FnOnce() -> R) -> R {
 #[cfg(not(feature = "test-plain-heap-keys"))]
 #[inline(never)]
 fn wipe_stack() {
-    let mut below = [0u8; 8192];
-    below.zeroize();
-    std::hint::black_box(&below);
+    let mut below = std::mem::MaybeUninit::<[u8; 8192]>::uninit();
+    wipe(below.as_mut_ptr().cast(), size_of_val(&below));
+}
+
+/// One `memset`: byte-wise volatile stores cost a record's opening more than its cipher does.
+#[cfg(not(feature = "test-plain-heap-keys"))]
+fn wipe(block: *mut u8, bytes: usize) {
+    // SAFETY: both callers own `bytes` writable bytes there. The compiler must take the zeros for read, or it may drop the stores.
+    unsafe {
+        std::ptr::write_bytes(block, 0, bytes);
+        std::arch::asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags));
+    }
 }
 
 struct Pool {
@@ -160,8 +168,7 @@ fn take_slot() -> Result<NonNull<u8>, LockError> {
 
 fn give_slot(slot: NonNull<u8>) {
     #[cfg(not(feature = "test-plain-heap-keys"))]
-    // SAFETY: the slot has SLOT_BYTES writable bytes and its value is gone.
-    unsafe { std::slice::from_raw_parts_mut(slot.as_ptr(), SLOT_BYTES) }.zeroize();
+    wipe(slot.as_ptr(), SLOT_BYTES); // its value is gone
     POOL.lock().free.push(slot);
 }
 

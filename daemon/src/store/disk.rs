@@ -195,6 +195,12 @@ impl Disk {
         Ok(Arc::new(Store::open(self.base.clone(), keyring)))
     }
 
+    /// The way past the barrier, for the store's own tests.
+    #[cfg(test)]
+    pub(super) fn base(&self) -> &Base {
+        &self.base
+    }
+
     /// Makes what is queued, then closes the engine and gives the directory back. Blocks.
     pub fn close(&self) {
         self.base.physical.close();

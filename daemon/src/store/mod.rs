@@ -19,6 +19,7 @@ pub mod physical;
 mod quarantine;
 mod raw;
 mod record;
+mod rewrap;
 mod sequence;
 mod table;
 mod view;
@@ -33,6 +34,7 @@ pub use keyring::{GENERATIONS_MAX, Keyring, KeyringEdit, KeyringError, PEPPERS_M
 pub use quarantine::QUARANTINE_MAX;
 pub use raw::{RAW_ROWS_MAX, RawRecord, RawStore};
 pub use record::{Algorithm, Ids};
+pub use rewrap::{REWRAP_ROWS_MAX, Rewrapped};
 pub use table::{Namespace, OwnedPart, Part, RawTable, Table};
 pub use view::{Child, Children, Cursor, Entry, Page, Record, View};
 

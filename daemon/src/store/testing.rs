@@ -1,7 +1,7 @@
 //! An open store for the unit tests of any room: memory, or a real directory, with a drain that keeps the frames.
 
 use super::{
-    Algorithm, Disk, Drain, EngineKind, Store,
+    Algorithm, Disk, Drain, EngineKind, OpenError, Store,
     commit::Space,
     physical::{
         Engine,
@@ -9,16 +9,68 @@ use super::{
         memory::{Memory, MemoryEngine},
     },
 };
-use crate::base::{locked::LockedKey, random::OsRandom};
+use crate::{
+    audit::{Outcome, Paths, Recorder, Trail},
+    base::{
+        id::{BootId, ClusterId},
+        locked::LockedKey,
+        random::{OsRandom, Random},
+        time::{ManualClock, Timestamp},
+    },
+};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use std::{path::Path, sync::Arc};
-use strongroom_audit::Frame;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use strongroom_audit::{ChainHead, Encoded, Frame, Id};
 
 /// Keeps the frames; says that they are drained at once.
 #[derive(Default)]
 pub(crate) struct Kept {
     pub frames: Mutex<Vec<Frame>>,
     pub unavailable: Mutex<Option<String>>,
+    /// Nothing is drained: all stays in the outbox.
+    pub behind: bool,
+}
+
+/// Dice that always fall the same way.
+pub(crate) struct FixedDice(AtomicU64);
+
+impl FixedDice {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(0)))
+    }
+}
+
+impl Random for FixedDice {
+    fn fill(&self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(32) {
+            let count = self.0.fetch_add(1, Ordering::SeqCst);
+            chunk.copy_from_slice(&super::table::digest(&count.to_be_bytes())[..chunk.len()]);
+        }
+    }
+}
+
+/// A record of evidence, the same every time.
+pub(crate) fn evidence(op: &'static str) -> Encoded {
+    let recorder = Recorder::new(BootId::from_bytes([5; 16]), Arc::new(ManualClock::at(Timestamp(1_795_000_000_000))), Paths::Clear);
+    Trail::of_system(&recorder, op).response(&Outcome::ok())
+}
+
+/// What the drainer checks at open: the outbox (here all of it) leads to the head.
+pub(crate) fn follow(cluster: ClusterId, head: ChainHead, rows: &mut dyn Iterator<Item = Result<Bytes, super::StoreError>>) -> Result<(), String> {
+    let mut chain = ChainHead::genesis(Id(*cluster.as_bytes()));
+    for row in rows {
+        let row = row.map_err(|error| error.to_string())?;
+        let view = strongroom_audit::decode_frame(&row).map_err(|error| error.to_string())?;
+        chain = chain.follow(&view).map_err(|error| error.to_string())?;
+    }
+    if chain == head { Ok(()) } else { Err("the heads differ".into()) }
 }
 
 impl Drain for Kept {
@@ -29,7 +81,7 @@ impl Drain for Kept {
         self.frames.lock().push(frame);
     }
     fn drained_through(&self) -> u64 {
-        self.frames.lock().last().map_or(0, Frame::end_seq)
+        if self.behind { 0 } else { self.frames.lock().last().map_or(0, Frame::end_seq) }
     }
 }
 
@@ -43,15 +95,25 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// Whose frames all stay in the outbox.
+    pub(crate) fn behind() -> Self {
+        Self { kept: Arc::new(Kept { behind: true, ..Kept::default() }), ..Self::default() }
+    }
+
     pub(crate) fn open(&self) -> Disk {
+        self.open_by(Arc::new(OsRandom)).unwrap()
+    }
+
+    pub(crate) fn open_by(&self, random: Arc<dyn Random>) -> Result<Disk, OpenError> {
         let (memory, faults) = (self.memory.clone(), self.faults.clone());
         let opener = move || faults.open(|| Ok(Box::new(Faulty::over(MemoryEngine::open(memory.clone()), faults.clone())) as Box<dyn Engine>));
         let (kept, space) = (self.kept.clone(), Space::new(None, self.reserve_bytes));
-        Disk::open_with(Box::new(opener), None, space, Arc::new(OsRandom), move |_, _, rows| {
-            rows.for_each(drop);
+        Disk::open_with(Box::new(opener), None, space, random, move |cluster, head, rows| {
+            if kept.behind {
+                follow(cluster, head, rows).map_err(|why| OpenError::Audit(crate::audit::OpenError::OutboxRead(why)))?;
+            }
             Ok(kept)
         })
-        .unwrap()
     }
 }
 

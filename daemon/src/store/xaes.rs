@@ -128,4 +128,36 @@ mod tests {
             assert_eq!(text, before, "nothing is decrypted before the tag was checked");
         }
     }
+
+    /// R-STORE-2: C2SP's accumulated vector, 10,000 random keys, nonces, texts and associated data.
+    #[test]
+    fn c2sp_accumulated_vector() {
+        use sha3::{
+            Shake128,
+            digest::{ExtendableOutput, Update, XofReader},
+        };
+        let mut dice = Shake128::default().finalize_xof();
+        let mut sealed = Shake128::default();
+        for _ in 0..10_000 {
+            let (mut key, mut nonce, mut length) = ([0; 32], [0; XAES_NONCE_BYTES], [0; 1]);
+            dice.read(&mut key);
+            dice.read(&mut nonce);
+            dice.read(&mut length);
+            let mut text = vec![0; usize::from(length[0])];
+            dice.read(&mut text);
+            dice.read(&mut length);
+            let mut aad = vec![0; usize::from(length[0])];
+            dice.read(&mut aad);
+            let xaes = Xaes::new(&key);
+            let plain = text.clone();
+            let tag = xaes.seal(&nonce, &aad, &mut text).unwrap();
+            sealed.update(&text);
+            sealed.update(&tag);
+            xaes.open(&nonce, &aad, &mut text, &tag).unwrap();
+            assert_eq!(text, plain);
+        }
+        let mut hash = [0; 32];
+        sealed.finalize_xof().read(&mut hash);
+        assert_eq!(hash.to_vec(), hex("e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"));
+    }
 }

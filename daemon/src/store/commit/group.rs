@@ -71,9 +71,8 @@ impl Worker {
 
     pub fn run(&mut self, queue: &Queue) {
         loop {
-            let embedded = self.embedded.clone();
-            let bytes_max = embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
-            let Some(items) = queue.take(bytes_max, || embedded.takes_bulk()) else { break };
+            let bytes_max = self.embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
+            let Some(items) = queue.take(bytes_max, || self.embedded.takes_bulk()) else { break };
             let batches = items.into_iter().map(|item| {
                 let Item { batch, answer, place } = item;
                 drop(place);
@@ -129,7 +128,8 @@ impl Worker {
 
     fn make(&mut self, mut group: Group) {
         let (rows, drained) = self.rows(&mut group);
-        match self.embedded.commit(&rows) {
+        let commit = catch_unwind(AssertUnwindSafe(|| self.embedded.commit(&rows)));
+        match commit.unwrap_or_else(|_| Err(StoreError::Stopped { reason: "the storage engine panicked at a commit".into() })) {
             Ok(()) => {
                 self.outbox.drain(..drained);
                 self.made(group);
@@ -141,6 +141,7 @@ impl Worker {
     /// Everything of one engine commit: the changes, the frame, the heads, the outcomes; drained rows go.
     fn rows(&self, group: &mut Group) -> (Vec<Write>, usize) {
         let mut rows: Vec<Write> = Vec::with_capacity(group.overlay.len() + 4);
+        rows.push(Write { key: Heads::key(), value: None }); // its place; see below
         rows.extend(group.overlay.iter().map(|(key, value)| Write { key: key.clone(), value: value.clone() }));
         if let Some(frame) = &group.frame {
             rows.push(Write { key: outbox_key(frame.first_seq), value: Some(frame.bytes.clone()) });
@@ -156,7 +157,10 @@ impl Worker {
         if let Some((_, end)) = drained.checked_sub(1).and_then(|last| self.outbox.get(last)) {
             group.heads.outbox_from = *end;
         }
-        rows.push(Write { key: Heads::key(), value: Some(group.heads.row()) });
+        // The heads go first: an engine that tore the commit would be found out by the missing frame.
+        if let Some(first) = rows.first_mut() {
+            first.value = Some(group.heads.row());
+        }
         (rows, drained)
     }
 
@@ -221,26 +225,32 @@ impl Worker {
             Ok(row) => row.and_then(Heads::parse),
             Err(cause) => return warn!(%cause, "the storage engine does not open yet"),
         };
-        match (heads, self.doubt.take()) {
-            (Some(heads), Some(doubt)) if heads == doubt.heads => {
-                warn!("the storage engine is open again; the change in doubt was made");
-                self.failed_at = None;
-                self.made(doubt);
+        let doubt = self.doubt.take();
+        let made = doubt.as_ref().is_some_and(|group| heads == Some(group.heads));
+        let torn = doubt.as_ref().is_some_and(|group| self.is_torn(group, made));
+        if torn || !(made || heads == Some(self.heads)) {
+            if let Some(group) = doubt {
+                group.refuse_indeterminate();
             }
-            (Some(heads), doubt) if heads == self.heads => {
-                warn!("the storage engine is open again; the change in doubt was not made");
-                self.failed_at = None;
-                if let Some(doubt) = doubt {
-                    doubt.refuse_all(&CommitError::Poisoned);
-                }
-            }
-            (_, doubt) => {
-                if let Some(doubt) = doubt {
-                    doubt.refuse_indeterminate();
-                }
-                self.stop("after reopening, the store is not where it was: acknowledged changes are missing".into());
-            }
+            return self.stop("after reopening, the store is not where it was: changes are missing or half made".into());
         }
+        self.failed_at = None;
+        warn!(made, "the storage engine is open again; a change that was in doubt is settled");
+        match doubt {
+            Some(group) if made => self.made(group),
+            Some(group) => group.refuse_all(&CommitError::Poisoned),
+            None => {}
+        }
+    }
+
+    /// Whether the engine, against its promise, made a part of a group.
+    fn is_torn(&self, group: &Group, made: bool) -> bool {
+        let frame = group.frame.iter().map(|frame| (outbox_key(frame.first_seq), Some(frame.bytes.clone())));
+        let mut rows = group.overlay.iter().map(|(key, row)| (key.clone(), row.clone())).chain(frame);
+        !rows.all(|(key, row)| match self.embedded.get_row(&key) {
+            Ok(found) => (found == row) == made || found.is_none() && row.is_none(),
+            Err(_) => false,
+        })
     }
 
     fn stop(&mut self, reason: String) {

@@ -13,8 +13,9 @@ pub(super) use space::Space;
 
 use super::{
     batch::{Answer, Batch, Committed},
-    error::CommitError,
+    error::{CommitError, StoreError},
     physical::Embedded,
+    table,
 };
 use crate::{
     audit::{Drainer, Lane},
@@ -87,14 +88,22 @@ impl Committer {
 }
 
 /// Whether the batch with this id was made, as far back as outcomes are kept (the last 256 groups).
-pub(super) fn outcome(embedded: &Embedded, op: OpId) -> Result<Option<Committed>, super::StoreError> {
+pub(super) fn outcome(embedded: &Embedded, op: OpId) -> Result<Option<Committed>, StoreError> {
+    let mut damaged = None;
     for slot in 0..OUTCOME_GROUPS {
         let key = outcome_key(slot);
-        if let Some(version) = embedded.get_row(&key)?.and_then(|row| parse_outcomes(&key, row)?.version_of(op)) {
-            return Ok(Some(Committed { version, audit_seq: None }));
+        let Some(row) = embedded.get_row(&key)? else { continue };
+        match parse_outcomes(&key, row) {
+            Some(outcomes) => {
+                if let Some(version) = outcomes.version_of(op) {
+                    return Ok(Some(Committed { version, audit_seq: None }));
+                }
+            }
+            None => damaged = Some(table::digest_words(&key)),
         }
     }
-    Ok(None)
+    // "Not made" may only be said when every row was read.
+    damaged.map_or(Ok(None), |record| Err(StoreError::Damaged { record }))
 }
 
 fn refuse(answer: tokio::sync::oneshot::Sender<Answer>, error: CommitError) {

@@ -37,6 +37,7 @@ enum Slot {
 pub struct Embedded {
     slot: RwLock<Slot>,
     opener: Opener,
+    limits: Limits,
     cache: Cache<Bytes, Stored, ByBytes>,
 }
 
@@ -45,9 +46,9 @@ impl Embedded {
     /// # Errors
     /// The engine's.
     pub fn open(opener: Opener) -> Result<Self, EngineError> {
-        let engine = opener()?;
+        let engine = attempt(&opener)?;
         let cache = Cache::with(CACHE_ITEMS_ESTIMATE, CACHE_BYTES, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Ok(Self { slot: RwLock::new(Slot::Open(engine)), opener, cache })
+        Ok(Self { limits: engine.limits(), slot: RwLock::new(Slot::Open(engine)), opener, cache })
     }
 
     fn with<T>(&self, work: impl FnOnce(&dyn Engine) -> Result<T, EngineError>) -> Result<T, StoreError> {
@@ -113,9 +114,9 @@ impl Embedded {
         self.with(|engine| Ok(engine.takes_bulk())).unwrap_or(false)
     }
 
-    /// The engine's limits; none of an engine that is not open.
+    /// The engine's limits.
     pub fn limits(&self) -> Limits {
-        self.with(|engine| Ok(engine.limits())).unwrap_or(Limits { commit_bytes_max: 0 })
+        self.limits
     }
 
     /// Free bytes on the disk.
@@ -131,7 +132,7 @@ impl Embedded {
         }
         *slot = Slot::Reopening; // drops the old engine first: it holds the files
         self.cache.clear();
-        *slot = Slot::Open((self.opener)()?);
+        *slot = Slot::Open(attempt(&self.opener)?);
         Ok(())
     }
 
@@ -149,6 +150,12 @@ impl Embedded {
         *self.slot.write() = Slot::Closed;
         self.cache.clear();
     }
+}
+
+/// Opens; an engine that panics over damaged files (sled does) is one that does not open.
+fn attempt(opener: &Opener) -> Result<Box<dyn Engine>, EngineError> {
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(opener));
+    opened.unwrap_or_else(|_| Err(EngineError::new("engine", Failure::Open, "it panicked while opening: its files are damaged")))
 }
 
 /// Whether the store must stop after this error instead of reopening: a sync or the device failed.

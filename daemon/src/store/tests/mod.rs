@@ -1,5 +1,11 @@
 //! The store as rooms use it.
 
+mod barrier;
+mod faults;
+mod flips;
+mod goldens;
+mod rate;
+
 use super::{testing::*, *};
 use zeroize::Zeroizing;
 
