@@ -150,12 +150,12 @@ async fn peppers_rotate() {
     use crate::store::KeyringEdit;
     let f = fixture().await;
     let old = f.setup().await;
-    let edit = |edit| f.store.change_keyring(&[edit], &testing::root(), Change::new(), Vec::new());
-    edit(KeyringEdit::AddPepper).await.unwrap();
+    let edit = |edit: &'static [KeyringEdit]| async { f.store.change_keyring(&testing::root(), edit, Change::new(), Vec::new()).await };
+    edit(&[KeyringEdit::AddPepper]).await.unwrap();
     f.room.repepper(&f.store.keyring().unwrap()).unwrap();
     let new = f.setup().await;
     assert!(f.passes(&old) && f.passes(&new));
-    edit(KeyringEdit::DropPepper(1)).await.unwrap();
+    edit(&[KeyringEdit::DropPepper(1)]).await.unwrap();
     f.room.repepper(&f.store.keyring().unwrap()).unwrap();
     assert_eq!((f.passes(&old), f.passes(&new)), (false, true));
 }
