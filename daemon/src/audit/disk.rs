@@ -74,7 +74,10 @@ impl OsDir {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { path: path.into(), handle: File::open(path)? })
+        Ok(Self {
+            path: path.into(),
+            handle: File::open(path)?,
+        })
     }
 }
 
@@ -88,7 +91,9 @@ impl LogDir for OsDir {
         Ok(found)
     }
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+        Ok(Box::new(
+            OpenOptions::new().read(true).write(true).open(self.path.join(name))?,
+        ))
     }
     fn create(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
         let mut options = OpenOptions::new();

@@ -111,8 +111,9 @@ impl Drainer {
         store: ChainHead,
         outbox: impl IntoIterator<Item = Result<Bytes, E>>,
     ) -> Result<Opened, OpenError> {
-        let mut log = Segments::open(dir, Id(*cluster.as_bytes()), settings.segment_bytes).map_err(|error| error.within(&settings.dir))?;
-        let missing = missing(log.head(), outbox)?;
+        let mut log = Segments::open(dir, Id(*cluster.as_bytes()), settings.segment_bytes)
+            .map_err(|error| error.within(&settings.dir))?;
+        let missing = missing(log.head(), outbox).map_err(|error| log.damage().unwrap_or(error))?;
         let end = missing.last().map_or(log.head(), |frame| frame.head);
         if end != store {
             return Err(log.damage().unwrap_or(OpenError::Heads { log: end, store }));
@@ -123,10 +124,27 @@ impl Drainer {
             AppendError::Again(error) | AppendError::Failed(error) => OpenError::Io(settings.dir.clone(), error),
         })?;
         let (publish, drained) = watch::channel(log.head().seq);
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), room: Condvar::new() });
-        let worker = Worker { shared: Arc::clone(&shared), log, publish, batch: Vec::new() };
-        let thread = std::thread::Builder::new().name("audit-drainer".into()).spawn(move || worker.run()).map_err(OpenError::Thread)?;
-        let drainer = Self { shared, drained, dir: settings.dir.clone(), thread: Some(thread) };
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            room: Condvar::new(),
+        });
+        let worker = Worker {
+            shared: Arc::clone(&shared),
+            log,
+            publish,
+            batch: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("audit-drainer".into())
+            .spawn(move || worker.run())
+            .map_err(OpenError::Thread)?;
+        let drainer = Self {
+            shared,
+            drained,
+            dir: settings.dir.clone(),
+            thread: Some(thread),
+        };
         Ok(Opened { drainer, torn })
     }
 
@@ -137,7 +155,11 @@ impl Drainer {
         let queue = self.shared.queue.lock();
         match queue.unavailable {
             None => Ok(()),
-            Some(Unavailable::DiskFull | Unavailable::Unwritable) if lane == Lane::Reserved && queue.bytes < RESERVE_BYTES_MAX => Ok(()),
+            Some(Unavailable::DiskFull | Unavailable::Unwritable)
+                if lane == Lane::Reserved && queue.bytes < RESERVE_BYTES_MAX =>
+            {
+                Ok(())
+            }
             Some(why) => Err(why),
         }
     }
@@ -202,7 +224,10 @@ impl Drop for Drainer {
 }
 
 /// The frames of the outbox that go on from `head`. What waits is bounded, so they fit into memory.
-fn missing<E: fmt::Display>(mut head: ChainHead, outbox: impl IntoIterator<Item = Result<Bytes, E>>) -> Result<Vec<Frame>, OpenError> {
+fn missing<E: fmt::Display>(
+    mut head: ChainHead,
+    outbox: impl IntoIterator<Item = Result<Bytes, E>>,
+) -> Result<Vec<Frame>, OpenError> {
     let mut frames = Vec::new();
     for row in outbox {
         let row = row.map_err(|error| OpenError::OutboxRead(error.to_string()))?;
@@ -210,6 +235,10 @@ fn missing<E: fmt::Display>(mut head: ChainHead, outbox: impl IntoIterator<Item 
         let frame = Frame::from_bytes(row).map_err(|error| damaged(Damage::Frame(error)))?;
         if frame.end_seq() <= head.seq {
             continue;
+        }
+        if frame.first_seq > head.seq && frames.is_empty() {
+            // The log ends before the outbox begins: the heads will not agree, and say more.
+            break;
         }
         let view = decode_frame(&frame.bytes).map_err(|error| damaged(Damage::Frame(error)))?;
         head = head.follow(&view).map_err(|error| damaged(Damage::Link(error)))?;
@@ -272,7 +301,11 @@ impl Worker {
     /// Forgets the frames that are in the log now, and tells who waits.
     fn forget_written(&mut self) {
         let head = self.log.head();
-        let written = self.batch.iter().take_while(|frame| frame.end_seq() <= head.seq).count();
+        let written = self
+            .batch
+            .iter()
+            .take_while(|frame| frame.end_seq() <= head.seq)
+            .count();
         let bytes: usize = self.batch.drain(..written).map(|frame| frame.bytes.len()).sum();
         self.publish.send_replace(head.seq);
         let mut queue = self.shared.queue.lock();
@@ -286,7 +319,11 @@ impl Worker {
 
     fn wait_for_space(&self, error: &io::Error) -> bool {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        let why = if full { Unavailable::DiskFull } else { Unavailable::Unwritable };
+        let why = if full {
+            Unavailable::DiskFull
+        } else {
+            Unavailable::Unwritable
+        };
         if self.shared.queue.lock().unavailable != Some(why) {
             tracing::error!(%error, "the audit log cannot grow: answers stop until it can");
         }
@@ -312,3 +349,6 @@ impl Drop for Worker {
         self.shared.room.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,9 @@ use strongroom_audit::{ChainHead, FrameError, LinkError, SegmentError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// No space. Goes away by itself when space returns.
-    #[error("the audit log's disk is full: nothing can be recorded, so nothing is answered; free space, service resumes by itself")]
+    #[error(
+        "the audit log's disk is full: nothing can be recorded, so nothing is answered; free space, service resumes by itself"
+    )]
     DiskFull,
     /// A file cannot be made or written for a reason that may pass.
     #[error("the audit log cannot be written: nothing is answered; see the daemon's log, service resumes by itself")]
@@ -52,7 +54,9 @@ pub enum OpenError {
         file: String,
     },
     /// Damage in front of good frames: not a crash, a change.
-    #[error("{file}: damaged at byte {offset}, record {seq}: {why}; check with `strongroom audit verify`, then `strongroomd repair --accept-loss`")]
+    #[error(
+        "{file}: damaged at byte {offset}, record {seq}: {why}; check with `strongroom audit verify`, then `strongroomd repair --accept-loss`"
+    )]
     Damaged {
         /// The segment.
         file: String,
@@ -64,7 +68,9 @@ pub enum OpenError {
         why: Damage,
     },
     /// A row of the store's outbox is damaged or does not follow.
-    #[error("the store's audit outbox is damaged at record {seq}: {why}; `strongroomd repair --accept-loss` is the way on")]
+    #[error(
+        "the store's audit outbox is damaged at record {seq}: {why}; `strongroomd repair --accept-loss` is the way on"
+    )]
     Outbox {
         /// Which record should be there.
         seq: u64,

@@ -10,6 +10,8 @@
 mod disk;
 mod drainer;
 mod error;
+#[cfg(test)]
+mod fake;
 mod hash;
 mod refusals;
 mod segments;
@@ -17,7 +19,9 @@ mod tail;
 mod trail;
 
 pub use disk::{LogDir, LogFile, OsDir};
-pub use drainer::{DRAIN_BYTES, DRAIN_DELAY, Drainer, LAG_BYTES_MAX, Lane, Opened, RESERVE_BYTES_MAX, RETRY_DELAY, Settings};
+pub use drainer::{
+    DRAIN_BYTES, DRAIN_DELAY, Drainer, LAG_BYTES_MAX, Lane, Opened, RESERVE_BYTES_MAX, RETRY_DELAY, Settings,
+};
 pub use error::{Damage, OpenError, Unavailable};
 pub use hash::{AuditHasher, HASHED_BYTES_MIN};
 pub use refusals::{Admission, Peer, REFUSALS_FLUSH_EVERY, Refusals, Summary};

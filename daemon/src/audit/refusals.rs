@@ -22,6 +22,7 @@ pub const REFUSAL_BYTES_PER_SEC: u64 = 16 << 10;
 pub const REFUSAL_SOURCES_MAX: usize = 1024;
 /// How often [`Refusals::flush`] should be called.
 pub const REFUSALS_FLUSH_EVERY: Duration = Duration::from_secs(10);
+const BYTES_TOLERANCE: Duration = Duration::from_secs(REFUSAL_BYTES_BURST / REFUSAL_BYTES_PER_SEC);
 const WAYS: usize = 4;
 /// Summaries made by one flush; the rest is summed up in the shared entry.
 const SUMMARIES_MAX: usize = 64;
@@ -92,7 +93,12 @@ struct Entry {
     since: Timestamp,
 }
 
-const EMPTY: Entry = Entry { peer: None, full_at: Duration::ZERO, counted: 0, since: Timestamp(0) };
+const EMPTY: Entry = Entry {
+    peer: None,
+    full_at: Duration::ZERO,
+    counted: 0,
+    since: Timestamp(0),
+};
 
 struct Table {
     entries: Box<[[Entry; WAYS]]>,
@@ -111,8 +117,15 @@ pub struct Refusals {
 impl Default for Refusals {
     fn default() -> Self {
         let entries = vec![[EMPTY; WAYS]; REFUSAL_SOURCES_MAX / WAYS].into_boxed_slice();
-        let table = Table { entries, others: EMPTY, bytes_full_at: Duration::ZERO };
-        Self { table: Mutex::new(table), hasher: std::hash::RandomState::new() }
+        let table = Table {
+            entries,
+            others: EMPTY,
+            bytes_full_at: Duration::ZERO,
+        };
+        Self {
+            table: Mutex::new(table),
+            hasher: std::hash::RandomState::new(),
+        }
     }
 }
 
@@ -122,15 +135,23 @@ impl Refusals {
         let peer = Peer::from(source);
         let place = self.hasher.hash_one(peer);
         let table = &mut *self.table.lock();
+        let spent = table.bytes_full_at.saturating_sub(mono) > BYTES_TOLERANCE;
         let entry = table.entry(peer, place, mono);
-        if !allowed(&mut entry.full_at, mono, REFUSALS_EVERY, REFUSALS_EVERY * (REFUSALS_BURST - 1)) {
+        if spent {
+            count(entry, now);
+            return Admission::Drop;
+        }
+        if !allowed(
+            &mut entry.full_at,
+            mono,
+            REFUSALS_EVERY,
+            REFUSALS_EVERY * (REFUSALS_BURST - 1),
+        ) {
             count(entry, now);
             return Admission::Count;
         }
-        if !spend(&mut table.bytes_full_at, mono, bytes as u64) {
-            count(table.entry(peer, place, mono), now);
-            return Admission::Drop;
-        }
+        let cost = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000 / REFUSAL_BYTES_PER_SEC));
+        table.bytes_full_at = table.bytes_full_at.max(mono) + cost;
         Admission::Write
     }
 
@@ -140,7 +161,11 @@ impl Refusals {
         let mut summaries = Vec::new();
         for entry in table.entries.iter_mut().flatten().filter(|entry| entry.counted > 0) {
             if summaries.len() < SUMMARIES_MAX {
-                summaries.push(Summary { source: entry.peer, count: entry.counted, since: entry.since });
+                summaries.push(Summary {
+                    source: entry.peer,
+                    count: entry.counted,
+                    since: entry.since,
+                });
             } else {
                 table.others.since = earlier(&table.others, entry.since);
                 table.others.counted += entry.counted;
@@ -148,7 +173,11 @@ impl Refusals {
             entry.counted = 0;
         }
         if table.others.counted > 0 {
-            summaries.push(Summary { source: None, count: table.others.counted, since: table.others.since });
+            summaries.push(Summary {
+                source: None,
+                count: table.others.counted,
+                since: table.others.since,
+            });
             table.others.counted = 0;
         }
         summaries
@@ -165,13 +194,21 @@ impl Table {
     /// The entry of `peer`: its own, one that nobody needs any more, or the shared one.
     fn entry(&mut self, peer: Peer, place: u64, mono: Duration) -> &mut Entry {
         let set = usize::try_from(place % (REFUSAL_SOURCES_MAX / WAYS) as u64).unwrap_or(0);
-        let Some(ways) = self.entries.get_mut(set) else { return &mut self.others };
+        let Some(ways) = self.entries.get_mut(set) else {
+            return &mut self.others;
+        };
         let own = ways.iter().position(|entry| entry.peer == Some(peer));
-        let free = || ways.iter().position(|entry| entry.counted == 0 && entry.full_at <= mono);
+        let free = || {
+            ways.iter()
+                .position(|entry| entry.counted == 0 && entry.full_at <= mono)
+        };
         match own.or_else(free).and_then(|way| ways.get_mut(way)) {
             Some(entry) => {
                 if entry.peer != Some(peer) {
-                    *entry = Entry { peer: Some(peer), ..EMPTY };
+                    *entry = Entry {
+                        peer: Some(peer),
+                        ..EMPTY
+                    };
                 }
                 entry
             }
@@ -199,8 +236,5 @@ fn allowed(full_at: &mut Duration, now: Duration, cost: Duration, tolerance: Dur
     true
 }
 
-fn spend(full_at: &mut Duration, now: Duration, bytes: u64) -> bool {
-    let cost = Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / REFUSAL_BYTES_PER_SEC));
-    let tolerance = Duration::from_secs(REFUSAL_BYTES_BURST / REFUSAL_BYTES_PER_SEC);
-    allowed(full_at, now, cost, tolerance)
-}
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,7 @@ use super::{
 };
 use sha2::{Digest, Sha256};
 use std::{io, path::PathBuf};
-use strongroom_audit::{
-    ChainHead, FRAMES_OFFSET, Frame, Id, ReadAt, Scanner, SegmentHeader, Step, segment_name,
-};
+use strongroom_audit::{ChainHead, FRAMES_OFFSET, Frame, Id, ReadAt, Scanner, SegmentHeader, Step, segment_name};
 
 /// The least size of a segment (one that begins with a longer frame is as long as that needs).
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
@@ -20,7 +18,7 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The size of a segment when the configuration says nothing: 16 MiB.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 16 << 20;
 const NEXT_NAME: &str = "next.tmp";
-const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// Bytes behind the last whole frame that were cut at open: writes in flight at a crash. The frames they belonged to came again from
 /// the outbox, or the log would not have opened.
@@ -52,7 +50,9 @@ impl AppendError {
     /// A failed write: a full disk passes, a broken one does not.
     fn of_write(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => Self::Again(error),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory => {
+                Self::Again(error)
+            }
             _ if error.raw_os_error() == Some(libc::EIO) => Self::Failed(error),
             _ => Self::Again(error),
         }
@@ -93,13 +93,24 @@ impl Segments {
     /// [`OpenError`] when the directory cannot be used or the last segment's header or chain is wrong.
     pub fn open(dir: Box<dyn LogDir>, cluster: Id, segment_bytes: u64) -> Result<Self, OpenError> {
         if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes) {
-            return Err(OpenError::SegmentBytes { min: SEGMENT_BYTES_MIN, max: SEGMENT_BYTES_MAX });
+            return Err(OpenError::SegmentBytes {
+                min: SEGMENT_BYTES_MIN,
+                max: SEGMENT_BYTES_MAX,
+            });
         }
         let unusable = |error| OpenError::Io(PathBuf::new(), error);
         dir.remove(NEXT_NAME).map_err(unusable)?;
         let last = dir.segments().map_err(unusable)?.last().copied();
         let head = ChainHead::genesis(cluster);
-        let mut log = Self { dir, cluster, segment_bytes, current: None, head, buffer: Vec::new(), tail: None };
+        let mut log = Self {
+            dir,
+            cluster,
+            segment_bytes,
+            current: None,
+            head,
+            buffer: Vec::new(),
+            tail: None,
+        };
         if let Some(seq) = last {
             log.resume(&segment_name(seq))?;
         }
@@ -115,7 +126,9 @@ impl Segments {
     /// # Errors
     /// [`OpenError::Io`].
     pub fn cut_tail(&mut self) -> Result<Option<TornTail>, OpenError> {
-        let (Some(tail), Some(current)) = (self.tail.take(), &self.current) else { return Ok(None) };
+        let (Some(tail), Some(current)) = (self.tail.take(), &self.current) else {
+            return Ok(None);
+        };
         let cut = cut(&*current.file, &tail).map_err(|error| OpenError::Io(tail.file.into(), error))?;
         Ok(Some(cut))
     }
@@ -143,29 +156,38 @@ impl Segments {
     }
 
     fn has_room(&self, frame: &Frame) -> bool {
-        self.current.as_ref().is_some_and(|current| current.at + frame.bytes.len() as u64 <= current.size)
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.at + frame.bytes.len() as u64 <= current.size)
     }
 
     /// How many of `frames` the current segment takes; at least one.
     fn fitting(&self, frames: &[Frame]) -> usize {
         let mut room = self.current.as_ref().map_or(0, |current| current.size - current.at);
-        let fit = frames.iter().take_while(|frame| match room.checked_sub(frame.bytes.len() as u64) {
-            Some(left) => {
-                room = left;
-                true
-            }
-            None => false,
-        });
+        let fit = frames
+            .iter()
+            .take_while(|frame| match room.checked_sub(frame.bytes.len() as u64) {
+                Some(left) => {
+                    room = left;
+                    true
+                }
+                None => false,
+            });
         fit.count().max(1)
     }
 
     fn write(&mut self, frames: &[Frame]) -> Result<(), AppendError> {
-        let (Some(current), Some(last)) = (&mut self.current, frames.last()) else { return Ok(()) };
+        let (Some(current), Some(last)) = (&mut self.current, frames.last()) else {
+            return Ok(());
+        };
         self.buffer.clear();
         for frame in frames {
             self.buffer.extend_from_slice(&frame.bytes);
         }
-        current.file.write_at(&self.buffer, current.at).map_err(AppendError::of_write)?;
+        current
+            .file
+            .write_at(&self.buffer, current.at)
+            .map_err(AppendError::of_write)?;
         current.file.sync().map_err(AppendError::Failed)?;
         current.at += self.buffer.len() as u64;
         self.head = last.head;
@@ -184,9 +206,15 @@ impl Segments {
                 return Err(error);
             }
         };
-        self.dir.rename(NEXT_NAME, &segment_name(before.seq)).map_err(AppendError::of_write)?;
+        self.dir
+            .rename(NEXT_NAME, &segment_name(before.seq))
+            .map_err(AppendError::of_write)?;
         self.dir.sync().map_err(AppendError::Failed)?;
-        self.current = Some(Current { file, at: FRAMES_OFFSET, size });
+        self.current = Some(Current {
+            file,
+            at: FRAMES_OFFSET,
+            size,
+        });
         Ok(())
     }
 
@@ -197,11 +225,17 @@ impl Segments {
         let mut at = 0;
         while at < size {
             let length = (size - at).min(ZEROS.len() as u64);
-            let zeros = ZEROS.get(..usize::try_from(length).unwrap_or(ZEROS.len())).unwrap_or(&ZEROS);
+            let zeros = ZEROS
+                .get(..usize::try_from(length).unwrap_or(ZEROS.len()))
+                .unwrap_or(&ZEROS);
             file.write_at(zeros, at).map_err(AppendError::of_write)?;
             at += length;
         }
-        let header = SegmentHeader { cluster: self.cluster, before }.encode();
+        let header = SegmentHeader {
+            cluster: self.cluster,
+            before,
+        }
+        .encode();
         file.write_at(&header, 0).map_err(AppendError::of_write)?;
         file.sync().map_err(AppendError::of_write)?;
         Ok(file)
@@ -212,33 +246,58 @@ impl Segments {
         let unusable = |error| OpenError::Io(name.into(), error);
         let file = self.dir.open(name).map_err(unusable)?;
         let size = file.size().map_err(unusable)?;
-        let (header, mut scanner) =
-            Scanner::open(file).map_err(unusable)?.map_err(|error| OpenError::Segment { file: name.into(), error })?;
+        let (header, mut scanner) = Scanner::open(file)
+            .map_err(unusable)?
+            .map_err(|error| OpenError::Segment {
+                file: name.into(),
+                error,
+            })?;
         if header.cluster != self.cluster {
             return Err(OpenError::Cluster { file: name.into() });
         }
         if segment_name(header.before.seq) != name {
             let error = strongroom_audit::SegmentError::Damaged;
-            return Err(OpenError::Segment { file: name.into(), error });
+            return Err(OpenError::Segment {
+                file: name.into(),
+                error,
+            });
         }
         let mut head = header.before;
-        let damaged = |offset, seq, why| OpenError::Damaged { file: name.into(), offset, seq, why };
+        let damaged = |offset, seq, why| OpenError::Damaged {
+            file: name.into(),
+            offset,
+            seq,
+            why,
+        };
         let at = loop {
             match scanner.step().map_err(unusable)? {
                 Step::Frame { offset, frame } => {
-                    head = head.follow(&frame).map_err(|error| damaged(offset, head.seq, Damage::Link(error)))?;
+                    head = head
+                        .follow(&frame)
+                        .map_err(|error| damaged(offset, head.seq, Damage::Link(error)))?;
                 }
                 Step::End { offset } => break offset,
-                Step::Bad { offset, error, next, .. } => {
+                Step::Bad {
+                    offset, error, next, ..
+                } => {
                     let damage = next.map(|_| damaged(offset, head.seq, Damage::Frame(error)));
                     let last = scanner.last_nonzero(offset).map_err(unusable)?.unwrap_or(offset);
-                    self.tail = Some(Tail { file: name.into(), offset, bytes: last + 1 - offset, damage });
+                    self.tail = Some(Tail {
+                        file: name.into(),
+                        offset,
+                        bytes: last + 1 - offset,
+                        damage,
+                    });
                     break offset;
                 }
             }
         };
         self.head = head;
-        self.current = Some(Current { file: scanner.into_file(), at, size });
+        self.current = Some(Current {
+            file: scanner.into_file(),
+            at,
+            size,
+        });
         Ok(())
     }
 }
@@ -267,5 +326,10 @@ fn cut(file: &dyn LogFile, tail: &Tail) -> io::Result<TornTail> {
         at += length as u64;
     }
     file.sync()?;
-    Ok(TornTail { file: tail.file.clone(), offset, bytes, sha256: hash.finalize().into() })
+    Ok(TornTail {
+        file: tail.file.clone(),
+        offset,
+        bytes,
+        sha256: hash.finalize().into(),
+    })
 }

@@ -29,16 +29,27 @@ pub struct Tail {
 }
 
 impl Tail {
-    pub(super) fn open(dir: &Path, from_seq: u64, drained: watch::Receiver<u64>, follow: bool) -> Result<Self, ReadError> {
+    pub(super) fn open(
+        dir: &Path,
+        from_seq: u64,
+        drained: watch::Receiver<u64>,
+        follow: bool,
+    ) -> Result<Self, ReadError> {
         let end = (!follow).then_some(*drained.borrow());
-        Ok(Self { reader: Some(read(dir, from_seq)?), drained, end })
+        Ok(Self {
+            reader: Some(read(dir, from_seq)?),
+            drained,
+            end,
+        })
     }
 
     /// Some records, in order; waits for them when following. `None` at the end: of what there was at the start, or of the drainer.
     /// # Errors
     /// [`TailError`]; nothing more comes after it.
     pub async fn next(&mut self) -> Result<Option<Vec<Line>>, TailError> {
-        let Some(reader) = self.reader.take() else { return Ok(None) };
+        let Some(reader) = self.reader.take() else {
+            return Ok(None);
+        };
         let limit = match self.end {
             Some(end) if reader.next_seq() >= end => return Ok(None),
             Some(end) => end,

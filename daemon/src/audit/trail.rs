@@ -9,7 +9,12 @@ use crate::base::{
     path::Path,
     time::{Clock, Timestamp},
 };
-use std::{borrow::Cow, fmt, net::{IpAddr, SocketAddr}, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 use strongroom_audit::{self as log, Encoded, Id, ParamValue, Params, RECORD_VERSION, Record, Stage, Transport};
 
 /// How paths stand in the log: the setting `audit.paths`.
@@ -57,11 +62,21 @@ pub struct Outcome {
 impl Outcome {
     /// It was done.
     pub const fn ok() -> Self {
-        Self { code: "OK", reason: None, lease: None, version: None, count: None }
+        Self {
+            code: "OK",
+            reason: None,
+            lease: None,
+            version: None,
+            count: None,
+        }
     }
     /// It was not: the name of the gRPC status and the reason of docs/ERRORS.
     pub const fn failed(code: &'static str, reason: &'static str) -> Self {
-        Self { code, reason: Some(reason), ..Self::ok() }
+        Self {
+            code,
+            reason: Some(reason),
+            ..Self::ok()
+        }
     }
     /// Which lease.
     #[must_use]
@@ -146,7 +161,11 @@ pub struct Trail {
 impl Trail {
     /// Of a request that came from `source`.
     pub fn of_request(recorder: &Arc<Recorder>, request: RequestId, source: Source, op: &'static str) -> Self {
-        Self { request: Some(request), source: Some(source), ..Self::new(recorder, Stage::Response, op) }
+        Self {
+            request: Some(request),
+            source: Some(source),
+            ..Self::new(recorder, Stage::Response, op)
+        }
     }
 
     /// Of something the daemon does on its own: expiry, sweeps, start.
@@ -186,7 +205,12 @@ impl Trail {
 
     /// Who it is.
     pub fn identified(&mut self, id: IdentityId, name: &Arc<str>, accessor: Accessor, session: SessionId) {
-        self.who = Some(Who { id, name: Arc::clone(name), accessor, session });
+        self.who = Some(Who {
+            id,
+            name: Arc::clone(name),
+            accessor,
+            session,
+        });
     }
 
     /// What policy said.
@@ -237,7 +261,11 @@ impl Trail {
 
     /// Anything that came from outside: its keyed hash. Nothing while sealed, and nothing of what is so short that it could be guessed.
     pub fn param_hashed(&mut self, name: &'static str, value: &[u8]) {
-        if let Some(hash) = self.hasher.as_ref().and_then(|hasher| hasher.hash("param", name, value)) {
+        if let Some(hash) = self
+            .hasher
+            .as_ref()
+            .and_then(|hasher| hasher.hash("param", name, value))
+        {
             self.keep(name, Param::Text(hash.into()));
         }
     }
@@ -269,7 +297,10 @@ impl Trail {
             boot: Id(*self.recorder.boot.as_bytes()),
             stage,
             request: self.request.map(|id| Id(*id.as_bytes())),
-            identity: self.who.as_ref().map(|who| log::Identity { id: Id(*who.id.as_bytes()), name: Cow::Borrowed(&who.name) }),
+            identity: self.who.as_ref().map(|who| log::Identity {
+                id: Id(*who.id.as_bytes()),
+                name: Cow::Borrowed(&who.name),
+            }),
             accessor: self.who.as_ref().map(|who| Id(*who.accessor.as_bytes())),
             session: self.who.as_ref().map(|who| Id(*who.session.as_bytes())),
             source: self.source.map(source),
@@ -324,8 +355,16 @@ impl fmt::Debug for Trail {
 
 fn source(source: Source) -> log::Source<'static> {
     match source {
-        Source::Tls(addr) => log::Source { transport: Transport::Tls, addr: Some(Cow::Owned(addr.to_string())), uid: None },
-        Source::Unix(uid) => log::Source { transport: Transport::Unix, addr: None, uid: Some(uid) },
+        Source::Tls(addr) => log::Source {
+            transport: Transport::Tls,
+            addr: Some(Cow::Owned(addr.to_string())),
+            uid: None,
+        },
+        Source::Unix(uid) => log::Source {
+            transport: Transport::Unix,
+            addr: None,
+            uid: Some(uid),
+        },
     }
 }
 
@@ -337,3 +376,6 @@ fn policy(decided: &Decided) -> log::Policy<'_> {
         errors: decided.errors,
     }
 }
+
+#[cfg(test)]
+mod tests;
