@@ -11,3 +11,8 @@ pub mod seal;
 pub mod store;
 pub mod token;
 pub mod vault;
+
+/// The unit tests run with the daemon's allocator: they look for keys in their own memory.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: base::alloc::Wiping = base::alloc::Wiping;

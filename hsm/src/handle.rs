@@ -16,7 +16,7 @@ use crate::error::{ErrorKind, HsmError};
 use crate::launch::Launcher;
 use crate::name::{KeyInfo, KeyKind, Ring};
 use crate::pin::Pin;
-use crate::wire::{CONTEXT_BYTES_MAX, PinFlags, Reply, Request, TokenIdentity, Trial};
+use crate::wire::{CONTEXT_BYTES_MAX, PinFlags, Reply, Request, Seed, TokenIdentity, Trial};
 
 /// Most calls waiting for one token.
 pub const QUEUE_MAX: usize = 64;
@@ -158,7 +158,7 @@ impl Hsm {
             ring: ring.clone(),
             version: numbered(version)?,
             context,
-            seed: seed.clone(),
+            seed: boxed(seed),
         };
         match self.call(request, self.shared.config.deadlines.call)? {
             Reply::Blob(blob) => Ok(blob),
@@ -176,7 +176,7 @@ impl Hsm {
             context: bounded(context)?,
         };
         match self.call(request, self.shared.config.deadlines.call)? {
-            Reply::Seed(seed) => Ok(seed),
+            Reply::Seed(seed) => Ok(*seed),
             _ => Err(unexpected()),
         }
     }
@@ -392,6 +392,13 @@ impl Drop for End {
         self.0.queue.lock().closed = true;
         self.0.wake.notify_one();
     }
+}
+
+/// A copy that stands nowhere else.
+fn boxed(seed: &Zeroizing<[u8; 32]>) -> Seed {
+    let mut copy = Seed::default();
+    copy.copy_from_slice(&seed[..]);
+    copy
 }
 
 fn numbered(version: u32) -> Result<u32, HsmError> {

@@ -109,6 +109,10 @@ impl fmt::Debug for LockedKey {
     }
 }
 
+/// How deep the stack is wiped. Without optimisation a key schedule passes through many frames.
+#[cfg(not(feature = "test-plain-heap-keys"))]
+const SCRUB_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 8 << 10 };
+
 /// Runs `work` and wipes the stack it used: expanded keys and moved copies do not stay behind.
 #[inline(never)]
 pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
@@ -126,7 +130,7 @@ fn apart<R>(work: impl FnOnce() -> R) -> R {
 #[cfg(not(feature = "test-plain-heap-keys"))]
 #[inline(never)]
 fn wipe_stack() {
-    let mut below = std::mem::MaybeUninit::<[u8; 8192]>::uninit();
+    let mut below = std::mem::MaybeUninit::<[u8; SCRUB_BYTES]>::uninit();
     wipe(below.as_mut_ptr().cast(), size_of_val(&below));
 }
 

@@ -48,6 +48,13 @@ pub fn derive(record: &SlotRecord, shares: &[&str], tokens: &Tokens) -> Result<S
     Ok(SlotKeys { operators, hsm, slot, root })
 }
 
+/// The 32 secret bytes of a share.
+/// # Errors
+/// `Share(Mistyped)`.
+pub fn share_value(text: &str) -> Result<LockedKey, SealError> {
+    Ok(Share::parse(text)?.into_value())
+}
+
 /// The keys of the other slots, which the root key gives.
 /// # Errors
 /// `Damaged`.

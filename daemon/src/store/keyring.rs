@@ -207,6 +207,18 @@ impl Keyring {
         &self.audit
     }
 
+    /// Shows every key, with its name in words: for offline recovery and for the memory scan (R-SEAL-7). Nothing in the daemon calls it.
+    pub fn each_key(&self, mut see: impl FnMut(&str, &[u8])) {
+        for generation in &self.generations {
+            see(&format!("data key {}", generation.id), generation.key.expose());
+        }
+        for pepper in &self.peppers {
+            see(&format!("pepper {}", pepper.epoch), pepper.key.expose());
+        }
+        see("names key", &**self.names_key);
+        see("audit-hash key", self.audit.expose());
+    }
+
     /// Seals the keyring by `root`.
     pub(super) fn seal(&self, root: &LockedKey, cluster: ClusterId, random: &dyn Random) -> Vec<u8> {
         let mut nonce = [0; GCM_NONCE_BYTES];

@@ -2,15 +2,18 @@
 //! May touch: `base`, `store`, `seal`. It knows the rooms behind the door only as `R`: `assemble` names them.
 //!
 //! Reading order: `door` (what every request passes), this file (the parts and the state), `lifecycle` (init, unseal, seal), `present`
-//! (operators bring factors), `rotate` (root key, data keys, HSM KEKs).
+//! (operators bring factors), `rotate` (root key, data keys, HSM KEKs), `offline` (all keys without a daemon).
 //!
 //! Operators' acts exclude each other; requests do not wait for them, and sealing does not wait for an HSM before it closes the door.
 
 mod door;
 mod error;
 mod lifecycle;
+pub mod offline;
 mod present;
 mod rotate;
+#[cfg(test)]
+mod scan;
 #[cfg(test)]
 mod tests;
 

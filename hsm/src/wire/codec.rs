@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use super::{BYTES_MAX, CONTEXT_BYTES_MAX, KEYS_MAX, Message, Pin, PinFlags, Reply, Request, TokenIdentity, Trial};
+use super::{BYTES_MAX, CONTEXT_BYTES_MAX, KEYS_MAX, Message, Pin, PinFlags, Reply, Request, Seed, TokenIdentity, Trial};
 use crate::blob::HsmBlob;
 use crate::config::{LANDLOCK_PATHS_MAX, MechanismChoice, TEXT_BYTES_MAX, TokenSelector};
 use crate::error::{DETAIL_BYTES_MAX, ErrorKind, HsmError};
@@ -158,7 +158,7 @@ impl Request {
                     ring: r.ring()?,
                     version: r.version()?,
                     context: r.bytes(CONTEXT_BYTES_MAX)?.to_vec(),
-                    seed: Zeroizing::new(*r.array()?),
+                    seed: r.seed()?,
                 },
                 5 => Self::Open {
                     blob: HsmBlob::from_bytes(r.bytes(HsmBlob::BYTES_MAX)?).ok()?,
@@ -265,7 +265,7 @@ impl Reply {
                 3 => Self::Key(r.info()?),
                 4 => Self::Keys(r.many(KEYS_MAX, Reader::info)?),
                 5 => Self::Blob(HsmBlob::from_bytes(r.bytes(HsmBlob::BYTES_MAX)?).ok()?),
-                6 => Self::Seed(Zeroizing::new(*r.array()?)),
+                6 => Self::Seed(r.seed()?),
                 7 => Self::Bytes(r.bytes(BYTES_MAX)?.to_vec()),
                 8 => Self::Trials(r.many(Mechanism::ALL.len(), |r| {
                     let mechanism = Mechanism::from_u8(r.u8()?)?;
@@ -342,6 +342,13 @@ impl<'a> Reader<'a> {
 
     fn ring(&mut self) -> Option<Ring> {
         Ring::new(std::str::from_utf8(self.bytes(Ring::BYTES_MAX)?).ok()?).ok()
+    }
+
+    /// From the message into its box, without a stop on the stack.
+    fn seed(&mut self) -> Option<Seed> {
+        let mut seed = Seed::default();
+        seed.copy_from_slice(self.array::<32>()?);
+        Some(seed)
     }
 
     fn version(&mut self) -> Option<u32> {

@@ -33,6 +33,9 @@ pub(crate) enum Pin {
     Bytes(Zeroizing<Vec<u8>>),
 }
 
+/// A plaintext seed. Boxed: it passes through a queue, a channel and two threads, and a move must copy a pointer only.
+pub(crate) type Seed = Box<Zeroizing<[u8; 32]>>;
+
 pub(crate) enum Request {
     /// First, once. `landlock`: writable paths, empty for none; `pin`: the file that must stay readable.
     Hello {
@@ -53,7 +56,7 @@ pub(crate) enum Request {
         ring: Ring,
         version: u32,
         context: Vec<u8>,
-        seed: Zeroizing<[u8; 32]>,
+        seed: Seed,
     },
     Open {
         blob: HsmBlob,
@@ -137,7 +140,7 @@ pub(crate) enum Reply {
     Key(KeyInfo),
     Keys(Vec<KeyInfo>),
     Blob(HsmBlob),
-    Seed(Zeroizing<[u8; 32]>),
+    Seed(Seed),
     Bytes(Vec<u8>),
     Trials(Vec<Trial>),
     Failed(HsmError),

@@ -100,7 +100,7 @@ fn answer(token: &mut Token, request: Request) -> Result<Reply, HsmError> {
             context,
             seed,
         } => Reply::Blob(seal::seal(token, &ring, version, &context, &seed)?),
-        Request::Open { blob, context } => Reply::Seed(seal::open(token, &blob, &context)?),
+        Request::Open { blob, context } => Reply::Seed(Box::new(seal::open(token, &blob, &context)?)),
         Request::List { ring } => Reply::Keys(keys::list(token, &ring)?),
         Request::Destroy { ring, version } => {
             keys::destroy(token, &ring, version)?;

@@ -1,6 +1,6 @@
 //! An HSM in memory for tests that need one to fail on demand: AES-256-GCM under keys it never shows.
 
-use super::Token;
+use super::{Token, TokenError};
 use crate::base::{
     locked::LockedKey,
     random::{OsRandom, Random},
@@ -15,7 +15,6 @@ use std::{
     },
 };
 use strongroom_hsm::{ErrorKind, HsmBlob, HsmError, KeyInfo, KeyKind, Mechanism, Ring};
-use zeroize::Zeroizing;
 
 pub(crate) struct Fake {
     name: String,
@@ -107,15 +106,14 @@ impl Token for Fake {
             Ok(HsmBlob::from_bytes(&form).unwrap())
         })
     }
-    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, HsmError> {
-        self.answer(|keys| {
+    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<LockedKey, TokenError> {
+        Ok(self.answer(|keys| {
             let form = blob.to_bytes();
             let (body, padding) = form[form.len() - 80..].split_at(60);
             let key = keys.get(&(blob.ring().as_str().into(), blob.version())).ok_or(ErrorKind::KeyMissing)?;
             let opened = Wrapped::from_bytes(body.try_into().unwrap()).open(key, context).unwrap();
-            let seed = opened.filter(|_| padding == [0; 20]).ok_or(ErrorKind::Integrity)?;
-            Ok(Zeroizing::new(*seed.expose()))
-        })
+            opened.filter(|_| padding == [0; 20]).ok_or(ErrorKind::Integrity)
+        })?)
     }
     fn stop(&self) {
         self.stops.fetch_add(1, Ordering::SeqCst);

@@ -4,7 +4,7 @@
 
 use super::{Token, Tokens, proved, ring, step};
 use crate::{
-    base::{locked::LockedKey, time::Timestamp},
+    base::time::Timestamp,
     seal::{
         error::SealError,
         record::{Seed, SlotRecord},
@@ -46,7 +46,7 @@ pub fn rotate(token: &dyn Token, slots: &mut [Slot], retire_at: Timestamp) -> Re
         let context = slot.header.seed_context();
         let Some(current) = slot.seeds.iter().find(|seed| seed.hsm == token.name() && seed.retire.is_none()) else { continue };
         let seed = token.open(&current.blob, &context).map_err(step(token))?;
-        let blob = proved(token, &ring, version, &context, &LockedKey::copy_of(&seed)?)?;
+        let blob = proved(token, &ring, version, &context, &seed)?;
         put_in_front(slot, token.name(), blob, retire_at);
     }
     Ok(version)

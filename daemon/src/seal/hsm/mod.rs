@@ -16,10 +16,24 @@ use super::{
     record::{Header, Seed},
     spec::SlotSpec,
 };
-use crate::base::{id::ClusterId, locked::LockedKey};
+use crate::base::{
+    id::ClusterId,
+    locked::{LockError, LockedKey, scrubbed},
+};
 use std::sync::Arc;
 use strongroom_hsm::{Hsm, HsmBlob, HsmError, KeyInfo, KeyKind, Ring};
 use zeroize::Zeroizing;
+
+/// Why an HSM did not open a seed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// What it said.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    /// No locked memory for the seed.
+    #[error(transparent)]
+    Memory(#[from] LockError),
+}
 
 /// What a slot needs of one HSM. The hsm crate's [`Hsm`] is one; tests bring their own to fail on demand.
 pub trait Token: Send + Sync {
@@ -44,7 +58,7 @@ pub trait Token: Send + Sync {
     /// Opens a sealed seed.
     /// # Errors
     /// What the HSM does.
-    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, HsmError>;
+    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<LockedKey, TokenError>;
     /// Ends the HSM's worker, and with it whatever it held; the next call starts another.
     fn stop(&self);
 }
@@ -63,10 +77,10 @@ impl Token for Hsm {
         Self::destroy(self, ring, version)
     }
     fn seal(&self, ring: &Ring, version: u32, context: &[u8], seed: &LockedKey) -> Result<HsmBlob, HsmError> {
-        Self::seal(self, ring, version, context, &Zeroizing::new(*seed.expose()))
+        scrubbed(|| Self::seal(self, ring, version, context, &Zeroizing::new(*seed.expose())))
     }
-    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<Zeroizing<[u8; 32]>, HsmError> {
-        Self::open(self, blob, context)
+    fn open(&self, blob: &HsmBlob, context: &[u8]) -> Result<LockedKey, TokenError> {
+        scrubbed(|| Ok(LockedKey::copy_of(&*Self::open(self, blob, context)?)?))
     }
     fn stop(&self) {
         Self::stop(self);
@@ -122,9 +136,12 @@ pub fn ring(cluster: ClusterId) -> Result<Ring, HsmError> {
     Ring::new(&format!("strongroom-{cluster}"))
 }
 
-pub(super) fn step(token: &dyn Token) -> impl FnOnce(HsmError) -> SealError {
+pub(super) fn step<E: Into<TokenError>>(token: &dyn Token) -> impl FnOnce(E) -> SealError {
     let name = token.name().to_owned();
-    move |source| SealError::HsmStep { name, source }
+    move |error| match error.into() {
+        TokenError::Hsm(source) => SealError::HsmStep { name, source },
+        TokenError::Memory(error) => error.into(),
+    }
 }
 
 /// Seals `seed` on every chosen HSM, under the newest KEK (made when there is none), and opens each copy again: a slot is only stored
@@ -153,7 +170,7 @@ fn proved(token: &dyn Token, ring: &Ring, version: u32, context: &[u8], seed: &L
     use subtle::ConstantTimeEq;
     let blob = token.seal(ring, version, context, seed).map_err(step(token))?;
     let again = token.open(&blob, context).map_err(step(token))?;
-    if bool::from(again[..].ct_eq(seed.expose())) { Ok(blob) } else { Err(SealError::HsmMismatch(token.name().to_owned())) }
+    if bool::from(again.expose().ct_eq(seed.expose())) { Ok(blob) } else { Err(SealError::HsmMismatch(token.name().to_owned())) }
 }
 
 /// Asks the slot's HSMs in order; the first that opens its copy wins. A refused log-in is remembered by the HSM's own room and never
@@ -164,13 +181,12 @@ pub fn open_seed(tokens: &Tokens, header: &Header, seeds: &[Seed]) -> Result<Loc
     let context = header.seed_context();
     let mut failures = Vec::new();
     for seed in seeds {
-        let opened = match tokens.get(&seed.hsm) {
-            Ok(token) => token.open(&seed.blob, &context).map_err(|error| (seed.hsm.clone(), error)),
-            Err(_) => continue,
-        };
-        match opened {
-            Ok(half) => return Ok(LockedKey::copy_of(&half)?),
-            Err(failure) => failures.push(failure),
+        // An HSM that the configuration no longer has is none.
+        let Ok(token) = tokens.get(&seed.hsm) else { continue };
+        match token.open(&seed.blob, &context) {
+            Ok(half) => return Ok(half),
+            Err(TokenError::Hsm(error)) => failures.push((seed.hsm.clone(), error)),
+            Err(TokenError::Memory(error)) => return Err(error.into()),
         }
     }
     Err(SealError::Hsm(failures))

@@ -56,6 +56,11 @@ impl Share {
         self.slot
     }
 
+    /// The secret part: for `offline` only.
+    pub(in crate::seal) fn into_value(self) -> LockedKey {
+        self.value
+    }
+
     pub(super) fn from_raw(header: &Header, k: u8, raw: &[u8]) -> Result<Self, LockError> {
         let index = raw.first().copied().unwrap_or_default();
         let value = LockedKey::fill_with(|value| value.iter_mut().zip(raw.iter().skip(1)).for_each(|(to, from)| *to = *from))?;

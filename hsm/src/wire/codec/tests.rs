@@ -73,7 +73,7 @@ fn any_request() -> impl Strategy<Value = Request> {
             ring,
             version,
             context,
-            seed: Zeroizing::new(seed)
+            seed: Box::new(Zeroizing::new(seed))
         }),
         (any_blob(), context()).prop_map(|(blob, context)| Request::Open { blob, context }),
         any_ring().prop_map(|ring| Request::List { ring }),
@@ -107,7 +107,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
         any_info().prop_map(Reply::Key),
         vec(any_info(), 0..20).prop_map(Reply::Keys),
         any_blob().prop_map(Reply::Blob),
-        any::<[u8; 32]>().prop_map(|s| Reply::Seed(Zeroizing::new(s))),
+        any::<[u8; 32]>().prop_map(|s| Reply::Seed(Box::new(Zeroizing::new(s)))),
         vec(any::<u8>(), 0..=BYTES_MAX).prop_map(Reply::Bytes),
         vec((1..=4_u8, proptest::option::of(any_error())), 0..=4).prop_map(|trials| {
             let trial = |(m, failure)| Trial {
@@ -163,7 +163,7 @@ proptest! {
 fn secrets_fit_the_first_buffer() {
     let ring = || Ring::new(&"r".repeat(Ring::BYTES_MAX)).unwrap();
     let pin = || Zeroizing::new(vec![7; PIN_BYTES_MAX]);
-    let seed = Zeroizing::new([7; 32]);
+    let seed = Box::new(Zeroizing::new([7; 32]));
     let context = vec![0; CONTEXT_BYTES_MAX];
     for message in [
         Request::Seal {
