@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod base;
 pub mod config;
+pub mod engine;
 pub mod kv;
+pub mod lease;
 pub mod mount;
 pub mod policy;
 pub mod process;

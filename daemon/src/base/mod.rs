@@ -2,6 +2,7 @@
 //! May touch: nothing else in the daemon. Reading order: `limits`, `id`, `path`, `time`, `random`, `secret`, `locked`, `page`, `alloc`.
 
 pub mod alloc;
+pub mod failpoint;
 pub mod id;
 pub mod limits;
 pub mod locked;

@@ -1,0 +1,243 @@
+//! PostgreSQL 15: accounts in group roles, SCRAM verifiers computed here, no superuser. README.md says what it trusts,
+//! which grants it needs, and what to do when it complains.
+//! May touch: base, lease's words, engine's trait. Reading order: `sql`, `scram`, `config`, `connect`, this file (create,
+//! renew, static accounts), `revoke`, `root`, `cycle` (the configuration test).
+
+mod config;
+mod connect;
+mod cycle;
+mod revoke;
+mod root;
+mod scram;
+mod sql;
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+use self::{
+    config::{Config, Template},
+    connect::{Door, Pool, bounded_login},
+    revoke::Proofs,
+    sql::{Name, literal},
+};
+use super::{Definition, DynamicRole, Engine, EngineError, Fields, Root, Surroundings, password};
+use crate::{
+    base::{id::LeaseId, secret::SecretBytes, time::Timestamp},
+    lease::{Birth, Durable, Plan},
+};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+use tokio_postgres::{error::SqlState, types::Type};
+
+/// The account outlives its lease by this in the target, so that `VALID UNTIL` never cuts a live lease short.
+const VALID_UNTIL_GRACE_SECS: u64 = 300;
+/// What scheduling and the network may add to the server's timeouts.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(2);
+/// Bytes of the role's name that an account's name shows.
+const ACCOUNT_ROLE_BYTES: usize = 24;
+
+/// One mount of this kind.
+pub struct Postgres {
+    pool: Pool,
+    proofs: Proofs,
+    surroundings: Surroundings,
+}
+
+/// A revoke plan as it is frozen into the lease: the account, who inherits, and the server itself by its system identifier.
+/// No address and no credential: those may change while the lease lives.
+#[derive(Debug, Serialize, Deserialize)]
+struct Frozen {
+    owner: Name,
+    system: String,
+}
+
+impl Postgres {
+    /// See [`super::Kind::open`].
+    /// # Errors
+    /// `Config`.
+    pub fn open(config_json: &str, root: &Root, surroundings: &Surroundings) -> Result<Self, EngineError> {
+        let config = Config::parse(config_json)?;
+        let door = Door::new(config, root.account.clone(), SecretBytes::from(root.secret.expose()), surroundings.boot)?;
+        Ok(Self { pool: Pool::new(door), proofs: Proofs::default(), surroundings: surroundings.clone() })
+    }
+
+    /// The account that a configuration names; a rotated root account takes its place later.
+    /// # Errors
+    /// `Config`.
+    pub fn configured_account(config_json: &str) -> Result<String, EngineError> {
+        Ok(Config::parse(config_json)?.username.as_str().to_owned())
+    }
+
+    fn config(&self) -> &Config {
+        self.pool.door.config()
+    }
+
+    async fn plan_for(&self, account: String, owner: Name) -> Result<Plan, EngineError> {
+        let lent = self.pool.take().await?;
+        let frozen = Frozen { owner, system: lent.system.clone() };
+        lent.give_back();
+        let body = serde_json::to_value(frozen).map_err(|error| EngineError::Config(error.to_string()))?;
+        Ok(Plan { account, body })
+    }
+
+    /// A verifier, off the runtime's threads: it takes about a millisecond.
+    async fn verifier(&self, secret: SecretBytes, iterations: u32) -> Result<(SecretBytes, String), EngineError> {
+        let random = Arc::clone(&self.surroundings.random);
+        let made = tokio::task::spawn_blocking(move || {
+            let verifier = scram::verifier(secret.expose(), iterations, &*random);
+            (secret, verifier)
+        });
+        made.await.map_err(|_| EngineError::Unreachable("the daemon is stopping".to_owned()))
+    }
+}
+
+/// The frozen part of a plan, and its account as a name.
+fn thaw(plan: &Plan) -> Result<(Name, Frozen), EngineError> {
+    let wrong = |text: String| EngineError::Config(format!("revoke plan: {text}"));
+    let account = Name::parse(&plan.account).map_err(|error| wrong(error.to_string()))?;
+    let frozen = serde_json::from_value(plan.body.clone()).map_err(|error| wrong(error.to_string()))?;
+    Ok((account, frozen))
+}
+
+/// `sr_<role>_<lease id>`: at most 60 bytes, found again from the lease alone.
+fn account_name(lease: LeaseId, role_name: &str) -> String {
+    format!("sr_{}_{lease}", super::error::cut(role_name.to_owned(), ACCOUNT_ROLE_BYTES))
+}
+
+#[async_trait::async_trait]
+impl Engine for Postgres {
+    fn deadline(&self) -> Duration {
+        // Until the statement starts, then the server's own limit on it.
+        self.pool.patience() + self.config().statement_timeout() + DEADLINE_MARGIN
+    }
+
+    fn config_json(&self) -> String {
+        self.config().json()
+    }
+
+    async fn check_role(&self, definition: &Definition) -> Result<(), EngineError> {
+        match definition {
+            Definition::Dynamic(role) => cycle::check_template(self, &Template::of(role)?).await,
+            Definition::Static(role) => self.check_static(&role.account).await.map(drop),
+        }
+    }
+
+    async fn plan(&self, lease: LeaseId, role_name: &str, role: &DynamicRole) -> Result<Plan, EngineError> {
+        let template = Template::of(role)?;
+        self.plan_for(account_name(lease, role_name), template.owner().clone()).await
+    }
+
+    async fn create(&self, _: &Durable, plan: &Plan, role: &DynamicRole, expires: Timestamp) -> Result<Fields, EngineError> {
+        let (account, _) = thaw(plan)?;
+        let template = Template::of(role)?;
+        let ready = async {
+            let (secret, verifier) = self.verifier(password(&*self.surroundings.random), template.scram_iterations).await?;
+            Ok((secret, verifier, self.pool.take().await?))
+        };
+        // The deadline counts from here: what is not ready in time does not start.
+        let late = |_| EngineError::Unreachable("not ready in time".to_owned());
+        let (secret, verifier, lent) = tokio::time::timeout(self.pool.patience(), ready).await.map_err(late)??;
+        let group = template.group;
+        let manager = &self.config().manager;
+        let (password, until) = (literal(&verifier), valid_until(expires));
+        lent.run(&format!("CREATE ROLE {account} LOGIN IN ROLE {group} ROLE {manager} PASSWORD {password} VALID UNTIL {until}")).await?;
+        lent.give_back();
+        Ok(self.static_fields(account.as_str(), &secret))
+    }
+
+    async fn renew(&self, _: &Durable, plan: &Plan, expires: Timestamp) -> Result<(), EngineError> {
+        let (account, _) = thaw(plan)?;
+        let lent = self.pool.take().await?;
+        lent.run(&format!("ALTER ROLE {account} VALID UNTIL {}", valid_until(expires))).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    async fn revoke(&self, _: &Durable, plan: &Plan, birth: &Birth) -> Result<(), EngineError> {
+        let (account, frozen) = thaw(plan)?;
+        revoke::revoke(self, &account, &frozen, birth).await
+    }
+
+    async fn test_plan(&self, lease: LeaseId) -> Result<Plan, EngineError> {
+        self.plan_for(account_name(lease, "test"), self.config().manager.clone()).await
+    }
+
+    async fn test(&self, durable: &Durable, plan: &Plan) -> Result<Vec<String>, EngineError> {
+        cycle::run(self, durable, plan).await
+    }
+
+    async fn set_password(&self, _: &Durable, account: &str, secret: &SecretBytes) -> Result<(), EngineError> {
+        let account = self.check_static(account).await?;
+        let (_, verifier) = self.verifier(SecretBytes::from(secret.expose()), scram::ITERATIONS_DEFAULT).await?;
+        let lent = self.pool.take().await?;
+        lent.run(&format!("ALTER ROLE {account} PASSWORD {}", literal(&verifier))).await?;
+        lent.give_back();
+        Ok(())
+    }
+
+    async fn try_password(&self, account: &str, secret: &SecretBytes) -> Result<bool, EngineError> {
+        bounded_login(&self.pool.door, account, secret).await
+    }
+
+    fn static_fields(&self, account: &str, secret: &SecretBytes) -> Fields {
+        let config = self.config();
+        vec![
+            ("username", SecretBytes::from(account.as_bytes())),
+            ("password", SecretBytes::from(secret.expose())),
+            ("host", SecretBytes::from(config.host.as_bytes())),
+            ("port", SecretBytes::from(config.port.to_string().as_bytes())),
+            ("database", SecretBytes::from(config.dbname.as_str().as_bytes())),
+        ]
+    }
+
+    fn root_account(&self) -> &str {
+        self.pool.door.account()
+    }
+
+    fn successor(&self) -> String {
+        root::successor(self.pool.door.account())
+    }
+
+    async fn create_root(&self, _: &Durable, next: &Root) -> Result<(), EngineError> {
+        root::create(self, next).await
+    }
+
+    async fn check_root(&self) -> Result<(), EngineError> {
+        cycle::check_account(self, &mut Vec::new()).await
+    }
+
+    async fn retire_root(&self, _: &Durable, former: &str) -> Result<(), EngineError> {
+        root::retire(self, former).await
+    }
+
+    async fn drain(&self) {
+        self.pool.drain(self.deadline()).await;
+    }
+}
+
+impl Postgres {
+    /// A static account must exist, log in, and be nobody whose password is another's business.
+    async fn check_static(&self, account: &str) -> Result<Name, EngineError> {
+        let wrong = |text: String| EngineError::Config(format!("account: {text}"));
+        let name = Name::parse(account).map_err(|error| wrong(error.to_string()))?;
+        let root = self.pool.door.account();
+        if account == root || account == root::successor(root) || name == self.config().manager {
+            return Err(wrong("the engine's own accounts rotate by `mount rotate-root`".to_owned()));
+        }
+        let lent = self.pool.take().await?;
+        let rows = lent.ask("SELECT rolcanlogin AND NOT rolsuper AND NOT rolreplication FROM pg_roles WHERE rolname = $1", &[(&account, Type::TEXT)]).await?;
+        lent.give_back();
+        match connect::first(&rows)? {
+            Some(true) => Ok(name),
+            Some(false) => Err(wrong(format!("{account} must be able to log in and be neither superuser nor replication"))),
+            None => Err(wrong(format!("{account} does not exist in the target"))),
+        }
+    }
+}
+
+fn valid_until(expires: Timestamp) -> String {
+    literal(&expires.plus_secs(VALID_UNTIL_GRACE_SECS).to_string())
+}
+
+/// SQLSTATE 42704: the account is not there.
+const ABSENT: &SqlState = &SqlState::UNDEFINED_OBJECT;

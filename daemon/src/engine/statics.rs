@@ -1,0 +1,208 @@
+//! Static accounts: an existing account's password, set anew on a schedule and on demand. R-ROT-1, R-ROT-3.
+//!
+//! The new password is durable before the target hears of it (`pending`), is seen to work, and only then becomes `current`.
+//! A crash in between leaves `pending`; the next rotation sets the same one again, which does no harm.
+
+use super::{
+    Engine, EngineError, EngineRoom, Engines, Issued, MountRef, RoomError, StaticRole, password,
+    stored::{Held, Kept, StaticRecord, load, named_key, replace},
+};
+use crate::{
+    audit::{Encoded, Outcome, Trail},
+    base::{id::MountId, path::Path, time::Timestamp},
+    failpoint,
+    policy::Permit,
+    store::{Change, Cursor, StoreError},
+};
+use std::{sync::Arc, time::Duration};
+use strongroom_policy::Action;
+
+/// Backoff of a failing scheduled rotation: doubled each time, never terminal.
+const RETRY_MIN_SECS: u64 = 5;
+const RETRY_MAX_SECS: u64 = 3600;
+/// The schedule is looked at this often, and whenever an account is added.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Accounts read at once.
+const PAGE: usize = 256;
+
+/// What a rotation came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotated {
+    /// When the new password became the present one.
+    pub rotated: Timestamp,
+    /// When it rotates next, if it does so by itself.
+    pub rotates: Option<Timestamp>,
+}
+
+impl StaticRecord {
+    /// An account that gets its first password at once.
+    pub(super) fn new(role: Path, period: u64, now: Timestamp) -> Self {
+        Self { role, period, current: None, previous: None, pending: None, rotated: None, due: Some(now), attempts: 0, last_error: None }
+    }
+}
+
+/// When an account with a new period rotates next.
+pub(super) fn next_due(record: &StaticRecord, period: u64, now: Timestamp) -> Option<Timestamp> {
+    match (record.rotated, period) {
+        (None, _) => Some(record.due.unwrap_or(now)),
+        (Some(_), 0) => None,
+        (Some(rotated), period) => Some(rotated.plus_secs(period)),
+    }
+}
+
+impl EngineRoom {
+    /// Sets a static role's password anew, now. Commits by itself; on `Ok` the response record is durable.
+    /// # Errors
+    /// `WrongRole` for a dynamic role; `Engine`: the rotation goes on by itself.
+    pub async fn rotate(&self, permit: &Permit, trail: &Trail, mount: &MountRef, name: &str) -> Result<Rotated, RoomError> {
+        permit.covers(Action::Rotate, &mount.role_path(name)?)?;
+        let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?.value;
+        match record.definition {
+            super::Definition::Static(role) => self.engines.rotate(mount.id, &role.account, trail).await,
+            super::Definition::Dynamic(_) => Err(RoomError::WrongRole("only static roles rotate; leases of a dynamic role are revoked")),
+        }
+    }
+
+    /// The present password. Where a rotation was interrupted, whichever password the target takes.
+    pub(super) async fn read_static(&self, mount: &MountRef, role: &StaticRole) -> Result<Issued, RoomError> {
+        let engine = self.engines.engine(mount.id).await?;
+        let mut held = self.engines.account(mount.id, &role.account).await?;
+        if held.value.pending.is_some() || held.value.current.is_none() {
+            let turn = self.engines.turn(mount.id, &role.account);
+            let _turn = turn.lock().await;
+            held = self.engines.account(mount.id, &role.account).await?;
+            if held.value.pending.is_some() {
+                held = self.engines.settle(&*engine, mount.id, &role.account, held).await?;
+            }
+        }
+        let record = held.value;
+        let secret = record.current.ok_or(RoomError::NotRotated)?.0;
+        Ok(Issued::Static { fields: engine.static_fields(&role.account, &secret), rotated: record.rotated, rotates: record.due })
+    }
+}
+
+impl Engines {
+    async fn account(&self, mount: MountId, account: &str) -> Result<Held<StaticRecord>, RoomError> {
+        load(&self.statics, &named_key(&mount, account), "static account").await?.ok_or(RoomError::NoRole)
+    }
+
+    /// One rotation: intent, set, log in, done.
+    pub(super) async fn rotate(&self, mount: MountId, account: &str, trail: &Trail) -> Result<Rotated, RoomError> {
+        let turn = self.turn(mount, account);
+        let _turn = turn.lock().await;
+        let engine = self.engine(mount).await?;
+        let held = self.account(mount, account).await?;
+        let mut record = held.value;
+        if record.pending.is_none() {
+            record.pending = Some(Kept(password(&*self.around.random)));
+        }
+        let held = self.put_account(mount, account, held.version, record, vec![trail.request()]).await?;
+        failpoint!(self.around.boot, "static.after-intent");
+        match self.set(&*engine, account, &held).await {
+            Ok(()) => self.publish(mount, account, held, Some(trail.response(&Outcome::ok()))).await,
+            Err(error) => {
+                self.note_failure(mount, account, held, &error).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn set(&self, engine: &dyn Engine, account: &str, held: &Held<StaticRecord>) -> Result<(), EngineError> {
+        // Our caller has just put it there.
+        let Some(pending) = &held.value.pending else { return Ok(()) };
+        engine.set_password(&held.durable(), account, &pending.0).await?;
+        failpoint!(self.around.boot, "static.after-set");
+        if !engine.try_password(account, &pending.0).await? {
+            return Err(EngineError::Refused(format!("{account} cannot log in with its new password")));
+        }
+        failpoint!(self.around.boot, "static.after-test");
+        Ok(())
+    }
+
+    /// The pending password works: it is the present one now.
+    async fn publish(&self, mount: MountId, account: &str, held: Held<StaticRecord>, record: Option<Encoded>) -> Result<Rotated, RoomError> {
+        let now = self.around.clock.now();
+        let mut next = held.value;
+        if let Some(pending) = next.pending.take() {
+            next.previous = next.current.replace(pending);
+        }
+        let rotates = (next.period != 0).then(|| now.plus_secs(next.period));
+        let next = StaticRecord { rotated: Some(now), due: rotates, attempts: 0, last_error: None, ..next };
+        let record = record.unwrap_or_else(|| self.trail("creds.rotate", &next.role).response(&Outcome::ok()));
+        self.put_account(mount, account, held.version, next, vec![record]).await?;
+        Ok(Rotated { rotated: now, rotates })
+    }
+
+    /// An interrupted rotation: if the target takes the pending password, that is the present one.
+    async fn settle(&self, engine: &dyn Engine, mount: MountId, account: &str, held: Held<StaticRecord>) -> Result<Held<StaticRecord>, RoomError> {
+        let Some(pending) = &held.value.pending else { return Ok(held) };
+        if engine.try_password(account, &pending.0).await? {
+            self.publish(mount, account, held, None).await?;
+            return self.account(mount, account).await;
+        }
+        Ok(held)
+    }
+
+    async fn note_failure(&self, mount: MountId, account: &str, held: Held<StaticRecord>, error: &EngineError) {
+        let attempts = held.value.attempts.saturating_add(1);
+        let pause = RETRY_MIN_SECS.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX_SECS);
+        let due = Some(self.around.clock.now().plus_secs(pause));
+        let next = StaticRecord { attempts, due, last_error: Some(error.to_string()), ..held.value };
+        tracing::warn!(role = %next.role, attempts, %error, "a password was not rotated yet");
+        if let Err(error) = self.put_account(mount, account, held.version, next, Vec::new()).await {
+            tracing::warn!(%error, "a failed rotation could not be noted");
+        }
+    }
+
+    async fn put_account(&self, mount: MountId, account: &str, version: crate::store::Version, record: StaticRecord, records: Vec<Encoded>) -> Result<Held<StaticRecord>, RoomError> {
+        let mut change = Change::new();
+        replace(&mut change, &self.statics, &named_key(&mount, account), Some(version), &record);
+        let committed = self.store.commit(change, records).await?;
+        Ok(Held { value: record, version: committed.version })
+    }
+
+    /// Accounts whose time has come, with their mounts.
+    async fn due_accounts(&self) -> Result<Vec<(MountId, String, Path)>, StoreError> {
+        let now = self.around.clock.now();
+        let (mut due, mut from): (Vec<_>, Option<Cursor>) = (Vec::new(), None);
+        loop {
+            let page = self.statics.scan(&[], from.as_ref(), PAGE).await?;
+            for entry in page.entries {
+                let mount = entry.key.first().and_then(|part| part.raw_array()).map(MountId::from_bytes);
+                let account = entry.key.get(1).and_then(|part| part.name());
+                let record = serde_json::from_slice::<StaticRecord>(&entry.record.value).ok();
+                if let (Some(mount), Some(account), Some(record)) = (mount, account, record)
+                    && record.due.is_some_and(|at| at <= now)
+                {
+                    due.push((mount, account.to_owned(), record.role));
+                }
+            }
+            match page.next {
+                Some(next) => from = Some(next),
+                None => return Ok(due),
+            }
+        }
+    }
+}
+
+/// The schedule. Root rotations that were interrupted go on first.
+pub(super) async fn keep_rotating(engines: Arc<Engines>) {
+    loop {
+        super::root::resume_all(&engines).await;
+        match engines.due_accounts().await {
+            Ok(due) => {
+                for (mount, account, role) in due {
+                    let trail = engines.trail("creds.rotate", &role);
+                    if let Err(error) = engines.rotate(mount, &account, &trail).await {
+                        tracing::warn!(%role, %error, "a scheduled rotation failed; it is tried again");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the rotation schedule could not be read"),
+        }
+        tokio::select! {
+            () = engines.wake.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
