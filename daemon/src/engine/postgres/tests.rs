@@ -265,7 +265,7 @@ async fn a_plan_is_bound_to_its_server_and_an_outage_is_an_outage() {
 /// TLS as libpq has it: `verify-full` checks chain and name, `require` encrypts.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_verifies_the_server() {
-    let mut real = Real::start();
+    let real = Real::start();
     let (ca, other) = (certificate_authority(), certificate_authority());
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca.1).unwrap();
