@@ -44,3 +44,5 @@ pub const SLOT_SESSION_TTL_SECS: u64 = 15 * 60;
 pub const SLOTS_MAX: usize = 16;
 /// How long sealing waits for requests in flight.
 pub const SEAL_DRAIN_SECS: u64 = 10;
+/// How long an old KEK version and the copies it opens outlive a rotation: a day, for whoever must go back to last night's backup.
+pub const KEK_GRACE_SECS: u64 = 24 * 3600;

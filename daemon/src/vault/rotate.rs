@@ -6,13 +6,11 @@
 
 use super::{Event, Evidence, Opened, Rooms, State, Vault, VaultError};
 use crate::{
+    base::limits::KEK_GRACE_SECS,
     seal::{Root, SealError, SlotRecord, Slots, hsm},
     store::{Change, KeyringEdit},
 };
 use std::sync::Arc;
-
-/// How long an old KEK version and the copies it opens outlive a rotation: a day, for whoever must go back to last night's backup.
-pub const KEK_GRACE_SECS: u64 = 24 * 3600;
 
 /// What [`Vault::tend`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,6 +5,7 @@ use crate::{
     audit::{Outcome, Paths, Recorder, Trail},
     base::{
         id::BootId,
+        limits::KEK_GRACE_SECS,
         random::OsRandom,
         time::{ManualClock, Timestamp},
     },
@@ -278,6 +279,45 @@ async fn slots_change_online() {
     let ops = bench.recorded();
     let wanted = ["init", "unseal", "add_slot", "verify_slot", "recover", "rekey_slot", "remove_slot", "unseal"];
     assert_eq!(ops, wanted);
+}
+
+/// R-SEAL-4, R-SEAL-5: while slots are added, re-keyed and removed and every key rotates, no request fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_keys_change() {
+    let bench = Bench::new().await;
+    let shares = bench.init(&[("daily", "hsm+quorum:1/1")]).await;
+    let daily = [&shares[0][0]];
+    bench.unseal("daily", &daily).await.unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (vault, stop) = (bench.vault.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut calls = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let guard = vault.enter().unwrap();
+                    guard.put("busy").await.unwrap();
+                    assert_eq!(guard.get().await.unwrap().as_deref(), Some("busy"));
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let Done::Slot { shares: glass, .. } = bench.bring("daily", &daily, Operation::AddSlot(spec("glass", "quorum:1/1"))).await.unwrap() else { panic!() };
+        bench.bring("daily", &daily, Operation::VerifySlot).await.unwrap();
+        bench.vault.rotate_data_keys(evidence("rotate")).await.unwrap();
+        bench.vault.rotate_root(evidence("rotate")).await.unwrap();
+        bench.vault.rotate_kek("main", evidence("rotate")).await.unwrap();
+        let rekey = Operation::RekeySlot(spec("glass", "hsm+quorum:1/1"));
+        bench.bring("glass", &[&glass[0]], rekey).await.unwrap();
+        bench.bring("daily", &daily, Operation::RemoveSlot("glass".parse().unwrap())).await.unwrap();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        assert!(caller.await.unwrap() > 5, "they were busy all the time");
+    }
 }
 
 /// R-SEAL-2: an old slot record put back into the store opens nothing and authorises nothing.
