@@ -150,7 +150,7 @@ impl PolicyRoom {
     /// # Errors
     /// A permit for something else.
     pub fn explain(&self, permit: &Permit, whom: Whom, action: Action, path: &Path) -> Result<Explained, PolicyError> {
-        permit.covers(Action::PolicyRead, &Self::root_path()?)?;
+        permit.covers_own(Action::PolicyRead, &Self::root_path()?)?;
         let ask = match whom {
             Whom::Caller => Ask { action, claim: Claim::Policy, ..permit.ask.clone() },
             Whom::Other(_) if permit.own() => return Err(Mismatch.into()),

@@ -67,10 +67,17 @@ impl Permit {
         self.force.weigh(&ask, path.as_str()).allowed
     }
 
-    /// That this permit is for `action` at `path`.
+    /// That this permit is for `action` at `path`, given by a policy (or a set-up or recovery token), not for an act on one's own.
     /// # Errors
     /// [`Mismatch`].
     pub fn covers(&self, action: Action, path: &Path) -> Result<(), Mismatch> {
+        if self.own() { Err(Mismatch) } else { self.covers_own(action, path) }
+    }
+
+    /// That this permit is for `action` at `path`, be it as anybody or as an act on one's own: for rooms that know whose a thing is.
+    /// # Errors
+    /// [`Mismatch`].
+    pub fn covers_own(&self, action: Action, path: &Path) -> Result<(), Mismatch> {
         if self.ask.action == action && self.path == *path { Ok(()) } else { Err(Mismatch) }
     }
 }

@@ -170,6 +170,8 @@ fn a_permit_is_narrow() {
     assert!(permit.also(Action::Read, &path("kv/b")) && !permit.also(Action::Write, &path("kv/b")) && !permit.also(Action::Read, &path("pg/b")));
     let own = permit_under(READERS, &who, Action::TokenRenew, "sys/token/x", Claim::Own).unwrap();
     assert!(own.own() && !own.also(Action::TokenRenew, &path("sys/token/x")));
+    assert_eq!(own.covers(Action::TokenRenew, &path("sys/token/x")), Err(Mismatch), "only where the room knows whose a thing is");
+    assert_eq!(own.covers_own(Action::TokenRenew, &path("sys/token/x")), Ok(()));
 }
 
 /// R-POL-2: `explain` says which policies decide, about the caller and, on another permit, about others.
@@ -186,6 +188,7 @@ async fn explain() {
     assert_eq!((said("pg/a").allowed, said("pg/a").deciding.len(), said("pg/a").reason.as_str()), (false, 0, "no policy permits it"));
     let others = f.room.explain(&own, Whom::Other(f.admin.identity().principal()), Action::Read, &path("kv/a"));
     assert!(matches!(others, Err(PolicyError::Permit(_))), "about others only with policy_read");
+    assert!(matches!(f.room.list(&own, None, 10), Err(PolicyError::Permit(_))), "the documents are nobody's own");
     let permit = f.permit(&f.admin, Action::PolicyRead, "sys/policy");
     let others = f.room.explain(&permit, Whom::Other(reader.identity().principal()), Action::Read, &path("kv/a")).unwrap();
     assert!(others.allowed);

@@ -95,7 +95,7 @@ impl TokenRoom {
     /// See [`TokenError`]; the texts say what to do.
     pub async fn create(&self, permit: &Permit, ask: &NewToken) -> Result<(Change, Created), TokenError> {
         let name = permit.principal().name().to_owned();
-        permit.covers(Action::TokenCreate, &Self::path_of(ask.identity.as_deref().unwrap_or(&name))?)?;
+        permit.covers_own(Action::TokenCreate, &Self::path_of(ask.identity.as_deref().unwrap_or(&name))?)?;
         // Another session is never one's own to begin, not even for one's own name.
         if permit.own() && ask.identity.is_some() {
             return Err(Mismatch.into());

@@ -101,7 +101,7 @@ impl TokenRoom {
     /// The target of a permit, once more: what the gate decided on must be what is acted upon.
     fn permitted(&self, permit: &Permit, action: Action, accessor: Accessor) -> Result<SessionId, TokenError> {
         let target = self.target(permit.caller(), Some(accessor))?;
-        permit.covers(action, &target.path)?;
+        permit.covers_own(action, &target.path)?;
         if permit.own() && !target.own {
             return Err(Mismatch.into());
         }
@@ -152,42 +152,36 @@ impl TokenRoom {
     }
 
     /// Ends a token and all made from it in its session; or, with `whole_session`, its session and every session that made (R-TOK-6). A
-    /// session without live tokens is over, and its leases are revoked.
+    /// session without live tokens is over, and its leases are revoked. Any token of a session may end it: all of them have the same
+    /// powers.
     /// # Errors
     /// [`TokenError::NotFound`] when it has ended.
     pub async fn revoke(&self, permit: &Permit, accessor: Accessor, whole_session: bool) -> Result<(Change, Revoked), TokenError> {
         let session = self.permitted(permit, Action::TokenRevoke, accessor)?;
-        let (mut record, version) = self.read(session).await?;
+        let mut change = Change::new();
         if whole_session {
-            let tokens = self.table.read().tokens_under(session);
+            let (table, tokens) = (self.table.clone(), self.table.read().tokens_under(session));
             // No matter which version: nothing is to survive.
-            let mut change = Change::new();
             self.require_live(&mut change, session);
-            self.end(&mut change, session, Ended::Tree);
+            change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
+            mark(&mut change, &self.marks, session, Ended::Tree);
+            change.then(move || table.write().revoke(session));
             return Ok((change, revoked(tokens, Some(session))));
         }
+        let (mut record, version) = self.read(session).await?;
+        record.prune(self.clock.now());
         let gone = record.with_descendants(accessor);
-        let before = record.tokens.len();
-        record.tokens.retain(|accessor, _| !gone.contains(accessor));
-        let tokens = before - record.tokens.len();
-        if tokens == 0 {
+        if !record.tokens.contains_key(&accessor) {
             return Err(TokenError::NotFound);
         }
-        if record.prune(self.clock.now()) == 0 {
-            let mut change = Change::new();
-            change.require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
-            self.end(&mut change, session, Ended::Alone);
-            return Ok((change, revoked(tokens, Some(session))));
+        record.tokens.retain(|accessor, _| !gone.contains(accessor));
+        if record.tokens.is_empty() {
+            change.urgent().require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
+            // A session of it may be on its way to be committed: whoever revokes its maker is to reach that one too.
+            self.finish(&mut change, session, true, true);
+            return Ok((change, revoked(gone.len(), Some(session))));
         }
-        Ok((self.replace(session, version, record)?, revoked(tokens, None)))
-    }
-
-    /// The session's record goes, its mark comes, and memory follows.
-    fn end(&self, change: &mut Change, session: SessionId, how: Ended) {
-        let table = self.table.clone();
-        change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
-        mark(change, &self.marks, session, how);
-        change.then(move || table.write().end(session, how));
+        Ok((self.replace(session, version, record)?, revoked(gone.len(), None)))
     }
 
     /// An identity by its name: id, groups, attributes. For `policy explain` and listings.

@@ -8,6 +8,7 @@
 //! - A *child* speaks for its maker's identity in its maker's session, never longer than its maker may live, and ends with it.
 //! - A token for a *named identity* begins another session, and takes a policy: `token_create` on `sys/token/NAME`. It lives on when its
 //!   maker's session expires and ends when that is revoked.
+//! - A session that is over by itself leaves a link where it stood between its maker and what it made.
 //! - Revoking a session is one commit: at that instant its tokens and all that it made open nothing. What is left to do (records, leases)
 //!   is marked in that commit and done by the sweep and the lease room, also after a crash.
 

@@ -95,9 +95,14 @@ impl SessionRecord {
         }
     }
 
-    /// Tokens that have expired go; what is left at `now`.
+    /// Tokens that have expired go; their children are then their maker's, so that revoking that one still ends them. How many are left.
     pub fn prune(&mut self, now: Timestamp) -> usize {
-        self.tokens.retain(|_, token| token.expires > now);
+        let gone: BTreeMap<_, _> = self.tokens.extract_if(.., |_, token| token.expires <= now).map(|(accessor, token)| (accessor, token.parent)).collect();
+        for token in self.tokens.values_mut() {
+            while let Some(grandparent) = token.parent.and_then(|parent| gone.get(&parent)) {
+                token.parent = *grandparent;
+            }
+        }
         self.tokens.len()
     }
 }

@@ -14,10 +14,13 @@ use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 /// Sessions removed in one commit.
-const SWEEP_SESSIONS: usize = 256;
+const SWEEP_SESSIONS: usize = if cfg!(test) { 2 } else { 256 };
 /// Records read at a time when loading.
 const LOAD_ENTRIES: usize = 1000;
+/// Whose leases are to be revoked.
 const MARK: Part<'static> = Part::Raw(b"session-ended");
+/// A session that is over, and its maker.
+const LINK: Part<'static> = Part::Raw(b"session-link");
 
 impl TokenRoom {
     /// One bounded batch of removals, `None` when there is nothing to remove now. To be called now and then, and again after a commit,
@@ -26,42 +29,50 @@ impl TokenRoom {
     /// The store.
     pub async fn sweep(&self) -> Result<Option<Change>, TokenError> {
         let now = self.clock.now();
-        let (ending, expired) = self.table.read().sweepable(now, SWEEP_SESSIONS);
-        if ending.is_empty() && expired.is_empty() {
-            return Ok(None);
-        }
+        let work = self.table.read().sweepable(now, SWEEP_SESSIONS);
         let mut change = Change::new();
-        for session in ending {
+        for session in work.ending {
             let table = self.table.clone();
-            change.delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
-            mark(&mut change, &self.marks, session, Ended::Alone);
+            change.delete(&self.sessions, &[Part::Raw(session.as_bytes())]).delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())]);
+            mark(&mut change, &self.marks, session, Ended::Tree);
             change.then(move || table.write().swept(session));
         }
-        for session in expired {
-            let key = [Part::Raw(session.as_bytes())];
+        for session in work.links {
             let table = self.table.clone();
+            change.delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())]).then(move || table.write().unlink(session));
+        }
+        for session in work.expired {
             match self.read(session).await {
                 // Renewed, and memory follows in a moment.
                 Ok((record, _)) if record.expires() > now => {}
                 Ok((record, version)) => {
-                    change.require_version(&self.sessions, &key, version).delete(&self.sessions, &key);
-                    if record.end_leases {
-                        mark(&mut change, &self.marks, session, Ended::Alone);
-                        change.then(move || table.write().end(session, Ended::Alone));
-                    } else {
-                        change.then(move || table.write().remove(session));
-                    }
+                    change.require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
+                    self.finish(&mut change, session, false, record.end_leases);
                 }
-                Err(TokenError::NotFound) => table.write().remove(session),
-                // It opens nothing any more; whether its leases should end cannot be read, so they do. The record stays in quarantine.
+                Err(TokenError::NotFound) => self.table.write().finish(session, None, false),
+                // It opens nothing any more; whether its leases should end cannot be read, so they do.
                 Err(TokenError::Damaged(_) | TokenError::Store(StoreError::Damaged { .. })) => {
-                    mark(&mut change, &self.marks, session, Ended::Alone);
-                    change.then(move || table.write().end(session, Ended::Alone));
+                    self.finish(&mut change, session, false, true);
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok((!change.is_empty()).then_some(change))
+    }
+
+    /// The session is over by itself: its record goes; a link stays where what it made must still be reached from its maker; its leases are
+    /// marked if they are to end.
+    pub(super) fn finish(&self, change: &mut Change, session: SessionId, even_childless: bool, leases: bool) {
+        let link = self.table.read().link_needed(session, even_childless);
+        change.delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
+        if let Some(maker) = link {
+            change.put(&self.marks, &[LINK, Part::Raw(session.as_bytes())], Zeroizing::new(maker.as_bytes().to_vec()));
+        }
+        if leases {
+            mark(change, &self.marks, session, Ended::Alone);
+        }
+        let table = self.table.clone();
+        change.then(move || table.write().finish(session, link, leases));
     }
 
     /// Sessions that ended and whose leases are to be revoked, at most `limit`; again and again until [`Self::settled`] is committed.
@@ -104,6 +115,11 @@ pub(super) async fn load(room: &TokenRoom) -> Result<(), TokenError> {
             (Some(session), Some(record)) => room.table.write().put(session, record),
             _ => tracing::error!("a session's record cannot be used: its tokens open nothing"),
         }
+    })
+    .await?;
+    each(&room.marks, &[LINK], |entry| match (session_of(&entry), entry.record.value.first_chunk()) {
+        (Some(session), Some(maker)) => room.table.write().link(session, SessionId::from_bytes(*maker)),
+        _ => tracing::error!("a session's link cannot be used"),
     })
     .await?;
     let mut ended = BTreeMap::new();

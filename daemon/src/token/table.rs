@@ -22,6 +22,8 @@ pub(super) struct Table {
     by_mac: HashMap<u128, Entry>,
     accessors: HashMap<Accessor, SessionId>,
     sessions: HashMap<SessionId, Session>,
+    /// Sessions that are over, between one that lives and those they made: so that revoking the former still reaches the latter.
+    links: HashMap<SessionId, Link>,
     identities: HashMap<IdentityId, Arc<Identity>>,
     names: HashMap<String, IdentityId>,
     /// When each session's last token ends.
@@ -40,6 +42,11 @@ struct Entry {
 
 struct Session {
     record: SessionRecord,
+    made: BTreeSet<SessionId>,
+}
+
+struct Link {
+    maker: SessionId,
     made: BTreeSet<SessionId>,
 }
 
@@ -103,15 +110,19 @@ impl Table {
         Ok(())
     }
 
-    /// The session's record is now this. Tokens that were there keep their callers.
+    /// The session's record is now this.
     pub fn put(&mut self, id: SessionId, record: SessionRecord) {
-        let made = match self.take(id) {
-            Some(former) => former.made,
-            // When records are read, what a session made may come before it.
-            None => BTreeSet::new(),
-        };
-        if let Some(maker) = record.made_by.and_then(|maker| self.sessions.get_mut(&maker)) {
-            maker.made.insert(id);
+        // Prepared before a revocation further up and committed after it: the session is over already, or never begins.
+        if self.ending.contains(&id) {
+            return;
+        }
+        if record.made_by.is_some_and(|maker| self.ending.contains(&maker)) {
+            self.ending.insert(id);
+            return;
+        }
+        let made = self.take(id).map(|former| former.made).unwrap_or_default();
+        if let Some(siblings) = record.made_by.and_then(|maker| self.made_by(maker)) {
+            siblings.insert(id);
         }
         for (accessor, token) in &record.tokens {
             self.accessors.insert(*accessor, id);
@@ -133,12 +144,44 @@ impl Table {
         self.sessions.insert(id, Session { record, made });
     }
 
-    /// The session is no more.
-    pub fn remove(&mut self, id: SessionId) {
-        if let Some(former) = self.take(id)
-            && let Some(maker) = former.record.made_by.and_then(|maker| self.sessions.get_mut(&maker))
-        {
-            maker.made.remove(&id);
+    /// A link as it is stored.
+    pub fn link(&mut self, id: SessionId, maker: SessionId) {
+        self.links.insert(id, Link { maker, made: BTreeSet::new() });
+    }
+
+    /// What a session or a link made.
+    fn made_by(&mut self, maker: SessionId) -> Option<&mut BTreeSet<SessionId>> {
+        match self.sessions.get_mut(&maker) {
+            Some(session) => Some(&mut session.made),
+            None => self.links.get_mut(&maker).map(|link| &mut link.made),
+        }
+    }
+
+    fn knows(&self, id: SessionId) -> bool {
+        self.sessions.contains_key(&id) || self.links.contains_key(&id)
+    }
+
+    /// The maker of a session that is to end, where a link must remain: when the session made others (`even_childless`: or may be about to).
+    pub fn link_needed(&self, id: SessionId, even_childless: bool) -> Option<SessionId> {
+        let session = self.sessions.get(&id)?;
+        session.record.made_by.filter(|maker| self.knows(*maker) && (even_childless || !session.made.is_empty()))
+    }
+
+    /// The session is over, by itself. `link`: its maker, when a link was stored; `leases`: whether they are marked to be revoked.
+    pub fn finish(&mut self, id: SessionId, link: Option<SessionId>, leases: bool) {
+        let Some(former) = self.take(id) else { return };
+        match link {
+            Some(maker) => drop(self.links.insert(id, Link { maker, made: former.made })),
+            None => self.forget_made(former.record.made_by, id),
+        }
+        if leases {
+            self.ended.insert(id, Ended::Alone);
+        }
+    }
+
+    fn forget_made(&mut self, maker: Option<SessionId>, id: SessionId) {
+        if let Some(siblings) = maker.and_then(|maker| self.made_by(maker)) {
+            siblings.remove(&id);
         }
     }
 
@@ -152,53 +195,64 @@ impl Table {
         Some(former)
     }
 
-    /// The session ended: its tokens open nothing from now on, nor, with [`Ended::Tree`], those of any session it made.
-    pub fn end(&mut self, id: SessionId, how: Ended) {
-        let made = self.sessions.get(&id).map(|session| session.made.clone()).unwrap_or_default();
-        self.remove(id);
-        self.ended.insert(id, how);
-        if how == Ended::Tree {
-            self.end_made(made);
+    /// The session was revoked: its tokens open nothing from now on, nor those of any session it made.
+    pub fn revoke(&mut self, id: SessionId) {
+        self.ended.insert(id, Ended::Tree);
+        if let Some(former) = self.take(id) {
+            self.forget_made(former.record.made_by, id);
+            self.end_made(former.made);
         }
     }
 
     fn end_made(&mut self, made: BTreeSet<SessionId>) {
         let mut open: Vec<SessionId> = made.into_iter().collect();
         while let Some(next) = open.pop() {
-            if let Some(session) = self.take(next) {
+            let made = self.take(next).map(|session| session.made).or_else(|| self.links.remove(&next).map(|link| link.made));
+            if let Some(made) = made {
                 self.ending.insert(next);
-                open.extend(session.made);
+                open.extend(made);
             }
         }
     }
 
     /// After reading all records: who made whom, and what a revocation before a crash had ended.
     pub fn settle(&mut self, ended: BTreeMap<SessionId, Ended>) {
-        let made: Vec<(SessionId, SessionId)> =
-            self.sessions.iter().filter_map(|(id, session)| Some((session.record.made_by?, *id))).collect();
+        let sessions = self.sessions.iter().filter_map(|(id, session)| Some((session.record.made_by?, *id)));
+        let made: Vec<_> = sessions.chain(self.links.iter().map(|(id, link)| (link.maker, *id))).collect();
         let mut dead = BTreeSet::new();
         for (maker, id) in made {
             if ended.get(&maker) == Some(&Ended::Tree) {
                 dead.insert(id);
-            } else if let Some(maker) = self.sessions.get_mut(&maker) {
-                maker.made.insert(id);
+            } else if let Some(siblings) = self.made_by(maker) {
+                siblings.insert(id);
             }
         }
         self.ended = ended;
         self.end_made(dead);
     }
 
-    /// Sessions whose records the sweep removes next, at most `limit`: those that end with their maker, then those that have expired.
-    pub fn sweepable(&self, now: Timestamp, limit: usize) -> (Vec<SessionId>, Vec<SessionId>) {
-        let ending: Vec<_> = self.ending.iter().take(limit).copied().collect();
-        let expired = self.due.iter().take_while(|(at, _)| *at <= now).take(limit - ending.len()).map(|(_, id)| *id).collect();
-        (ending, expired)
+    /// What the sweep removes next, at most `limit` of each.
+    pub fn sweepable(&self, now: Timestamp, limit: usize) -> Sweepable {
+        let stale = |(_, link): &(&SessionId, &Link)| link.made.is_empty() || !self.knows(link.maker);
+        Sweepable {
+            ending: self.ending.iter().take(limit).copied().collect(),
+            expired: self.due.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, id)| *id).collect(),
+            links: self.links.iter().filter(stale).take(limit).map(|(id, _)| *id).collect(),
+        }
     }
 
-    /// The record of a session that ended with its maker is gone; its leases are marked.
+    /// The records of a session that ended with its maker are gone; its leases are marked. What it made ends too: that is why the mark
+    /// says so until the last of them is swept.
     pub fn swept(&mut self, id: SessionId) {
         self.ending.remove(&id);
-        self.ended.insert(id, Ended::Alone);
+        self.ended.insert(id, Ended::Tree);
+    }
+
+    /// A link is gone: nothing depends on it.
+    pub fn unlink(&mut self, id: SessionId) {
+        if let Some(link) = self.links.remove(&id) {
+            self.forget_made(Some(link.maker), id);
+        }
     }
 
     /// Sessions whose leases are to be revoked, at most `limit`.
@@ -224,12 +278,26 @@ impl Table {
     pub fn tokens_under(&self, id: SessionId) -> usize {
         let mut count = 0;
         let mut open = vec![id];
-        while let Some(session) = open.pop().and_then(|id| self.sessions.get(&id)) {
-            count += session.record.tokens.len();
-            open.extend(&session.made);
+        while let Some(id) = open.pop() {
+            if let Some(session) = self.sessions.get(&id) {
+                count += session.record.tokens.len();
+                open.extend(&session.made);
+            } else if let Some(link) = self.links.get(&id) {
+                open.extend(&link.made);
+            }
         }
         count
     }
+}
+
+/// Work for the sweep.
+pub(super) struct Sweepable {
+    /// Sessions (and links) that ended with their maker.
+    pub ending: Vec<SessionId>,
+    /// Sessions whose tokens have all expired.
+    pub expired: Vec<SessionId>,
+    /// Links that nothing depends on.
+    pub links: Vec<SessionId>,
 }
 
 /// An identity as policies see it.

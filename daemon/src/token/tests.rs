@@ -1,4 +1,7 @@
+mod model;
+
 use super::*;
+use model::{op, play};
 use crate::{
     base::{
         id::{Accessor, SessionId},
@@ -365,121 +368,6 @@ async fn damage_is_contained() {
     assert!(matches!(f.create(&setup, &named("bob")).await, Err(TokenError::Damaged("identity"))));
     f.wait(24 * 3600);
     f.sweep().await;
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Child { by: usize, ttl: u64 },
-    Named { by: usize, ttl: u64, max: u64 },
-    Renew { token: usize, ttl: u64 },
-    Revoke { token: usize, session: bool },
-    Wait(u64),
-    Sweep,
-    Crash,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let token = || 0..40usize;
-    prop_oneof![
-        4 => (token(), 1..2000u64).prop_map(|(by, ttl)| Op::Child { by, ttl }),
-        4 => (token(), 1..2000u64, 1..2000u64).prop_map(|(by, ttl, max)| Op::Named { by, ttl, max }),
-        4 => (token(), 0..2000u64).prop_map(|(token, ttl)| Op::Renew { token, ttl }),
-        2 => (token(), any::<bool>()).prop_map(|(token, session)| Op::Revoke { token, session }),
-        3 => (1..600u64).prop_map(Op::Wait),
-        2 => Just(Op::Sweep),
-        1 => Just(Op::Crash),
-    ]
-}
-
-/// A token as the rules have it: ended by hand, or by the clock, or by whoever made it.
-struct Model {
-    token: Created,
-    /// The token it is a child of.
-    parent: Option<usize>,
-    /// The token whose session made its session.
-    maker: Option<SessionId>,
-    ttl: u64,
-    expires: Timestamp,
-    max_expires: Timestamp,
-    ended: bool,
-}
-
-fn end_tree(all: &mut [Model], session: SessionId) {
-    let mut open = vec![session];
-    while let Some(session) = open.pop() {
-        for model in all.iter_mut().filter(|model| model.token.session == session) {
-            model.ended = true;
-        }
-        // Only sessions that still have a token to end; a session that is over made what it made.
-        open.extend(all.iter().filter(|model| model.maker == Some(session) && !model.ended).map(|model| model.token.session));
-    }
-}
-
-async fn play(ops: &[Op]) {
-    let mut f = fixture().await;
-    let setup = f.setup().await;
-    let max = setup.expires;
-    let mut all = vec![Model { ttl: 3600, expires: max, max_expires: max, parent: None, maker: None, ended: false, token: setup }];
-    for (number, op) in ops.iter().enumerate() {
-        let now = crate::base::time::Clock::now(&*f.clock);
-        let lives = |all: &[Model], index: usize| !all[index].ended && all[index].expires > now;
-        match op {
-            Op::Child { by, ttl } => {
-                let by = by % all.len();
-                if lives(&all, by) {
-                    let token = f.create(&all[by].token, &NewToken { ttl_secs: *ttl, ..NewToken::default() }).await.unwrap();
-                    let max_expires = all[by].max_expires;
-                    let expires = now.plus_secs(*ttl).min(max_expires);
-                    let maker = all[by].maker;
-                    all.push(Model { token, parent: Some(by), maker, ttl: *ttl, expires, max_expires, ended: false });
-                }
-            }
-            Op::Named { by, ttl, max } => {
-                let by = by % all.len();
-                if lives(&all, by) {
-                    let ask = NewToken { ttl_secs: *ttl, max_ttl_secs: *max, ..named(&format!("n{}", number % 3)) };
-                    let token = f.create(&all[by].token, &ask).await.unwrap();
-                    let max_expires = now.plus_secs(*max);
-                    let expires = now.plus_secs(*ttl).min(max_expires);
-                    let maker = Some(all[by].token.session);
-                    all.push(Model { token, parent: None, maker, ttl: *ttl, expires, max_expires, ended: false });
-                }
-            }
-            Op::Renew { token, ttl } => {
-                let token = token % all.len();
-                if lives(&all, token) {
-                    f.renew(&all[token].token, *ttl).await.unwrap();
-                    let model = &mut all[token];
-                    let ttl = if *ttl == 0 { model.ttl } else { *ttl };
-                    model.expires = model.expires.max(now.plus_secs(ttl).min(model.max_expires));
-                }
-            }
-            Op::Revoke { token, session } => {
-                let token = token % all.len();
-                if lives(&all, token) {
-                    f.revoke(&all[token].token, &all[token].token, *session).await.unwrap();
-                    if *session {
-                        let session = all[token].token.session;
-                        end_tree(&mut all, session);
-                    } else {
-                        all[token].ended = true;
-                        for index in 0..all.len() {
-                            all[index].ended |= all[index].parent.is_some_and(|parent| all[parent].ended);
-                        }
-                    }
-                }
-            }
-            Op::Wait(secs) => f.wait(*secs),
-            Op::Sweep => f.sweep().await,
-            Op::Crash => f = f.again().await,
-        }
-        let now = crate::base::time::Clock::now(&*f.clock);
-        for (index, model) in all.iter().enumerate() {
-            let want = !model.ended && model.expires > now;
-            assert_eq!(f.passes(&model.token), want, "token {index} after {op:?}");
-            assert!(model.expires <= model.max_expires);
-        }
-    }
 }
 
 proptest! {
