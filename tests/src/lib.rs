@@ -3,6 +3,7 @@
 //! Reading order: `lab` (the directory), `daemon` (the process), `cli` (the command line), then what a test needs.
 #![allow(missing_docs)] // test support; names and headers say it
 
+pub mod campaign;
 pub mod cli;
 pub mod daemon;
 pub mod lab;

@@ -1,0 +1,52 @@
+//! Campaigns: the real parts, broken on purpose, many times over. Each suite counts in which step its faults fell (none may be zero) and has
+//! a control: the same run with a protection taken away, which must go red, or the suite itself is not believed.
+//! Run whole by `make campaign SUITE=..`, in short form by CI. What they found: docs/CAMPAIGNS.md.
+//!
+//! Reading order: this file, `dice`, `steps`, `report`, then a suite: `power` (power cuts), `flip` (changed bytes).
+
+pub mod dice;
+pub mod flip;
+pub mod power;
+pub mod report;
+pub mod steps;
+mod trail;
+
+pub use dice::Dice;
+pub use report::Report;
+pub use steps::Steps;
+
+/// Anything that keeps a campaign from running. What a campaign *finds* is not an error; it goes into the [`Report`].
+pub type Trouble = Box<dyn std::error::Error + Send + Sync>;
+pub type Tried<T> = Result<T, Trouble>;
+
+/// How much of a suite to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    /// What CI runs on every change.
+    Short,
+    /// What docs/CAMPAIGNS.md reports.
+    Whole,
+}
+
+impl Scale {
+    /// `short` or `whole`, by scale.
+    pub fn pick<T>(self, short: T, whole: T) -> T {
+        match self {
+            Self::Short => short,
+            Self::Whole => whole,
+        }
+    }
+}
+
+/// What every suite is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub scale: Scale,
+    /// Printed, so that a run can be made again.
+    pub seed: u64,
+}
+
+/// Adds what was being done to an error.
+pub fn doing<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Trouble {
+    move |error| format!("{what}: {error}").into()
+}
