@@ -28,7 +28,7 @@ use crate::{
 use bytes::Bytes;
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -229,10 +229,22 @@ fn same_engine(dir: &Path, engine: EngineKind) -> Result<(), OpenError> {
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == engine.name() => Ok(()),
         Ok(found) => Err(OpenError::Engine { found: found.trim().into(), configured: engine.name().into() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::write(&path, format!("{}\n", engine.name())).map_err(io_error(&path))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => claim(dir, &path, engine).map_err(io_error(&path)),
         Err(error) => Err(io_error(&path)(error)),
+    }
+}
+
+/// Writes the engine's name whole or not at all: a power cut that left an empty file here made a store that no engine may open.
+fn claim(dir: &Path, path: &Path, engine: EngineKind) -> io::Result<()> {
+    let fresh = dir.join("ENGINE.new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(format!("{}\n", engine.name()).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(dir)?.sync_all()?;
+    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

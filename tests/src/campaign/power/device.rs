@@ -14,8 +14,8 @@ use std::{
     io::{self, BufRead, Read, Write},
     os::unix::fs::FileExt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, UNIX_EPOCH},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 /// The file's name in the mount.
@@ -23,6 +23,8 @@ pub const FILE: &str = "disk";
 /// Bytes of the disk. It is sparse: only what was written takes memory.
 pub const DISK_BYTES: u64 = 1 << 30;
 const BLOCK: usize = 4096;
+/// A freeze waits so long for unflushed writes, then it is made without.
+const FREEZE_PATIENCE: Duration = Duration::from_millis(300);
 const TTL: Duration = Duration::from_secs(3600);
 const FILE_INODE: INodeNo = INodeNo(2);
 
@@ -77,10 +79,14 @@ struct Inner {
     /// The file as its readers see it.
     current: Blocks,
     flushes: u64,
+    /// Cut as soon as so many writes are unflushed.
+    armed: Option<usize>,
+    frozen: Option<Content>,
 }
 
 struct Disk {
     inner: Arc<Mutex<Inner>>,
+    cut: Arc<Condvar>,
     /// The sabotage: a disk that says "flushed" and flushes nothing.
     ignore_flush: bool,
 }
@@ -173,6 +179,11 @@ impl Filesystem for Disk {
         let mut inner = locked(&self.inner);
         put(&mut inner.current, offset, data);
         inner.content.pending.push((offset, Arc::new(data.to_vec())));
+        if inner.armed.is_some_and(|unflushed| inner.content.pending.len() >= unflushed) {
+            inner.armed = None;
+            inner.frozen = Some(inner.content.clone());
+            self.cut.notify_all();
+        }
         drop(inner);
         reply.written(length);
     }
@@ -214,13 +225,28 @@ fn store(blocks: &Blocks, image: &Path) -> Tried<()> {
     Ok(())
 }
 
-/// The process: mounts, then answers `freeze`, `image VARIANT SEED PATH` (of the last freeze) and `quit` on standard input, a line each.
+/// Waits, a little, until so many writes are unflushed (0: not at all); what is on the disk then, and the flushes so far.
+fn freeze(inner: &Mutex<Inner>, cut: &Condvar, unflushed: usize) -> (Content, u64) {
+    let mut inner = locked(inner);
+    inner.frozen = None;
+    inner.armed = (unflushed > inner.content.pending.len()).then_some(unflushed);
+    let until = Instant::now() + FREEZE_PATIENCE;
+    while inner.armed.is_some() && Instant::now() < until {
+        inner = cut.wait_timeout(inner, FREEZE_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    inner.armed = None;
+    let frozen = inner.frozen.take().unwrap_or_else(|| inner.content.clone());
+    (frozen, inner.flushes)
+}
+
+/// The process: mounts, then answers `freeze UNFLUSHED`, `image VARIANT SEED PATH` (of the last freeze) and `quit` on standard input, a line each.
 pub fn serve(mount: &Path, template: &Path, ignore_flush: bool) -> Tried<()> {
     let durable = load(template).map_err(doing("reading the template"))?;
     let content = Content { durable: durable.clone(), pending: Vec::new() };
-    let inner = Arc::new(Mutex::new(Inner { content, current: durable, flushes: 0 }));
-    let session = fuser::spawn_mount(Disk { inner: inner.clone(), ignore_flush }, mount, &Config::default())
-        .map_err(doing("mounting the virtual disk"))?;
+    let inner = Arc::new(Mutex::new(Inner { content, current: durable, ..Inner::default() }));
+    let cut = Arc::new(Condvar::new());
+    let disk = Disk { inner: inner.clone(), cut: cut.clone(), ignore_flush };
+    let session = fuser::spawn_mount(disk, mount, &Config::default()).map_err(doing("mounting the virtual disk"))?;
     let mut out = io::stdout();
     writeln!(out, "mounted")?;
     let mut frozen = Content::default();
@@ -228,12 +254,10 @@ pub fn serve(mount: &Path, template: &Path, ignore_flush: bool) -> Tried<()> {
         let line = line?;
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("freeze"), ..) => {
-                let inner = locked(&inner);
-                frozen = inner.content.clone();
-                let (unflushed, flushes) = (frozen.pending.len(), inner.flushes);
-                drop(inner);
-                writeln!(out, "{unflushed} {flushes}")?;
+            (Some("freeze"), Some(unflushed), ..) => {
+                let flushes;
+                (frozen, flushes) = freeze(&inner, &cut, unflushed.parse()?);
+                writeln!(out, "{} {flushes}", frozen.pending.len())?;
             }
             (Some("image"), Some(variant), Some(seed), Some(path)) => {
                 let variant = Variant::named(variant).ok_or("no such variant")?;

@@ -160,11 +160,12 @@ impl<'a> Series<'a> {
         let wait = match target {
             "load" => self.dice.between(1, 900_000),
             "closing" => self.dice.below(8_000),
-            _ => self.dice.below(60_000),
+            _ => self.dice.below(25_000),
         };
         std::thread::sleep(Duration::from_micros(wait));
         let seen = worker.seen();
-        let frozen = disk.freeze()?;
+        let unflushed = if self.dice.chance(20) { 0 } else { self.dice.between(1, 6) };
+        let frozen = disk.freeze(unflushed)?;
         self.steps.hit(seen.phase);
         self.found.cuts += 1;
         self.found.flushes = frozen.flushes;
@@ -287,9 +288,12 @@ fn series(load: Load, plan: Plan, dir: &Path, blank: &Path, dice: Dice) -> Tried
     let (mut total, mut rounds) = (Found::default(), 0);
     let orders = [["making", "load", "closing"], ["reopening", "closing", "load"], ["load", "reopening", "load"], ["closing", "load", "reopening"]];
     while total.images < images || (!is_sled && !series.steps.missed().is_empty() && rounds < images / 4 + EXTRA_ROUNDS_MAX) {
+        let mut order = orders.get(usize::try_from(rounds % 4).unwrap_or_default()).copied().unwrap_or_default();
+        if let Some(missed) = series.steps.missed().first().filter(|_| total.images >= images) {
+            order = [missed, "load", "closing"];
+        }
         // Every fourth round begins on an empty disk, the others on what the last cut left.
-        let order = orders.get(usize::try_from(rounds % 4).unwrap_or_default()).copied().unwrap_or_default();
-        if rounds % 4 == 0 {
+        if order.first() == Some(&"making") {
             series.next = None;
         }
         series.round(order.get(..cuts).unwrap_or(&order))?;

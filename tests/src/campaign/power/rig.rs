@@ -122,9 +122,9 @@ impl VirtualDisk {
         Ok(Self { mounted, _device: device, process })
     }
 
-    /// The power goes. What acknowledgement was read before this call must have survived.
-    pub fn freeze(&mut self) -> Tried<Frozen> {
-        self.process.ask("freeze")?;
+    /// The power goes, as soon as so many writes are unflushed. What acknowledgement was read before this call must have survived.
+    pub fn freeze(&mut self, unflushed: u64) -> Tried<Frozen> {
+        self.process.ask(&format!("freeze {unflushed}"))?;
         let answer = self.process.answer()?;
         let (unflushed, flushes) = answer.split_once(' ').ok_or("the disk does not freeze")?;
         Ok(Frozen { unflushed: unflushed.parse()?, flushes: flushes.parse()? })
