@@ -13,6 +13,7 @@ mod conformance;
 
 pub use embedded::{Embedded, Opener, is_final};
 
+use super::table::{self, Namespace, RawTable, Table};
 use bytes::Bytes;
 use std::path::Path;
 
@@ -97,4 +98,17 @@ pub trait Engine: Send + Sync {
 pub(super) fn free_bytes(engine: &'static str, path: &Path) -> Result<u64, EngineError> {
     let stat = rustix::fs::statvfs(path).map_err(|error| EngineError::new(engine, Failure::Read, std::io::Error::from(error)))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Every row of an engine, table by table, as it is stored: for campaigns that flip what lies on the disk.
+/// # Errors
+/// The engine's.
+pub fn all_rows(engine: &dyn Engine) -> Result<Vec<Row>, EngineError> {
+    let tables = RawTable::ALL.iter().map(|table| table.id()).chain(Table::ALL.iter().map(|table| table.id()));
+    let mut rows = Vec::new();
+    for id in tables {
+        let (from, to) = (table::head(Namespace::ROOT, id), table::head(Namespace::ROOT, id + 1));
+        rows.extend(engine.scan(&from, &to, usize::MAX, usize::MAX)?);
+    }
+    Ok(rows)
 }
