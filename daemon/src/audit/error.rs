@@ -1,5 +1,6 @@
 //! What can go wrong with the log. Texts name what to do; paths of this machine go to the operator, never to a caller.
 
+use super::segments::AppendError;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -97,6 +98,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Of an append while opening.
+    pub(super) fn append(error: AppendError) -> Self {
+        match error {
+            AppendError::Again(error) | AppendError::Failed(error) => Self::Io(PathBuf::new(), error),
+        }
+    }
+
     /// Names a file by its whole path.
     pub(super) fn within(self, dir: &Path) -> Self {
         match self {

@@ -117,6 +117,15 @@ impl Segments {
         Ok(log)
     }
 
+    /// Begins a new segment that claims to follow `before`, behind whatever is there: for repair.
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn begin(dir: Box<dyn LogDir>, cluster: Id, segment_bytes: u64, before: ChainHead) -> Result<Self, OpenError> {
+        let mut log = Self { dir, cluster, segment_bytes, current: None, head: before, buffer: Vec::new(), tail: None };
+        log.roll(0).map_err(OpenError::append)?;
+        Ok(log)
+    }
+
     /// Why what is behind the last frame may not be a crash's doing.
     pub fn damage(&mut self) -> Option<OpenError> {
         self.tail.as_mut()?.damage.take()

@@ -3,7 +3,7 @@
 //! Redaction is an allow-list by type: there are setters for paths, ids, numbers and words of the code, and one that keeps a keyed
 //! hash. There is none for a text or bytes as they came.
 
-use super::{hash::AuditHasher, segments::TornTail};
+use super::{hash::AuditHasher, repair::Repaired, segments::TornTail};
 use crate::base::{
     id::{Accessor, BootId, IdentityId, LeaseId, RequestId, SessionId},
     path::Path,
@@ -118,6 +118,16 @@ impl Recorder {
         trail.param_u64("offset", torn.offset);
         trail.param_u64("bytes_dropped", torn.bytes);
         trail.param_sha256("sha256", &torn.sha256);
+        trail.response(&Outcome::ok())
+    }
+
+    /// The record of a gap that an operator accepted.
+    pub(super) fn accepted_loss(self: &Arc<Self>, repaired: &Repaired) -> Encoded {
+        let mut trail = Trail::new(self, Stage::Recovery, "audit.accept_loss");
+        let log = repaired.log.map_or_else(|| "damaged".to_owned(), |head| head.to_string());
+        trail.keep("log", Param::Text(log.into()));
+        trail.keep("store", Param::Text(repaired.store.to_string().into()));
+        trail.param_u64("segments_set_aside", repaired.set_aside);
         trail.response(&Outcome::ok())
     }
 }
