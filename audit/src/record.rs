@@ -13,7 +13,9 @@ pub const RECORD_BYTES_MAX: usize = 65_535;
 /// The record version written by this code.
 pub const RECORD_VERSION: u8 = 1;
 /// The longest single text a record keeps when it would be too long otherwise.
-pub const TEXT_BYTES_MAX: usize = 1024;
+pub const TEXT_BYTES_MAX: usize = 512;
+/// The longest name (of a policy, a parameter) and parameter it keeps then.
+pub const NAME_BYTES_MAX: usize = 128;
 /// The most policies, and the most parameters, a record keeps when it would be too long otherwise.
 pub const LISTED_MAX: usize = 16;
 
@@ -274,7 +276,7 @@ impl Record<'_> {
         debug_assert!(written.is_ok());
     }
 
-    /// At most 16 x 1 KiB of policies and 16 parameters and a dozen texts, JSON escapes (six bytes for one) counted.
+    /// At most 16 policies and 16 parameters of 128 bytes each and a dozen texts of 512: far from the limit even with six bytes for one.
     fn shrunk(mut self) -> Self {
         for text in [&mut self.time, &mut self.op] {
             cut(text);
@@ -290,10 +292,7 @@ impl Record<'_> {
         }
         if let Some(policy) = &mut self.policy {
             policy.deciding.truncate(LISTED_MAX);
-            policy
-                .deciding
-                .iter_mut()
-                .for_each(|name| cut_to(name, TEXT_BYTES_MAX / 8));
+            policy.deciding.iter_mut().for_each(|name| cut_to(name, NAME_BYTES_MAX));
             cut(&mut policy.hash);
             cut(&mut policy.decision);
         }
@@ -305,9 +304,9 @@ impl Record<'_> {
         }
         self.params.0.truncate(LISTED_MAX);
         for (name, value) in &mut self.params.0 {
-            cut_to(name, TEXT_BYTES_MAX / 8);
+            cut_to(name, NAME_BYTES_MAX);
             if let ParamValue::Text(text) = value
-                && text.len() > TEXT_BYTES_MAX / 8
+                && text.len() > NAME_BYTES_MAX
             {
                 *value = ParamValue::Oversize { len: text.len() as u64 };
             }
@@ -317,7 +316,7 @@ impl Record<'_> {
 }
 
 fn cut(text: &mut Cow<'_, str>) {
-    cut_to(text, TEXT_BYTES_MAX / 2);
+    cut_to(text, TEXT_BYTES_MAX);
 }
 
 fn cut_to(text: &mut Cow<'_, str>, bytes_max: usize) {

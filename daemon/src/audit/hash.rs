@@ -35,8 +35,8 @@ impl AuditHasher {
     }
 
     /// `hmac-sha256:v<epoch>:<64 hex>` over `kind 00 field 00 value`; `None` below [`HASHED_BYTES_MIN`] bytes. `kind` and `field` are
-    /// names from the code, so neither holds a zero byte.
-    pub fn hash(&self, kind: &'static str, field: &'static str, value: &[u8]) -> Option<String> {
+    /// names from the code (`param` and the parameter's name), so neither holds a zero byte.
+    pub fn hash(&self, kind: &str, field: &str, value: &[u8]) -> Option<String> {
         (value.len() >= HASHED_BYTES_MIN).then(|| self.tag(kind, field, value))
     }
 
@@ -45,7 +45,7 @@ impl AuditHasher {
         self.tag("path", "", path.as_str().as_bytes())
     }
 
-    fn tag(&self, kind: &'static str, field: &'static str, value: &[u8]) -> String {
+    fn tag(&self, kind: &str, field: &str, value: &[u8]) -> String {
         let tag = scrubbed(|| {
             let mut mac = (*self.keyed).clone();
             for part in [kind.as_bytes(), &[0], field.as_bytes(), &[0], value] {
