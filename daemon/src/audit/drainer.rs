@@ -120,7 +120,8 @@ impl Drainer {
         }
         // Only now: a log that does not open stays as it was found.
         let torn = log.cut_tail().map_err(|error| error.within(&settings.dir))?;
-        log.append(&missing).map_err(|error| OpenError::append(error).within(&settings.dir))?;
+        log.append(&missing)
+            .map_err(|error| OpenError::append(error).within(&settings.dir))?;
         let (publish, drained) = watch::channel(log.head().seq);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
