@@ -23,13 +23,13 @@ use tokio::{
 };
 use tokio_postgres::{
     Client, NoTls, Row,
-    error::SqlState,
+    error::{DbError, SqlState},
     types::{FromSql, ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A text of an error at most.
-const ERROR_BYTES_MAX: usize = 240;
+pub(super) const ERROR_BYTES_MAX: usize = 240;
 /// An idle connection is kept this long.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// What the network may add to the server's own statement timeout.
@@ -170,12 +170,12 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Runs a statement that answers nothing; `Ok(false)`: it failed with `unless`.
-    pub async fn run_unless(&self, sql: &str, unless: &SqlState) -> Result<bool, EngineError> {
+    /// Runs a statement that answers nothing; `Some`: it failed with `unless`, and this is the server's detail.
+    pub async fn run_unless(&self, sql: &str, unless: &SqlState) -> Result<Option<String>, EngineError> {
         let act = async {
             match self.client.batch_execute(sql).await {
-                Err(error) if error.code() == Some(unless) => Ok(false),
-                done => done.map(|()| true),
+                Err(error) if error.code() == Some(unless) => Ok(Some(error.as_db_error().and_then(DbError::detail).unwrap_or_default().to_owned())),
+                done => done.map(|()| None),
             }
         };
         bounded(self.limit, act).await

@@ -6,11 +6,11 @@
 
 use super::{
     ABSENT, Frozen, Postgres,
-    connect::{Door, Lent, Session, application, column, one},
+    connect::{Door, ERROR_BYTES_MAX, Lent, Session, application, column, one},
     sql::Name,
 };
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, error::cut},
     lease::Birth,
 };
 use parking_lot::Mutex;
@@ -33,9 +33,12 @@ pub(super) async fn revoke(engine: &Postgres, account: &Name, frozen: &Frozen, b
         if !birth.activated {
             end_creators(&lent, account, birth, engine).await?;
         }
-        let oid = match lent.run_unless(&format!("ALTER ROLE {account} NOLOGIN"), ABSENT).await? {
-            true => end_account(engine, &lent, account, frozen).await?,
-            false => None,
+        // Looked for first where it may never have been: ALTER ROLE would wait for whatever keeps CREATE ROLE waiting.
+        let there = birth.activated || exists(&lent, account).await?;
+        let oid = if there && lent.run_unless(&format!("ALTER ROLE {account} NOLOGIN"), ABSENT).await?.is_none() {
+            end_account(engine, &lent, account, frozen).await?
+        } else {
+            None
         };
         lent.give_back();
         if oid.is_none() && !birth.activated && !birth.deadline_passed {
@@ -47,6 +50,10 @@ pub(super) async fn revoke(engine: &Postgres, account: &Name, frozen: &Frozen, b
         }
     }
     Err(EngineError::Remains(format!("account {}", account.as_str())))
+}
+
+async fn exists(lent: &Lent, account: &Name) -> Result<bool, EngineError> {
+    lent.ask_bool("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)", account.as_str()).await
 }
 
 fn same_server(engine: &Postgres, lent: &Lent, frozen: &Frozen) -> Result<(), EngineError> {
@@ -76,17 +83,20 @@ async fn end_creators(lent: &Lent, account: &Name, birth: &Birth, engine: &Postg
 
 /// Ends sessions, gives away, drops. `None` when the account vanished meanwhile.
 async fn end_account(engine: &Postgres, lent: &Lent, account: &Name, frozen: &Frozen) -> Result<Option<u32>, EngineError> {
+    let mut holds = String::new();
     for _ in 0..ROUNDS_MAX {
         let Some((oid, databases)) = end_sessions(lent, account).await? else { return Ok(None) };
         for database in &databases {
             give_away(engine, lent, account, frozen, database).await?;
         }
-        // What a session made between our look and its end shows here, and gets another round.
-        if lent.run_unless(&format!("DROP ROLE IF EXISTS {account}"), &SqlState::DEPENDENT_OBJECTS_STILL_EXIST).await? {
-            return Ok(Some(oid));
+        // What a session made between our look and its end shows here, and gets another round. What others granted on
+        // objects of theirs stays, for only they can take it back.
+        match lent.run_unless(&format!("DROP ROLE IF EXISTS {account}"), &SqlState::DEPENDENT_OBJECTS_STILL_EXIST).await? {
+            None => return Ok(Some(oid)),
+            Some(detail) => holds = detail,
         }
     }
-    Err(EngineError::Remains(format!("objects that depend on {}", account.as_str())))
+    Err(EngineError::Remains(cut(format!("{} is locked, but held by {}", account.as_str(), holds.replace('\n', ", ")), ERROR_BYTES_MAX)))
 }
 
 /// Ends the account's sessions and returns its oid and the databases in which something depends on it.

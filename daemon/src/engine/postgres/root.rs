@@ -37,7 +37,7 @@ pub(super) async fn create(engine: &Postgres, next: &Root) -> Result<(), EngineE
     let (_, verifier) = engine.verifier(SecretBytes::from(next.secret.expose()), scram::ITERATIONS_DEFAULT).await?;
     let password = literal(&verifier);
     let sql = format!("CREATE ROLE {name} LOGIN CREATEROLE IN ROLE {manager} PASSWORD {password}");
-    if !lent.run_unless(&sql, &SqlState::DUPLICATE_OBJECT).await? {
+    if lent.run_unless(&sql, &SqlState::DUPLICATE_OBJECT).await?.is_some() {
         // Ours from an earlier rotation, or a stranger's: only a member of the manager role is taken over.
         let sql = "SELECT pg_has_role($1::name, $2::name, 'MEMBER')";
         let rows = lent.ask(sql, &[(&name.as_str(), Type::NAME), (&manager.as_str(), Type::NAME)]).await?;
@@ -53,7 +53,7 @@ pub(super) async fn create(engine: &Postgres, next: &Root) -> Result<(), EngineE
 pub(super) async fn retire(engine: &Postgres, former: &str) -> Result<(), EngineError> {
     let name = Name::parse(former).map_err(|error| EngineError::Config(error.to_string()))?;
     let lent = engine.pool.take().await?;
-    if lent.run_unless(&format!("ALTER ROLE {name} NOLOGIN PASSWORD NULL"), super::ABSENT).await? {
+    if lent.run_unless(&format!("ALTER ROLE {name} NOLOGIN PASSWORD NULL"), super::ABSENT).await?.is_none() {
         let mut looks = LOOKS_MAX;
         let sql = "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid WHERE r.rolname = $1";
         while first::<i64>(&lent.ask(sql, &[(&former, Type::TEXT)]).await?)?.is_some_and(|ended| ended > 0) {

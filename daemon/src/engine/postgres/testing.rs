@@ -1,5 +1,5 @@
-//! Test support: a throw-away PostgreSQL 15 for tests, demo and benches. Real server, private port and directory, durability
-//! off, every statement in its log. Runs as an unprivileged user when the caller is root, for the server refuses root.
+//! Test support: a throw-away PostgreSQL 15 for tests, demo and benches. Real server, private port and directory, no fsync,
+//! every statement in its log. Runs as an unprivileged user when the caller is root, for the server refuses root.
 //! Not used by the daemon itself.
 
 use std::{
@@ -77,27 +77,18 @@ impl Server {
     fn initialise(&self, settings: &str) -> io::Result<()> {
         let out = self
             .command("initdb")
-            .args(["--no-sync", "--no-instructions", "--auth=scram-sha-256", "--auth-local=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--pwfile=/dev/stdin"])
-            .arg("--pgdata")
+            .args(["--no-sync", "--no-instructions", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--pgdata"])
             .arg(self.data())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .and_then(|mut child| {
-                use io::Write;
-                if let Some(mut input) = child.stdin.take() {
-                    input.write_all(b"not-used-over-tcp\n")?;
-                }
-                child.wait_with_output()
-            })?;
+            .stdin(Stdio::null())
+            .output()?;
         if !out.status.success() {
             return Err(io::Error::other(format!("initdb: {}", String::from_utf8_lossy(&out.stderr))));
         }
+        fs::write(self.data().join("pg_hba.conf"), "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")?;
         let dir = self.dir.display();
         let port = self.port;
         let conf = format!(
-            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{dir}'\nfsync = off\nfull_page_writes = off\nsynchronous_commit = off\n\
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{dir}'\nfsync = off\nfull_page_writes = off\nsynchronous_commit = on\n\
              log_statement = 'all'\nlog_min_duration_statement = 0\nlog_connections = on\nlog_line_prefix = '%m [%p] %u@%d %a '\nmax_connections = 120\nshared_buffers = 32MB\n\
              autovacuum = off\npassword_encryption = 'scram-sha-256'\n{settings}\n"
         );

@@ -87,13 +87,13 @@ impl Bench for Real {
 #[tokio::test(flavor = "multi_thread")]
 async fn conforms_and_the_servers_log_holds_no_password() {
     let real = Real::start();
-    conformance::run(&real).await;
     let engine = real.engine();
     let (plan, fields) = make(&real, &*engine).await;
     let secret = String::from_utf8(field(&fields, "password").to_vec()).unwrap();
     let chosen = password(&OsRandom);
     engine.set_password(&Durable::for_test(), "app", &chosen).await.unwrap();
     engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap();
+    conformance::run(&real).await;
     let log = real.server.log();
     assert!(log.contains("CREATE ROLE") && log.contains("SCRAM-SHA-256$4096:"), "the log does hold statements");
     for password in [&secret, std::str::from_utf8(chosen.expose()).unwrap(), ROOT_SECRET] {
@@ -130,7 +130,14 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
         client.batch_execute("CREATE TABLE kept (n int); INSERT INTO kept VALUES (7); CREATE VIEW seen AS SELECT n FROM kept; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT SELECT ON kept TO PUBLIC").await.unwrap();
         sessions.push(client);
     }
-    admin(&format!("GRANT SELECT ON items TO \"{}\"", plan.account.replace('"', "\"\"")));
+    let quoted = format!("\"{}\"", plan.account.replace('"', "\"\""));
+    admin(&format!("CREATE TABLE theirs (n int); ALTER TABLE theirs OWNER TO \"Wri\"\"ters'; DROP TABLE items; --\"; GRANT SELECT ON theirs TO {quoted}"));
+    admin(&format!("GRANT SELECT ON items TO {quoted}"));
+    // What the superuser granted only they can take back: locked, held, and said.
+    let held = engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await;
+    assert!(matches!(&held, Err(EngineError::Remains(text)) if text.contains("privileges for table public.items")), "{held:?}");
+    assert!(real.connect("postgres", &plan.account, field(&fields, "password")).await.is_err());
+    admin(&format!("REVOKE SELECT ON items FROM {quoted}"));
     engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap();
     for (client, database) in sessions.into_iter().zip(["postgres", "Shop \"; DROP DATABASE postgres; --"]) {
         assert!(client.query("SELECT 1", &[]).await.is_err(), "an open session's next statement fails");
