@@ -21,7 +21,7 @@ pub use door::{Closed, Guard};
 pub use error::VaultError;
 pub use lifecycle::{Initialised, Sealing};
 pub use present::{Answer, Done, Event, PresentInput};
-pub use rotate::Tended;
+pub use rotate::{Reencrypted, Tended};
 
 use crate::{
     base::{id::ClusterId, random::Random, time::Clock},

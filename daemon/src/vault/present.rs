@@ -109,6 +109,11 @@ pub enum Event {
     },
     /// New data keys: this generation of the keyring was asked for.
     DataKeysRotated,
+    /// Data keys that no record needs any more were forgotten.
+    DataKeysDropped {
+        /// Their generations.
+        generations: Vec<u32>,
+    },
     /// A new root key of this generation.
     RootRotated {
         /// From 1.

@@ -8,7 +8,7 @@ use super::{Event, Evidence, Opened, Rooms, State, Vault, VaultError};
 use crate::{
     base::limits::KEK_GRACE_SECS,
     seal::{Root, SealError, SlotRecord, Slots, hsm},
-    store::{Change, KeyringEdit},
+    store::{Change, KeyringEdit, REWRAP_ROWS_MAX},
 };
 use std::sync::Arc;
 
@@ -21,8 +21,20 @@ pub struct Tended {
     pub destroyed: u32,
 }
 
+/// What a step of [`Vault::reencrypt`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reencrypted {
+    /// Records sealed anew by the current data key.
+    pub resealed: usize,
+    /// Nothing is left to do for now.
+    pub finished: bool,
+    /// Generations of data keys that no record needs any more, and that are gone.
+    pub dropped: Vec<u32>,
+}
+
 impl<R: Rooms> Vault<R> {
-    /// A new generation of data keys; returns its number. Old data stays readable; re-encryption is the store's background work.
+    /// A new generation of data keys; returns its number. Old data stays readable; [`Self::reencrypt`] moves it over and ends
+    /// the old keys.
     /// # Errors
     /// `NotPossible` unless open; the commit's.
     pub async fn rotate_data_keys(&self, evidence: Evidence<'_>) -> Result<u32, VaultError> {
@@ -97,6 +109,31 @@ impl<R: Rooms> Vault<R> {
                 Err(error.into())
             }
         }
+    }
+
+    /// One step of re-encryption after a rotation of data keys, at most [`REWRAP_ROWS_MAX`] records; to be called until `finished`, and now
+    /// and then. Its place is kept in the store: a crash loses no work. After a whole pass the generations that no record needs are dropped.
+    /// Cheap when there is one generation. Operators' acts are not held up.
+    /// # Errors
+    /// The commit's: the same step is done again by the next call. Sealed is not an error.
+    pub async fn reencrypt(&self, evidence: Evidence<'_>) -> Result<Reencrypted, VaultError> {
+        let store = match &*self.state.lock().await {
+            State::Open(opened) => opened.store.clone(),
+            State::Blank | State::Sealed => return Ok(Reencrypted { finished: true, ..Reencrypted::default() }),
+        };
+        if store.keyring()?.generation_ids().len() < 2 {
+            return Ok(Reencrypted { finished: true, ..Reencrypted::default() });
+        }
+        let step = store.rewrap(REWRAP_ROWS_MAX).await?;
+        if !step.unused.is_empty() {
+            let state = self.state.lock().await;
+            let opened = open(&state)?;
+            let edits: Vec<KeyringEdit> = step.unused.iter().copied().map(KeyringEdit::DropGeneration).collect();
+            let records = evidence(&Event::DataKeysDropped { generations: step.unused.clone() });
+            let root = opened.root.load_full();
+            self.rekeyed(opened.store.change_keyring(&root.key, &edits, Change::new(), records).await).await?;
+        }
+        Ok(Reencrypted { resealed: step.resealed, finished: step.finished, dropped: step.unused })
     }
 
     async fn retire(&self, slots: Arc<Slots>, root: &Arc<Root>, evidence: Evidence<'_>) -> Result<bool, VaultError> {
