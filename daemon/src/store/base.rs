@@ -14,12 +14,24 @@ use super::{
     table::{self, RawTable},
 };
 use crate::base::{id::OpId, limits::VALUE_BYTES_MAX, random::Random};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use strongroom_audit::Encoded;
 use tokio::sync::RwLock;
 
 /// Changes with more plain bytes than this go by the bulk lane.
 const BULK_BYTES: usize = 64 << 10;
+/// The keyring once more, among rows that engines keep in other files.
+const KEYRING_TWIN: &[u8] = b"keyring";
+
+/// Writes a sealed keyring, both times.
+pub(super) fn put_keyring(change: &mut Change, sealed: Vec<u8>) {
+    change.put_raw(RawTable::Heads, KEYRING_TWIN, sealed.clone());
+    change.put_raw(RawTable::Keyring, &[], sealed);
+}
+
 /// The longest plain value: 1 MiB and its room's frame.
 const PLAIN_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
 /// Records that one AES-256-GCM key may seal (NIST SP 800-38D, 8.3).
@@ -27,12 +39,34 @@ const GCM_SEALS_MAX: u64 = 1 << 32;
 /// From here on the keyring asks to be rotated.
 const GCM_SEALS_ROTATE: u64 = 1 << 30;
 
+/// Ids of batches: one draw of the dice an open store, then counted.
+pub(super) struct Ops {
+    prefix: [u8; 8],
+    count: AtomicU64,
+}
+
+impl Ops {
+    pub fn new(random: &dyn Random) -> Self {
+        let mut prefix = [0; 8];
+        random.fill(&mut prefix);
+        Self { prefix, count: AtomicU64::new(0) }
+    }
+
+    pub fn next(&self) -> OpId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut id = [0; 16];
+        id.iter_mut().zip(self.prefix.into_iter().chain(count)).for_each(|(byte, from)| *byte = from);
+        OpId::from_bytes(id)
+    }
+}
+
 pub(super) struct Base {
     pub physical: Arc<dyn Physical>,
     pub ids: Ids,
     pub random: Arc<dyn Random>,
     pub sequence: Sequence,
     pub quarantine: Arc<Quarantine>,
+    pub ops: Ops,
     /// Read by commits that seal, written by rotation: after a rotation nothing is under way under an older key.
     pub rotation: RwLock<()>,
 }
@@ -49,6 +83,20 @@ impl Base {
                 Err(StoreError::Damaged { record: words })
             }
         }
+    }
+
+    /// The sealed keyring, and its twin: losing the one row would lose everything. Damaged ones are listed.
+    pub async fn sealed_keyrings(&self) -> Result<Vec<RawRecord>, StoreError> {
+        let mut found = Vec::new();
+        let mut damaged = None;
+        for (table, id) in [(RawTable::Keyring, &[][..]), (RawTable::Heads, KEYRING_TWIN)] {
+            match self.get_raw(table, id).await {
+                Ok(record) => found.extend(record),
+                Err(error @ StoreError::Damaged { .. }) => damaged = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        if found.is_empty() { damaged.map_or(Ok(found), Err) } else { Ok(found) }
     }
 
     /// Seals, frames and commits. `keyring` gives the keys of an open store.
@@ -69,7 +117,7 @@ impl Base {
             lane = Lane::Bulk;
         }
         let seals = acts.iter().filter(|(_, act)| matches!(act, Do::Put(_))).count() as u64;
-        let mut sequence = if seals > 0 { self.sequence.take(&*self.physical, &*self.random, seals).await? } else { 0 };
+        let mut sequence = if seals > 0 { self.sequence.take(&*self.physical, &self.ops, seals).await? } else { 0 };
         let mut writes = Vec::with_capacity(acts.len());
         let mended = self.quarantine.mended_by(acts.iter().map(|(key, _)| key));
         for (key, act) in acts {
@@ -94,7 +142,7 @@ impl Base {
             let list = self.quarantine.clone();
             then.push(Box::new(move || list.forget(&mended)));
         }
-        let op = OpId::random(&*self.random);
+        let op = self.ops.next();
         self.physical.commit(Batch { op, lane, conditions, writes, audit: records, then }).await
     }
 
@@ -111,7 +159,7 @@ impl Base {
         if !self.quarantine.note(key, words) {
             return;
         }
-        let (physical, op) = (self.physical.clone(), OpId::random(&*self.random));
+        let (physical, op) = (self.physical.clone(), self.ops.next());
         let row = (Quarantine::row_key(key), Some(frame::encode(&Quarantine::row_key(key), key)));
         let batch =
             Batch { op, lane: Lane::Normal, conditions: Vec::new(), writes: vec![row], audit: Vec::new(), then: Vec::new() };

@@ -2,7 +2,7 @@
 
 use super::{
     Store,
-    base::Base,
+    base::{Base, Ops, put_keyring},
     batch::{Stored, Version},
     change::Change,
     commit::{Committer, Drain, Heads, Space, outbox_key},
@@ -139,7 +139,8 @@ impl Disk {
         let quarantine = Arc::new(Quarantine::with(read_quarantine(&embedded)?.into_iter()));
         let committer = Committer::start(embedded.clone(), heads, outbox, drain, space).map_err(io_error(Path::new("store-commit thread")))?;
         let physical = Arc::new(Local::new(embedded, committer, lock));
-        let base = Arc::new(Base { physical, ids, random, sequence, quarantine, rotation: RwLock::new(()) });
+        let ops = Ops::new(&*random);
+        let base = Arc::new(Base { physical, ids, random, ops, sequence, quarantine, rotation: RwLock::new(()) });
         Ok(Self { base, drainer: None })
     }
 
@@ -171,7 +172,7 @@ impl Disk {
         let keyring = Keyring::create(algorithm, self.base.sequence.now(), &*self.base.random)?;
         let mut change = Change::new();
         change.require_raw_absent(RawTable::Keyring, &[]);
-        change.put_raw(RawTable::Keyring, &[], keyring.seal(root, self.base.ids.cluster, &*self.base.random));
+        put_keyring(&mut change, keyring.seal(root, self.base.ids.cluster, &*self.base.random));
         Ok(change)
     }
 
@@ -179,8 +180,8 @@ impl Disk {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_initialised(&self) -> Result<bool, StoreError> {
-        match self.base.get_raw(RawTable::Keyring, &[]).await {
-            Ok(keyring) => Ok(keyring.is_some()),
+        match self.base.sealed_keyrings().await {
+            Ok(keyrings) => Ok(!keyrings.is_empty()),
             Err(StoreError::Damaged { .. }) => Ok(true),
             Err(error) => Err(error),
         }
@@ -190,9 +191,14 @@ impl Disk {
     /// # Errors
     /// [`UnlockError`].
     pub async fn unlock(&self, root: &LockedKey) -> Result<Arc<Store>, UnlockError> {
-        let sealed = self.base.get_raw(RawTable::Keyring, &[]).await?.ok_or(UnlockError::Blank)?;
-        let keyring = Keyring::open(root, self.base.ids.cluster, &sealed.value)?;
-        Ok(Arc::new(Store::open(self.base.clone(), keyring)))
+        let mut failed = UnlockError::Blank;
+        for sealed in self.base.sealed_keyrings().await? {
+            match Keyring::open(root, self.base.ids.cluster, &sealed.value) {
+                Ok(keyring) => return Ok(Arc::new(Store::open(self.base.clone(), keyring))),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 
     /// The way past the barrier, for the store's own tests.
@@ -248,21 +254,24 @@ fn claim(dir: &Path, path: &Path, engine: EngineKind) -> io::Result<()> {
     }
 }
 
-fn format_key() -> Bytes {
-    table::raw_key(RawTable::Format, &[])
+/// The format record and its twin, among rows that engines keep in other files: without the ids nothing opens.
+fn format_keys() -> [Bytes; 2] {
+    [table::raw_key(RawTable::Format, &[]), table::raw_key(RawTable::Heads, b"format")]
 }
 
 fn read_format(embedded: &Embedded) -> Result<Option<Ids>, OpenError> {
-    let key = format_key();
-    let Some(row) = read(embedded.get_row(&key))? else {
+    let damaged = || OpenError::Raw(RawTable::Format);
+    let mut found = None;
+    for key in format_keys() {
+        let row = read(embedded.get_row(&key))?.map(Stored::parse);
+        found = found.or(row.and_then(|stored| frame::decode(&key, &stored.bytes).map(<[u8]>::to_vec)));
+    }
+    let Some(value) = found else {
         // No format record: fine in an empty store, a loss in any other.
         let any = read(embedded.scan_rows(&[0; HEAD_BYTES], &[u8::MAX; HEAD_BYTES], 1, 0))?;
-        let heads = read(embedded.get_row(&Heads::key()))?;
-        return if any.is_empty() && heads.is_none() { Ok(None) } else { Err(OpenError::Raw(RawTable::Format)) };
+        let heads = read(embedded.scan_rows(&table::raw_key(RawTable::Heads, &[]), &[u8::MAX; HEAD_BYTES], 1, 0))?;
+        return if any.is_empty() && heads.is_empty() { Ok(None) } else { Err(damaged()) };
     };
-    let stored = Stored::parse(row);
-    let damaged = || OpenError::Raw(RawTable::Format);
-    let value = frame::decode(&key, &stored.bytes).ok_or_else(damaged)?;
     let (version, ids) = value.split_first_chunk::<4>().ok_or_else(damaged)?;
     let found = u32::from_be_bytes(*version);
     if found > FORMAT_VERSION {
@@ -279,8 +288,9 @@ fn make(embedded: &Embedded, random: &dyn Random) -> Result<(Ids, Heads), OpenEr
     let chain = ChainHead::genesis(Id(*ids.cluster.as_bytes()));
     let heads = Heads { commit_seq: 1, chain, outbox_from: 0 };
     let value = [&FORMAT_VERSION.to_be_bytes()[..], ids.cluster.as_bytes(), ids.store.as_bytes()].concat();
-    let format = frame::encode(&format_key(), &value).stamp(Version(1));
-    read(embedded.commit(&[Write { key: format_key(), value: Some(format) }, Write { key: Heads::key(), value: Some(heads.row()) }]))?;
+    let formats = format_keys().map(|key| Write { value: Some(frame::encode(&key, &value).stamp(Version(1))), key });
+    let heads_row = Write { key: Heads::key(), value: Some(heads.row()) };
+    read(embedded.commit(&[&formats[..], &[heads_row]].concat()))?;
     Ok((ids, heads))
 }
 

@@ -112,9 +112,9 @@ impl Store {
         let base = &self.inner.base;
         let _alone = base.rotation.write().await;
         let old = self.inner.keyring().map_err(CommitError::from_read)?;
-        let first_sequence = base.sequence.take(&*base.physical, &*base.random, 1).await?;
+        let first_sequence = base.sequence.take(&*base.physical, &base.ops, 1).await?;
         let new = Arc::new(old.edited(edits, first_sequence, &*base.random)?);
-        change.put_raw(RawTable::Keyring, &[], new.seal(root, base.ids.cluster, &*base.random));
+        base::put_keyring(&mut change, new.seal(root, base.ids.cluster, &*base.random));
         // By hook, not after the answer: if this commit's fate is settled late, memory still follows the disk.
         let (inner, next) = (self.inner.clone(), new.clone());
         change.then(move || inner.follow(next));

@@ -2,13 +2,13 @@
 //! record's header, and it counts what a data key has sealed (gaps count too: that errs on the safe side).
 
 use super::{
+    base::Ops,
     batch::{Batch, Lane},
     error::CommitError,
     frame,
     local::Physical,
     table::{self, RawTable},
 };
-use crate::base::{id::OpId, random::Random};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,7 +43,7 @@ impl Sequence {
     }
 
     /// `count` numbers from the one returned on.
-    pub async fn take(&self, physical: &dyn Physical, random: &dyn Random, count: u64) -> Result<u64, CommitError> {
+    pub async fn take(&self, physical: &dyn Physical, ops: &Ops, count: u64) -> Result<u64, CommitError> {
         let first = self.next.fetch_add(count, Ordering::SeqCst);
         let end = first.saturating_add(count);
         if end <= self.reserved.load(Ordering::SeqCst) {
@@ -53,7 +53,7 @@ impl Sequence {
         if end > self.reserved.load(Ordering::SeqCst) {
             let upto = end.saturating_add(SEQUENCE_BLOCK);
             let row = (Self::key(), Some(frame::encode(&Self::key(), &upto.to_be_bytes())));
-            let op = OpId::random(random);
+            let op = ops.next();
             // Urgent: nothing can be written before it.
             let batch = Batch { op, lane: Lane::Urgent, conditions: Vec::new(), writes: vec![row], audit: Vec::new(), then: Vec::new() };
             physical.commit(batch).await?;

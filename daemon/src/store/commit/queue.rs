@@ -116,3 +116,66 @@ fn group(lanes: &mut [&mut VecDeque<Item>], bytes_max: usize) -> Vec<Item> {
     }
     taken
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::OpId;
+    use bytes::Bytes;
+
+    fn batch(lane: Lane, tag: u8, key_bytes: usize) -> Batch {
+        let writes = vec![(Bytes::from(vec![tag; key_bytes]), None)];
+        Batch { op: OpId::from_bytes([tag; 16]), lane, conditions: Vec::new(), writes, audit: Vec::new(), then: Vec::new() }
+    }
+
+    async fn fill(queue: &Arc<Queue>, batches: Vec<Batch>) {
+        for batch in batches {
+            let queue = queue.clone();
+            drop(tokio::spawn(async move { drop(queue.submit(batch).await) }));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn tags(group: &[Item]) -> Vec<u8> {
+        group.iter().map(|item| item.batch.op.as_bytes()[0]).collect()
+    }
+
+    /// Urgent goes first; bulk goes alone, in its turn, and only when the engine would not stall.
+    #[tokio::test]
+    async fn lanes() {
+        let queue = Arc::new(Queue::new());
+        let queued = [(Lane::Bulk, 1), (Lane::Normal, 2), (Lane::Urgent, 3), (Lane::Bulk, 4), (Lane::Normal, 5)];
+        fill(&queue, queued.map(|(lane, tag)| batch(lane, tag, 10)).into()).await;
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [3, 2, 5]);
+        fill(&queue, vec![batch(Lane::Normal, 6, 10), batch(Lane::Normal, 7, 10)]).await;
+        assert_eq!(tags(&queue.take(1000, || false).unwrap()), [6, 7], "bulk waits while the engine would stall");
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [1, 4]);
+        fill(&queue, vec![batch(Lane::Normal, 8, 10), batch(Lane::Bulk, 9, 10)]).await;
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [8]);
+        fill(&queue, vec![batch(Lane::Normal, 10, 10)]).await;
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [9], "bulk has its turn");
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [10]);
+        queue.close();
+        assert!(queue.take(1000, || true).is_none());
+    }
+
+    /// A group ends at its bytes; one batch that is larger goes alone.
+    #[tokio::test]
+    async fn groups_are_bounded() {
+        let queue = Arc::new(Queue::new());
+        fill(&queue, (1..=4).map(|tag| batch(Lane::Normal, tag, 400)).collect()).await;
+        fill(&queue, vec![batch(Lane::Normal, 5, 4000), batch(Lane::Normal, 6, 10)]).await;
+        let groups: Vec<_> = (0..4).map(|_| tags(&queue.take(1000, || true).unwrap())).collect();
+        assert_eq!(groups, [vec![1, 2], vec![3, 4], vec![5], vec![6]]);
+    }
+
+    /// A full lane makes its callers wait, and no other lane's.
+    #[tokio::test]
+    async fn a_full_lane_waits() {
+        let queue = Arc::new(Queue::new());
+        fill(&queue, (0..40).map(|tag| batch(Lane::Bulk, tag, 10)).collect()).await;
+        assert_eq!(queue.depth(), LANE_BATCHES_MAX[2]);
+        fill(&queue, vec![batch(Lane::Urgent, 99, 10)]).await;
+        assert_eq!(tags(&queue.take(1000, || true).unwrap()), [99]);
+    }
+}

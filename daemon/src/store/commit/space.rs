@@ -66,3 +66,39 @@ impl Space {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::physical::{
+        Engine,
+        faulty::{Faults, Faulty},
+        memory::MemoryEngine,
+    };
+
+    /// The reserve is real blocks, given up to the first urgent batch on a full disk, filled again when there is space.
+    #[test]
+    fn the_reserve_is_given_up_and_filled_again() {
+        const RESERVE: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reserve");
+        let faults = Faults::default();
+        let opened = faults.clone();
+        let opener = move || Ok(Box::new(Faulty::over(MemoryEngine::default(), opened.clone())) as Box<dyn Engine>);
+        let embedded = Embedded::open(Box::new(opener)).unwrap();
+        let mut space = Space::new(Some(path.clone()), RESERVE);
+        let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
+        assert!(blocks() >= RESERVE);
+        faults.free_bytes(Some(RESERVE - 1));
+        assert!(!space.look(&embedded, false));
+        assert!(path.exists(), "ordinary batches do not touch it");
+        assert!(!space.look(&embedded, true));
+        assert!(!path.exists());
+        faults.free_bytes(Some(2 * RESERVE));
+        assert!(space.look(&embedded, false));
+        assert!(!path.exists(), "there is not enough yet to put any aside");
+        faults.free_bytes(Some(4 * RESERVE));
+        assert!(space.look(&embedded, false));
+        assert!(blocks() >= RESERVE);
+    }
+}

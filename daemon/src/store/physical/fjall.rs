@@ -43,7 +43,7 @@ impl FjallEngine {
             .cache_size(BLOCK_CACHE_BYTES)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .manual_journal_persist(true)
-            .worker_threads(1)
+            .worker_threads(2) // so that a flush need not wait for a compaction
             .open()
             .map_err(failed(Failure::Open))?;
         let keyspace = |name, memtable: u64| {

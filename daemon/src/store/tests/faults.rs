@@ -218,7 +218,8 @@ async fn open_refuses_what_it_must() {
     let (disk, _) = Disk::open(&config(EngineKind::Fjall), random()).unwrap();
     assert_eq!(disk.ids().cluster, cluster);
     let mut change = Change::new();
-    change.put_raw(RawTable::Format, &[], [&2u32.to_be_bytes()[..], &[0; 32]].concat());
+    let newer = [&2u32.to_be_bytes()[..], &[0; 32]].concat();
+    change.put_raw(RawTable::Format, &[], newer.clone()).put_raw(RawTable::Heads, b"format", newer);
     disk.raw().commit(change, Vec::new()).await.unwrap();
     disk.close();
     drop(disk);

@@ -113,18 +113,46 @@ async fn a_flipped_value_or_keyring_is_refused() {
             flipped[byte] ^= 0x40;
             rig.memory.write().extend(rows.iter().cloned());
             rig.memory.write().insert(key.clone(), flipped.into());
-            if key[4] == RawTable::Keyring.id() {
-                let disk = rig.open();
-                let refused = disk.unlock(&root()).await;
-                assert!(matches!(refused, Err(UnlockError::Store(StoreError::Damaged { .. }))), "keyring byte {byte}");
+            if key[4] == RawTable::Keyring.id() || key[5..] == b"keyring"[..] {
+                // Its twin opens the store; the damage is told all the same.
+                let store = rig.open().unlock(&root()).await.unwrap();
+                assert_eq!(store.quarantined().0.len(), 2, "keyring byte {byte}");
             } else if key[4] == Table::KvMeta.id() {
                 let disk = rig.open();
                 let store = disk.unlock(&root()).await.unwrap();
                 let page = store.view(Namespace::ROOT, Table::KvMeta).scan(&[], None, 100).await.unwrap();
                 assert_eq!((page.entries.len(), page.damaged.len()), (2, 1), "row {at} byte {byte}");
-            } else if [RawTable::Heads.id(), RawTable::Outbox.id()].contains(&key[4]) && key[5..] == b"head"[..] {
-                assert!(rig.open_by(FixedDice::new()).is_err(), "head byte {byte}");
+            } else if key[5..] == b"head"[..] || key[4] == RawTable::Outbox.id() {
+                assert!(rig.open_by(FixedDice::new()).is_err(), "head or frame, byte {byte}");
+            } else if key[4] == RawTable::Format.id() {
+                let ids = rig.open().ids();
+                let whole = Rig::behind();
+                whole.memory.write().extend(rows.iter().cloned());
+                assert_eq!(ids, whole.open().ids(), "format byte {byte}");
             }
+        }
+    }
+}
+
+/// Without both copies there is nothing to guess: the store says which record is lost.
+#[tokio::test]
+async fn a_keyring_or_format_lost_twice_is_refused_by_name() {
+    for (table, twin) in [(RawTable::Keyring, "keyring"), (RawTable::Format, "format")] {
+        let rig = Rig::behind();
+        full(&rig).await;
+        for (key, row) in rig.memory.write().iter_mut() {
+            if key[4] == table.id() || key[5..] == *twin.as_bytes() {
+                let mut flipped = row.to_vec();
+                flipped[9] ^= 1;
+                *row = flipped.into();
+            }
+        }
+        if table == RawTable::Format {
+            assert!(matches!(rig.open_by(FixedDice::new()), Err(OpenError::Raw(RawTable::Format))));
+        } else {
+            let disk = rig.open();
+            assert!(matches!(disk.unlock(&root()).await, Err(UnlockError::Store(StoreError::Damaged { .. }))));
+            assert!(disk.is_initialised().await.unwrap());
         }
     }
 }
