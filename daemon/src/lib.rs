@@ -1,14 +1,18 @@
 //! The Strongroom daemon, as rooms. `docs/ARCHITECTURE.md` is the map; edges go downwards only (`tidy` holds them).
 
+pub mod assemble;
 pub mod audit;
 pub mod base;
 pub mod config;
 pub mod engine;
+pub mod gate;
+pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod mount;
 pub mod policy;
 pub mod process;
+pub mod rpc;
 pub mod seal;
 pub mod store;
 pub mod token;

@@ -404,6 +404,7 @@ impl v1::operator_server::Operator for Service {
 
     unused!(
         abandon: AbandonRequest => AbandonResponse,
+        forgive_pin: ForgivePinRequest => ForgivePinResponse,
         seal: SealRequest => SealResponse,
         list_slots: ListSlotsRequest => ListSlotsResponse,
         rotate: RotateRequest => RotateResponse,

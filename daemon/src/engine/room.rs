@@ -294,6 +294,13 @@ impl EngineRoom {
         Ok(self.leases.trial(permit, trail, ask, test, write).await?)
     }
 
+    /// Whether the mount has a configuration.
+    /// # Errors
+    /// `Store`.
+    pub async fn is_configured(&self, mount: MountId) -> Result<bool, RoomError> {
+        Ok(self.engines.setup(mount).await?.is_some())
+    }
+
     /// A mount's configuration, JSON, without secrets; `None` when there is none yet.
     /// # Errors
     /// `Store`.

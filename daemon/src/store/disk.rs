@@ -159,6 +159,15 @@ impl Disk {
         self.drainer.as_ref()
     }
 
+    /// The audit chain's head as of the last group that was made.
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit_head(&self) -> Result<ChainHead, StoreError> {
+        let row = self.base.get_raw(RawTable::Heads, b"head").await?;
+        let damaged = || StoreError::Damaged { record: RawTable::Heads.words().to_owned() };
+        row.and_then(|row| Heads::of_value(&row.value)).map(|heads| heads.chain).ok_or_else(damaged)
+    }
+
     /// Batches waiting to be committed.
     pub fn depth(&self) -> usize {
         self.base.physical.depth()

@@ -85,6 +85,11 @@ impl TokenRoom {
         Ok(())
     }
 
+    /// Tokens in memory, expired ones that are not swept yet included.
+    pub fn count(&self) -> usize {
+        self.table.read().tokens()
+    }
+
     /// Whose token `text` is. On every request: memory only. Length, alphabet and checksum come before the hash, the hash before the
     /// table; the comparison takes the same time whatever differs.
     /// # Errors

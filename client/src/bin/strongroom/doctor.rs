@@ -234,7 +234,7 @@ fn vault(status: &v1::StatusResponse, checks: &mut Checks) {
         }
     }
     for hsm in &status.hsms {
-        let detail = format!("{} is {} ({}) {}", hsm.name, hsm.state, hsm.mechanism, hsm.detail);
+        let detail = format!("{} is {} {}", hsm.name, hsm.state, hsm.detail);
         match hsm.state.as_str() {
             "up" => checks.ok("hsm", detail.trim_end()),
             "pin-locked" | "pin-refused" => checks.warn(

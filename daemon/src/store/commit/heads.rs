@@ -40,7 +40,10 @@ impl Heads {
     /// Reads its row; `None` when it is damaged.
     pub fn parse(row: Bytes) -> Option<Self> {
         let stored = Stored::parse(row);
-        let value = frame::decode(&Self::key(), &stored.bytes)?;
+        Self::of_value(frame::decode(&Self::key(), &stored.bytes)?)
+    }
+    /// Reads what is inside the row's frame.
+    pub fn of_value(value: &[u8]) -> Option<Self> {
         let (seq, rest) = value.split_first_chunk::<8>()?;
         let (from, chain) = rest.split_first_chunk::<8>()?;
         let chain = ChainHead::from_bytes(chain.try_into().ok()?);

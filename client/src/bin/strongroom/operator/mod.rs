@@ -57,6 +57,17 @@ Examples:
         #[arg(long, value_name = "NONCE")]
         session: String,
     },
+    /// Let an HSM try its PIN again after it was refused and has been mended
+    ///
+    /// Only over the Unix socket, from root or the daemon's own user. Tokens lock themselves after a few wrong PINs: mend the PIN first.
+    #[command(after_help = "\
+Examples:
+  strongroom operator forgive-pin primary")]
+    ForgivePin {
+        /// Its name in the configuration, `[hsm.NAME]`
+        #[arg(value_name = "NAME")]
+        hsm: String,
+    },
     /// Seal the vault: wipes the keys; nothing is served until it is unsealed
     #[command(after_help = "\
 Examples:
@@ -122,6 +133,15 @@ impl Operator {
         match self {
             Self::Init(init) => init.run(context).await,
             Self::Unseal(factors) => unseal(context, &factors).await,
+            Self::ForgivePin { hsm } => {
+                let client = context.client_without_token().await?;
+                let request = v1::ForgivePinRequest { hsm: hsm.clone() };
+                client
+                    .once(request, |s, r| async move { s.operator().forgive_pin(r).await })
+                    .await?;
+                let text = format!("{hsm}: its PIN is tried again at its next use");
+                Ok(Answer::said(json!({ "hsm": hsm }), &text))
+            }
             Self::Abandon { session } => {
                 let client = context.client_without_token().await?;
                 client

@@ -46,7 +46,7 @@ fn status_json(status: &v1::StatusResponse) -> Value {
     let hsms: Vec<_> = status
         .hsms
         .iter()
-        .map(|h| json!({"name": h.name, "state": h.state, "detail": h.detail, "mechanism": h.mechanism, "respawns": h.respawns}))
+        .map(|h| json!({"name": h.name, "state": h.state, "detail": h.detail, "respawns": h.respawns}))
         .collect();
     let sessions: Vec<_> = status
         .sessions
@@ -67,7 +67,7 @@ fn status_json(status: &v1::StatusResponse) -> Value {
         "slots": status.slots.iter().map(slot_json).collect::<Vec<_>>(),
         "sessions": sessions,
         "quarantined": status.quarantined,
-        "intents_open": status.intents_open,
+        "targets_down": status.targets_down,
         "leases_revoking": status.leases_revoking,
         "uptime_secs": status.uptime_secs,
         "warnings": status.warnings,
@@ -88,7 +88,7 @@ fn text(status: &v1::StatusResponse) -> String {
         ),
     ];
     for hsm in &status.hsms {
-        let detail = [hsm.mechanism.as_str(), hsm.detail.as_str()].map(str::trim).join(" ");
+        let detail = hsm.detail.trim();
         lines.push(("hsm", format!("{}: {} {}", hsm.name, hsm.state, detail.trim())));
     }
     for slot in &status.slots {
@@ -108,7 +108,7 @@ fn text(status: &v1::StatusResponse) -> String {
     }
     for (name, count) in [
         ("quarantined", status.quarantined),
-        ("intents open", status.intents_open),
+        ("targets down", status.targets_down),
         ("revoking", status.leases_revoking),
     ] {
         if count > 0 {

@@ -1,0 +1,176 @@
+//! The composition root: the only place that joins kinds together. Starts everything in the right order, and ends it in the reverse one.
+//! Reading order: this file (`run`), `parts` (from configuration to parts), `dev` (a throw-away daemon), `logging`.
+
+mod dev;
+mod logging;
+mod parts;
+
+pub use dev::dev;
+
+use crate::{
+    config::Config,
+    gate::Gate,
+    http,
+    process::{self, Reach},
+    rpc,
+};
+use std::{error::Error, future::Future, path::PathBuf, sync::Arc, time::Duration};
+use strongroom_hsm::{HsmConfig, Launcher};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Whatever keeps the daemon from running, with its causes.
+pub type Fatal = Box<dyn Error + Send + Sync>;
+
+/// How long the end waits for requests in flight.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until it is told to stop. `file` is read again on SIGHUP.
+/// # Errors
+/// What kept it from starting, or ended it.
+pub fn run(config: Config, file: PathBuf) -> Result<(), Fatal> {
+    start(config, Some(file), |_, _| async { Ok(()) })
+}
+
+/// Hardens the process, starts the HSM supervisor while programs may still be started, then everything else.
+fn start<F>(config: Config, file: Option<PathBuf>, ready: impl FnOnce(Arc<Gate>, rpc::Place) -> F) -> Result<(), Fatal>
+where
+    F: Future<Output = Result<(), Fatal>>,
+{
+    let mut notes = process::limits()?;
+    let level = logging::start(&config)?;
+    let hsms = parts::hsm_configs(&config);
+    let pins = parts::ask_pins(&hsms)?;
+    prepare_directories(&config)?;
+    let launcher = Launcher::supervised(&std::env::current_exe()?, &["hsm-supervisor"], &hsms)?;
+    notes.extend(process::landlock(&reach(&config, file.as_deref(), &hsms))?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    notes.extend(process::seccomp()?);
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    runtime.block_on(async {
+        let hsms = parts::start_hsms(hsms, &launcher, pins)?;
+        let bound = rpc::bind(&config).await?;
+        let gate = parts::gate(&config, hsms).await?;
+        serve(config, file, level, bound, gate, ready).await
+    })
+}
+
+async fn serve<F>(
+    config: Config,
+    file: Option<PathBuf>,
+    level: logging::Level,
+    bound: rpc::Bound,
+    gate: Arc<Gate>,
+    ready: impl FnOnce(Arc<Gate>, rpc::Place) -> F,
+) -> Result<(), Fatal>
+where
+    F: Future<Output = Result<(), Fatal>>,
+{
+    let (stop, stopping) = watch::channel(false);
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn(Arc::clone(&gate).tend());
+    if !config.listener.metrics_off {
+        let listener = http::bind(*config.listener.metrics.get_ref()).await?;
+        background.spawn(http::serve(listener, Arc::clone(&gate)));
+    }
+    background.spawn(heed_signals(stop, file, level, bound.certificate.clone()));
+    let place = bound.place();
+    tracing::info!(address = ?place.address, socket = %place.socket.display(), "listening");
+    gate.open_by_itself().await;
+    ready(Arc::clone(&gate), place).await?;
+    // Only under systemd is there anybody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut patience = stopping.clone();
+    let served = tokio::select! {
+        served = bound.serve(&config, Arc::clone(&gate), stopping) => served,
+        () = async {
+            // An error means that nobody can say stop any more: then nobody waits either.
+            let _ = patience.wait_for(|stop| *stop).await;
+            tokio::time::sleep(DRAIN_PATIENCE).await;
+        } => Ok(()),
+    };
+    background.shutdown().await;
+    gate.close().await;
+    served.map_err(Into::into)
+}
+
+/// SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reads certificate and log level again.
+async fn heed_signals(
+    stop: watch::Sender<bool>,
+    file: Option<PathBuf>,
+    level: logging::Level,
+    certificate: Option<Arc<rpc::Certificate>>,
+) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("signals cannot be heeded: stop the daemon with SIGKILL");
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hup.recv() => {
+                reload(file.as_deref(), &level, certificate.as_deref());
+                continue;
+            }
+        }
+        if stop.send_replace(true) {
+            tracing::warn!("a second signal: stopping at once");
+            std::process::exit(1);
+        }
+        tracing::info!("draining; a second signal stops at once");
+    }
+}
+
+fn reload(file: Option<&std::path::Path>, level: &logging::Level, certificate: Option<&rpc::Certificate>) {
+    match file.map(Config::load) {
+        Some(Ok(config)) => level.set(&config),
+        Some(Err(error)) => tracing::error!(%error, "the configuration was not read again"),
+        None => {}
+    }
+    match certificate.map(rpc::Certificate::reload) {
+        Some(Ok(())) => tracing::info!("the certificate was read again"),
+        Some(Err(error)) => tracing::error!(%error, "the certificate stays the old one"),
+        None => {}
+    }
+}
+
+fn prepare_directories(config: &Config) -> Result<(), Fatal> {
+    let socket = config.listener.socket.get_ref();
+    for dir in [config.store.path.get_ref().clone(), config.audit_dir(), config.store.path.get_ref().join("hsm")] {
+        std::fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
+    }
+    if let Some(dir) = socket.parent()
+        && !dir.exists()
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    }
+    Ok(())
+}
+
+/// All that the daemon itself touches once it runs; HSMs are their workers' matter.
+fn reach(config: &Config, file: Option<&std::path::Path>, hsms: &[HsmConfig]) -> Reach {
+    let listener = &config.listener;
+    let read = [&listener.tls_cert, &listener.tls_key].into_iter().flatten().map(|path| path.get_ref().clone());
+    let socket = listener.socket.get_ref().parent().map(PathBuf::from);
+    let mut listen = vec![listener.address.get_ref().port()];
+    if !config.listener.metrics_off {
+        listen.push(listener.metrics.get_ref().port());
+    }
+    Reach {
+        read: read.chain(file.map(PathBuf::from)).collect(),
+        write: [config.store.path.get_ref().clone(), config.audit_dir()]
+            .into_iter()
+            .chain(socket)
+            .chain(hsms.iter().map(|hsm| hsm.state_dir.clone()))
+            .collect(),
+        listen,
+    }
+}

@@ -1,0 +1,168 @@
+//! The gate: the one path every request takes, and everything that a request may ask for.
+//!
+//! May touch: every room above the store, and `vault`. Nothing else calls them on behalf of a caller.
+//! Reading order: `who` (a call), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
+//! not open answers), `ops/` (one file a service), `outcome` (how it ended, for records and metrics), `failure` and `errors` (what callers
+//! are told), `rooms` (what opens with the vault), `tend` (what the gate does on its own).
+
+mod errors;
+mod failure;
+mod metrics;
+mod op;
+mod operate;
+pub mod ops;
+mod outcome;
+mod rooms;
+mod run;
+mod tend;
+mod who;
+
+pub use failure::{Failure, Reason, chain};
+pub use metrics::{Metrics, Readings};
+pub use op::{Class, Effect, Operation, Target};
+pub use operate::{Founded, HsmState, Presented, Status};
+pub use outcome::{code_name, code_of};
+pub use rooms::{Foundations, Open, Rooms};
+pub use who::{Call, Doom, Origin, Source, is_owner};
+
+use crate::{
+    audit::{Admission, Refusals, Trail},
+    base::{id::RequestId, time::Timestamp},
+    policy::{Caller, Peer},
+    store::Change,
+    vault::{Closed, Vault},
+};
+use std::sync::Arc;
+use strongroom_audit::Encoded;
+use strongroom_hsm::Hsm;
+
+/// Facts of the configuration that status tells.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// `fjall`, `sled`, `memory`.
+    pub store_backend: &'static str,
+    /// `synced` or `written`.
+    pub audit_sync: &'static str,
+    /// What the operator has accepted, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The one way in.
+pub struct Gate {
+    vault: Arc<Vault<Rooms>>,
+    from: Arc<Foundations>,
+    refusals: Refusals,
+    metrics: Metrics,
+    hsms: Vec<Hsm>,
+    setting: Setting,
+    started: Timestamp,
+}
+
+impl Gate {
+    /// Over a vault and its HSMs.
+    pub fn new(vault: Arc<Vault<Rooms>>, from: Arc<Foundations>, hsms: Vec<Hsm>, setting: Setting) -> Arc<Self> {
+        let started = from.clock.now();
+        Arc::new(Self { vault, from, refusals: Refusals::default(), metrics: Metrics::default(), hsms, setting, started })
+    }
+
+    /// A fresh id for a request.
+    pub fn request_id(&self) -> RequestId {
+        RequestId::random(&*self.from.random)
+    }
+
+    /// The vault, for operations on it.
+    pub const fn vault(&self) -> &Arc<Vault<Rooms>> {
+        &self.vault
+    }
+
+    /// Whether requests are served.
+    pub fn is_open(&self) -> bool {
+        self.vault.enter().is_ok()
+    }
+
+    /// A request was refused for want of room, before it came here.
+    pub fn count_overload(&self) {
+        self.metrics.overloaded();
+    }
+
+    /// The facts of a call, so far.
+    fn trail(&self, op: &'static str, call: &Call) -> Trail {
+        Trail::of_request(&self.from.recorder, call.id, call.origin.source, op)
+    }
+
+    fn peer(call: &Call) -> Peer {
+        match call.origin.source {
+            Source::Tls(addr) => Peer::Tls(addr.ip()),
+            Source::Unix(_) => Peer::Unix,
+        }
+    }
+
+    /// Makes a record durable, whatever state the vault is in.
+    async fn witness(&self, record: Encoded) -> Result<(), Failure> {
+        self.vault.disk().raw().commit(Change::new(), vec![record]).await?;
+        Ok(())
+    }
+
+    /// A refusal is recorded before it is answered. A flood from one source is counted and summarised; when all of them together have spent
+    /// their bytes, the connection ends without an answer.
+    async fn refuse<R>(&self, call: &Call, trail: &Trail, refusal: Failure) -> Result<R, Failure> {
+        let record = outcome::response(trail, Some(&refusal));
+        let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
+        match self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) {
+            Admission::Write => self.witness(record).await?,
+            Admission::Count => {}
+            Admission::Drop => call.origin.doom.seal(),
+        }
+        Err(refusal)
+    }
+
+    /// A message that did not parse into an operation.
+    /// # Errors
+    /// Always: what the caller is told.
+    pub async fn refuse_malformed<R>(&self, call: Call, op: &'static str, malformed: Failure) -> Result<R, Failure> {
+        let mut trail = self.trail(op, &call);
+        if let Ok(open) = self.vault.enter() {
+            trail.use_hasher(Arc::clone(&open.hasher));
+            if let Ok(caller) = open.identify(&call) {
+                note_caller(&mut trail, &caller);
+            }
+        }
+        let refused = self.refuse(&call, &trail, malformed).await;
+        self.metrics.answered(op, outcome::code(&refused), std::time::Duration::ZERO);
+        refused
+    }
+
+    /// A call that never reached an operation: an unknown method, or bytes that are no message.
+    /// # Errors
+    /// No record, no answer.
+    pub async fn record_unreadable(&self, origin: Option<Origin>, code: &'static str) -> Result<(), Failure> {
+        let Some(origin) = origin else { return Ok(()) };
+        let call = Call { origin, id: self.request_id(), token: None };
+        let trail = self.trail("unreadable", &call);
+        let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
+        let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
+        match self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) {
+            Admission::Write => self.witness(record).await,
+            Admission::Count => Ok(()),
+            Admission::Drop => {
+                call.origin.doom.seal();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Who it is, for the record.
+fn note_caller(trail: &mut Trail, caller: &Caller) {
+    let name: Arc<str> = caller.identity().principal().name().into();
+    trail.identified(caller.identity().id(), &name, caller.accessor(), caller.session());
+}
+
+impl From<Closed> for Failure {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Blank => Reason::Blank.into(),
+            Closed::Sealed => Reason::Sealed.into(),
+        }
+    }
+}

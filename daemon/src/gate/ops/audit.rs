@@ -1,0 +1,79 @@
+//! The log: tail, keyed hash of a candidate, head of the chain.
+
+use super::prelude::*;
+use crate::{audit::{ChainHead, Tail as Reader}, gate::Rooms, vault::Vault};
+use bytes::Bytes;
+use std::sync::Arc;
+
+fn log() -> Result<Path, Failure> {
+    Path::parse("sys/audit").map_err(|_| Reason::Internal.into())
+}
+
+/// Opens a tail. Its opening is recorded; what it shows is the log itself.
+pub struct Tail {
+    /// The vault.
+    pub vault: Arc<Vault<Rooms>>,
+    /// The first record wanted; 0: `last` before the end.
+    pub from_seq: u64,
+    /// How many before the end.
+    pub last: u64,
+    /// Go on as the log grows.
+    pub follow: bool,
+}
+
+impl Operation for Tail {
+    type Reply = Reader;
+    const NAME: &'static str = "audit.tail";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_u64("from", self.from_seq);
+        trail.param_bool("follow", self.follow);
+    }
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::AuditRead, log()?))
+    }
+    async fn handle(&self, _: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Reader>, Failure> {
+        let drainer = self.vault.disk().drainer().ok_or(Reason::AuditUnavailable)?;
+        let from = match self.from_seq {
+            0 => drainer.drained_through().saturating_sub(self.last),
+            seq => seq,
+        };
+        Ok(Effect::Answer(drainer.tail(from, self.follow).map_err(|error| Failure::internal(&error))?))
+    }
+}
+
+/// The keyed hash of a value, to look for it in the log.
+pub struct Hash {
+    /// The candidate. Not recorded, not even hashed.
+    pub value: Bytes,
+}
+
+impl Operation for Hash {
+    type Reply = Option<String>;
+    const NAME: &'static str = "audit.hash";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::AuditRead, log()?))
+    }
+    async fn handle(&self, rooms: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        Ok(Effect::Answer(rooms.hasher.hash("param", "value", &self.value)))
+    }
+}
+
+/// The head of the chain, to keep elsewhere.
+pub struct Head(pub Arc<Vault<Rooms>>);
+
+impl Operation for Head {
+    type Reply = ChainHead;
+    const NAME: &'static str = "audit.head";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::AuditRead, log()?))
+    }
+    async fn handle(&self, _: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<ChainHead>, Failure> {
+        let head = self.0.disk().audit_head().await?;
+        Ok(Effect::Answer(head))
+    }
+}

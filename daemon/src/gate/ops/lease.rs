@@ -1,0 +1,152 @@
+//! Leases: show, list, renew, revoke. Ids open nothing: every act is decided on the lease's role, or on its being the caller's own.
+
+use super::prelude::*;
+use crate::{
+    base::id::LeaseId,
+    lease::{Lease, LeaseError, Revoked, Scope},
+    mount::Kind,
+    policy::Claim,
+    store::Cursor,
+};
+use std::time::Duration;
+
+/// How long a revocation is waited for at most.
+const WAIT_MAX: Duration = Duration::from_secs(25);
+
+async fn about(rooms: &Open, caller: &Caller, id: LeaseId, action: Action) -> Result<Target, Failure> {
+    match rooms.leases.get(id).await {
+        Ok(lease) if lease.identity == caller.identity().id() => Ok(Target::own(action, lease.role)),
+        Ok(lease) => Ok(Target::new(action, lease.role)),
+        // Answered like one that is forbidden.
+        Err(LeaseError::Unknown) => Err(Reason::Denied.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Shows a lease.
+pub struct Get(pub LeaseId);
+
+impl Operation for Get {
+    type Reply = Lease;
+    const NAME: &'static str = "lease.get";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_id("lease", self.0.as_bytes());
+    }
+    async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
+        about(rooms, caller, self.0, Action::LeaseRead).await
+    }
+    async fn handle(&self, rooms: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Lease>, Failure> {
+        Ok(Effect::Answer(rooms.leases.get(self.0).await?))
+    }
+}
+
+/// A page of leases.
+pub struct List {
+    /// A mount or a role; `None`: everywhere.
+    pub prefix: Option<Path>,
+    /// Where the page begins.
+    pub after: Option<Vec<u8>>,
+    /// At most this many are looked at.
+    pub limit: usize,
+}
+
+impl Operation for List {
+    type Reply = (Vec<Lease>, Option<Vec<u8>>);
+    const NAME: &'static str = "lease.list";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        match &self.prefix {
+            Some(prefix) => Ok(Target::own(Action::LeaseRead, prefix.clone())),
+            None => Ok(Target::own(Action::LeaseRead, Path::parse("sys/lease").map_err(|_| Reason::Internal)?)),
+        }
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let scope = self.prefix.as_ref().map(|prefix| scope(rooms, prefix)).transpose()?;
+        let after = self.after.as_deref().map(Cursor::from_bytes);
+        let page = rooms.leases.list(scope.as_ref(), after.as_ref(), self.limit).await?;
+        let mine = permit.identity();
+        let seen = |lease: &Lease| lease.identity == mine || permit.also(Action::LeaseRead, &lease.role);
+        let leases: Vec<Lease> = page.leases.into_iter().filter(seen).collect();
+        trail.param_u64("entries", leases.len() as u64);
+        Ok(Effect::Answer((leases, page.next.map(|cursor| cursor.to_bytes()))))
+    }
+}
+
+/// Prolongs a lease.
+pub struct Renew {
+    /// Which.
+    pub id: LeaseId,
+    /// For how long from now; 0: as before.
+    pub ttl_secs: u64,
+}
+
+impl Operation for Renew {
+    type Reply = (Lease, u64);
+    const NAME: &'static str = "lease.renew";
+    const CLASS: Class = Class::Act;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_id("lease", self.id.as_bytes());
+        trail.param_u64("ttl_secs", self.ttl_secs);
+    }
+    async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
+        about(rooms, caller, self.id, Action::Renew).await
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let lease = rooms.leases.renew(permit, trail, self.id, self.ttl_secs).await?;
+        let left = rooms.leases.now().secs_until(lease.expires);
+        Ok(Effect::Recorded((lease, left)))
+    }
+}
+
+/// What to revoke.
+pub enum What {
+    /// One lease.
+    One(LeaseId),
+    /// All below a mount, or all of a role.
+    Prefix(Path),
+}
+
+/// Revokes.
+pub struct Revoke {
+    /// What.
+    pub what: What,
+    /// Wait for the proof.
+    pub wait: bool,
+}
+
+impl Operation for Revoke {
+    type Reply = Revoked;
+    const NAME: &'static str = "lease.revoke";
+    const CLASS: Class = Class::Act;
+    fn describe(&self, trail: &mut Trail) {
+        if let What::One(id) = &self.what {
+            trail.param_id("lease", id.as_bytes());
+        }
+        trail.param_bool("wait", self.wait);
+    }
+    async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
+        match &self.what {
+            What::One(id) => about(rooms, caller, *id, Action::Revoke).await,
+            What::Prefix(prefix) => Ok(Target { action: Action::Revoke, path: prefix.clone(), claim: Claim::Policy }),
+        }
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Revoked>, Failure> {
+        let wait = self.wait.then_some(WAIT_MAX);
+        Ok(Effect::Recorded(match &self.what {
+            What::One(id) => rooms.leases.revoke(permit, trail, *id, wait).await?,
+            What::Prefix(prefix) => rooms.leases.revoke_scope(permit, trail, scope(rooms, prefix)?, wait).await?,
+        }))
+    }
+}
+
+/// A mount, or one of its roles.
+fn scope(rooms: &Open, prefix: &Path) -> Result<Scope, Failure> {
+    let place = rooms.mounts.resolve(prefix)?;
+    match (place.mount.kind(), place.rest) {
+        (Kind::Kv, _) => Err(Reason::Denied.into()),
+        (Kind::Postgres, None) => Ok(Scope::Mount(place.mount.id())),
+        (Kind::Postgres, Some(role)) => Ok(Scope::Role(place.mount.id(), role.as_str().to_owned())),
+    }
+}

@@ -1,0 +1,125 @@
+//! Policies: put, get, list, delete, explain.
+
+use super::prelude::*;
+use std::sync::Arc;
+use crate::policy::{Explained, Policy, PolicyRoom, Principal, Whom};
+
+/// Writes a document.
+pub struct Put {
+    /// Its name.
+    pub name: String,
+    /// Cedar.
+    pub text: String,
+    /// Check-and-set.
+    pub cas: Option<u64>,
+}
+
+impl Operation for Put {
+    type Reply = u64;
+    const NAME: &'static str = "policy.put";
+    const CLASS: Class = Class::Change;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_u64("bytes", self.text.len() as u64);
+        note_cas(trail, self.cas);
+    }
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::PolicyWrite, PolicyRoom::path_of(&self.name)?))
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<u64>, Failure> {
+        let (change, version) = rooms.policy.put(permit, &self.name, &self.text, self.cas).await?;
+        trail.param_u64("version", version);
+        Ok(Effect::Change(change, version))
+    }
+}
+
+/// Reads a document.
+pub struct Get {
+    /// Its name.
+    pub name: String,
+}
+
+impl Operation for Get {
+    type Reply = Policy;
+    const NAME: &'static str = "policy.get";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::PolicyRead, PolicyRoom::path_of(&self.name)?))
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Policy>, Failure> {
+        Ok(Effect::Answer(rooms.policy.get(permit, &self.name).await?))
+    }
+}
+
+/// Lists names, in order.
+pub struct List {
+    /// Begin behind this name.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+impl Operation for List {
+    type Reply = (Vec<String>, bool);
+    const NAME: &'static str = "policy.list";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::PolicyRead, PolicyRoom::root_path()?))
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let page = rooms.policy.list(permit, self.after.as_deref(), self.limit)?;
+        trail.param_u64("entries", page.0.len() as u64);
+        Ok(Effect::Answer(page))
+    }
+}
+
+/// Deletes a document.
+pub struct Delete {
+    /// Its name.
+    pub name: String,
+}
+
+impl Operation for Delete {
+    type Reply = ();
+    const NAME: &'static str = "policy.delete";
+    const CLASS: Class = Class::Change;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::PolicyWrite, PolicyRoom::path_of(&self.name)?))
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<()>, Failure> {
+        Ok(Effect::Change(rooms.policy.delete(permit, &self.name).await?, ()))
+    }
+}
+
+/// Says what would be decided, and why.
+pub struct Explain {
+    /// What would be done.
+    pub action: Action,
+    /// To what.
+    pub path: Path,
+    /// By whom, if not the caller.
+    pub whom: Option<Arc<Principal>>,
+}
+
+impl Operation for Explain {
+    type Reply = Explained;
+    const NAME: &'static str = "policy.explain";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_word("action", self.action.as_str());
+        trail.param_path("of", &self.path);
+    }
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        let path = PolicyRoom::root_path()?;
+        Ok(match self.whom {
+            None => Target::own(Action::PolicyRead, path),
+            Some(_) => Target::new(Action::PolicyRead, path),
+        })
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Explained>, Failure> {
+        let whom = self.whom.clone().map_or(Whom::Caller, Whom::Other);
+        Ok(Effect::Answer(rooms.policy.explain(permit, whom, self.action, &self.path)?))
+    }
+}

@@ -1,0 +1,201 @@
+//! The rooms that open with the vault, and the work they do on their own while it is open.
+
+use super::{Call, Failure, Reason};
+use crate::{
+    audit::{AuditHasher, Outcome, Recorder, Trail},
+    base::{
+        id::{BootId, MountId, SessionId},
+        random::Random,
+        time::Clock,
+    },
+    engine::{EngineRoom, Engines, Surroundings as EngineSurroundings},
+    kv::KvRoom,
+    lease::{self, LeaseRoom, Scope, Surroundings as LeaseSurroundings},
+    mount::MountRoom,
+    policy::{Caller, PolicyRoom},
+    store::{Change, CommitError, Committed, Store},
+    token::{Ceremony, Created, TokenRoom},
+    vault::{self, Guard, RoomsError},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use strongroom_audit::Encoded;
+use tokio::{sync::Notify, task::JoinSet};
+
+/// The open rooms, kept open by a request that is inside.
+pub type Open = Guard<Rooms>;
+
+/// Between two sweeps of expired tokens.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Sessions that are settled in one go.
+const SETTLE_SESSIONS: usize = 64;
+
+/// What rooms are made from, besides the store.
+pub struct Foundations {
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// This run.
+    pub boot: BootId,
+    /// Makes records.
+    pub recorder: Arc<Recorder>,
+    /// Set while `init` runs: the vault's first records are then written.
+    pub founding: AtomicBool,
+}
+
+/// Everything that serves requests while the vault is open.
+pub struct Rooms {
+    /// The open store.
+    pub store: Arc<Store>,
+    /// Who is calling.
+    pub tokens: Arc<TokenRoom>,
+    /// Who may do what.
+    pub policy: PolicyRoom,
+    /// What is where.
+    pub mounts: Arc<MountRoom>,
+    /// Static secrets.
+    pub kv: KvRoom,
+    /// Promises to revoke.
+    pub leases: Arc<LeaseRoom>,
+    /// Credentials.
+    pub engines: EngineRoom,
+    /// Keyed hashes for the audit log.
+    pub hasher: Arc<AuditHasher>,
+    settle: Arc<Notify>,
+    work: Mutex<JoinSet<()>>,
+}
+
+impl Rooms {
+    /// Opens them all. Nothing here grows with the number of secrets or leases.
+    /// # Errors
+    /// The first that does not open, with its cause.
+    pub async fn open(store: Arc<Store>, from: &Foundations) -> Result<Arc<Self>, RoomsError> {
+        if from.founding.load(Ordering::Acquire) {
+            store.commit(PolicyRoom::found(&store)?, Vec::new()).await?;
+        }
+        let (clock, random) = (|| Arc::clone(&from.clock), || Arc::clone(&from.random));
+        let keyring = store.keyring()?;
+        let tokens = Arc::new(TokenRoom::load(&store, clock(), random()).await?);
+        let mounts = Arc::new(MountRoom::load(&store, clock(), random()).await?);
+        let around = EngineSurroundings { boot: from.boot, clock: clock(), random: random() };
+        let engines = Engines::new(&store, &from.recorder, around);
+        let leases = Arc::new(LeaseRoom::open(lease_surroundings(&store, from, Grounds { tokens: Arc::clone(&tokens), mounts: Arc::clone(&mounts) }), engines.clone()).await?);
+        let rooms = Arc::new(Self {
+            policy: PolicyRoom::load(&store, clock()).await?,
+            kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random()),
+            engines: EngineRoom::open(engines, Arc::clone(&leases)),
+            hasher: Arc::new(AuditHasher::new(keyring.audit_key(), 1)?),
+            settle: Arc::new(Notify::new()),
+            work: Mutex::new(JoinSet::new()),
+            store,
+            tokens,
+            mounts,
+            leases,
+        });
+        rooms.work.lock().spawn(keep_house(Arc::downgrade(&rooms), Arc::clone(&rooms.settle), Arc::clone(&from.recorder)));
+        Ok(rooms)
+    }
+
+    /// Whose token a call presents.
+    /// # Errors
+    /// `Unauthenticated`, whatever is wrong with it.
+    pub fn identify(&self, call: &Call) -> Result<Arc<Caller>, Failure> {
+        let text = call.token.as_ref().and_then(|token| std::str::from_utf8(token.expose()).ok());
+        text.and_then(|text| self.tokens.identify(text).ok()).ok_or_else(|| Reason::Unauthenticated.into())
+    }
+
+    /// Makes a change and its evidence durable.
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn commit(&self, change: Change, records: Vec<Encoded>) -> Result<Committed, CommitError> {
+        self.store.commit(change, records).await
+    }
+
+    /// To be notified when sessions have ended: their leases are then queued for revocation.
+    pub fn settle_soon(&self) -> Arc<Notify> {
+        Arc::clone(&self.settle)
+    }
+
+    /// Mints one of the vault's own tokens, with its evidence in the same commit.
+    /// # Errors
+    /// The token room's, or the commit's.
+    pub async fn mint(&self, ceremony: Ceremony, trail: &mut Trail) -> Result<Created, Failure> {
+        let (change, created) = self.tokens.mint(ceremony).await?;
+        trail.param_id("created", created.accessor.as_bytes());
+        trail.param_time("expires", created.expires);
+        self.commit(change, vec![trail.response(&Outcome::ok())]).await?;
+        Ok(created)
+    }
+
+    /// One round of what time brings: expired tokens go, ended sessions take their leases with them.
+    async fn tidy(&self, recorder: &Arc<Recorder>) -> Result<(), Failure> {
+        while let Some(change) = self.tokens.sweep().await? {
+            match self.commit(change, Vec::new()).await {
+                // A session was renewed in between: the next round looks again.
+                Ok(_) | Err(CommitError::Precondition(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for session in self.tokens.ended(SETTLE_SESSIONS) {
+            let Some(mut change) = self.tokens.settled(session) else { continue };
+            self.leases.end_with(&mut change, Scope::Session(session));
+            let mut trail = Trail::of_system(recorder, "session.end");
+            trail.param_id("session", session.as_bytes());
+            self.commit(change, vec![trail.response(&Outcome::ok())]).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl vault::Rooms for Rooms {
+    async fn close(&self) {
+        let mut work = std::mem::take(&mut *self.work.lock());
+        work.shutdown().await;
+    }
+}
+
+/// What must hold for a lease to be made.
+struct Grounds {
+    tokens: Arc<TokenRoom>,
+    mounts: Arc<MountRoom>,
+}
+
+impl lease::Grounds for Grounds {
+    fn session_live(&self, change: &mut Change, session: SessionId) {
+        self.tokens.require_live(change, session);
+    }
+    fn mount_open(&self, change: &mut Change, mount: MountId) {
+        self.mounts.require_open(change, mount);
+    }
+}
+
+fn lease_surroundings(store: &Arc<Store>, from: &Foundations, grounds: Grounds) -> LeaseSurroundings {
+    LeaseSurroundings {
+        store: Arc::clone(store),
+        recorder: Arc::clone(&from.recorder),
+        clock: Arc::clone(&from.clock),
+        random: Arc::clone(&from.random),
+        boot: from.boot,
+        grounds: Arc::new(grounds),
+    }
+}
+
+async fn keep_house(rooms: Weak<Rooms>, settle: Arc<Notify>, recorder: Arc<Recorder>) {
+    loop {
+        // A timeout is the ordinary round.
+        let _ = tokio::time::timeout(SWEEP_EVERY, settle.notified()).await;
+        let Some(rooms) = rooms.upgrade() else { return };
+        if let Err(failure) = rooms.tidy(&recorder).await {
+            tracing::warn!(%failure, "tokens and sessions could not be tidied; tried again in a moment");
+        }
+    }
+}
+

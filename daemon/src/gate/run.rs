@@ -1,0 +1,130 @@
+//! The one path of every request that needs an open vault (design, "One way through"):
+//!
+//! ```text
+//! enter -> identify -> decide -> handle -> audit -> reply
+//! ```
+//! Each step consumes what the former made. `identify` and `decide` cannot leave early: a refusal is recorded like the rest.
+//! An act outside records its request with the durable intent before the act (`Class::Act`).
+
+use super::{
+    Call, Failure, Gate, Open, Reason, note_caller,
+    op::{Class, Effect, Operation, Target},
+    outcome,
+};
+use crate::{
+    audit::{Decided, Trail},
+    policy::{Caller, Permit},
+    store::{Change, CommitError},
+};
+use std::{sync::Arc, time::Instant};
+use strongroom_audit::Encoded;
+use tokio::sync::oneshot;
+
+/// How often a change is made anew because another writer came first.
+const CHANGE_ATTEMPTS_MAX: usize = 64;
+
+/// A request that may be done, and what it needs on its way.
+struct Admitted<O: Operation> {
+    open: Open,
+    permit: Permit,
+    trail: Trail,
+    op: O,
+}
+
+impl Gate {
+    /// Takes one request from its source to its answer.
+    /// # Errors
+    /// What the caller is told; the record says the same.
+    pub async fn run<O: Operation>(&self, call: Call, op: O) -> Result<O::Reply, Failure> {
+        let began = Instant::now();
+        let reply = self.pass(&call, op).await;
+        self.metrics.answered(O::NAME, outcome::code(&reply), began.elapsed());
+        reply
+    }
+
+    async fn pass<O: Operation>(&self, call: &Call, op: O) -> Result<O::Reply, Failure> {
+        let mut trail = self.trail(O::NAME, call);
+        let entered = self.vault.enter();
+        if let Ok(open) = &entered {
+            trail.use_hasher(Arc::clone(&open.hasher));
+        }
+        op.describe(&mut trail);
+        let decided = match &entered {
+            Ok(open) => Self::decide(open, call, &op, &mut trail).await,
+            Err(closed) => Err((*closed).into()),
+        };
+        let (open, permit) = match (entered, decided) {
+            (Ok(open), Ok(permit)) => (open, permit),
+            (_, Err(refusal)) => return self.refuse(call, &trail, refusal).await,
+            (Err(closed), Ok(_)) => return Err(closed.into()),
+        };
+        let admitted = Admitted { open, permit, trail, op };
+        match O::CLASS {
+            Class::Read => admitted.finish().await,
+            Class::Change | Class::Act => admitted.apart().await,
+        }
+    }
+
+    async fn decide<O: Operation>(open: &Open, call: &Call, op: &O, trail: &mut Trail) -> Result<Permit, Failure> {
+        let caller: Arc<Caller> = open.identify(call)?;
+        note_caller(trail, &caller);
+        let Target { action, path, claim } = op.target(open, &caller).await?;
+        trail.path(&path);
+        let decision = open.policy.decide(&caller, action, &path, claim, Self::peer(call));
+        trail.decided(Decided {
+            policy_hash: decision.facts.set_hash,
+            allowed: decision.permit.is_ok(),
+            errors: u32::try_from(decision.facts.errors.len()).unwrap_or(u32::MAX),
+            deciding: decision.facts.deciding,
+        });
+        decision.permit.map_err(Failure::from)
+    }
+}
+
+impl<O: Operation> Admitted<O> {
+    /// In a task of its own, to the end, whether or not the caller stays. What cannot be delivered is taken back.
+    async fn apart(self) -> Result<O::Reply, Failure> {
+        let (answer, delivered) = oneshot::channel();
+        tokio::spawn(async move {
+            let rooms = self.op.recalls().then(|| self.open.clone());
+            let reply = self.finish().await;
+            if let (Err(Ok(reply)), Some(rooms)) = (answer.send(reply), rooms) {
+                O::undelivered(reply, &rooms).await;
+            }
+        });
+        delivered.await.unwrap_or_else(|_| Err(Reason::Internal.into()))
+    }
+
+    /// Handles, records, answers.
+    async fn finish(mut self) -> Result<O::Reply, Failure> {
+        for _ in 0..CHANGE_ATTEMPTS_MAX {
+            let (change, reply) = match self.op.handle(&self.open, &self.permit, &mut self.trail).await {
+                Ok(Effect::Recorded(reply)) => return Ok(reply),
+                Ok(Effect::Leave(rest)) => {
+                    drop(self);
+                    return rest.await;
+                }
+                Ok(Effect::Answer(reply)) => (Change::new(), Ok(reply)),
+                Ok(Effect::Change(change, reply)) => (change, Ok(reply)),
+                Err(failure) => (Change::new(), Err(failure)),
+            };
+            match self.open.commit(change, vec![self.record(reply.as_ref().err())]).await {
+                Ok(_) => return reply,
+                Err(CommitError::Precondition(_)) => {}
+                Err(error) => return self.lost(error.into()).await,
+            }
+        }
+        self.lost(Reason::Conflict.into()).await
+    }
+
+    fn record(&self, failure: Option<&Failure>) -> Encoded {
+        outcome::response(&self.trail, failure)
+    }
+
+    /// The change was not made, or nobody knows: that outcome is recorded on its own where the store still takes records.
+    async fn lost(&self, failure: Failure) -> Result<O::Reply, Failure> {
+        // What cannot be recorded is still a failure, and says the same.
+        let _ = self.open.commit(Change::new(), vec![self.record(Some(&failure))]).await;
+        Err(failure)
+    }
+}

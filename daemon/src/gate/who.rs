@@ -1,0 +1,51 @@
+//! Where a call comes from and what it carries, before anybody believes it.
+
+pub use crate::audit::Source;
+use crate::base::{id::RequestId, secret::SecretBytes};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Ends a connection without another answer.
+#[derive(Debug, Clone, Default)]
+pub struct Doom(Arc<AtomicBool>);
+
+impl Doom {
+    /// The connection carries nothing more.
+    pub fn seal(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+    /// Whether it has come.
+    pub fn has_come(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The connection a call came in on.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Taken from the socket, never from headers.
+    pub source: Source,
+    /// Its end, at will.
+    pub doom: Doom,
+}
+
+/// One call: its origin, its id, and the token it presents, if any.
+#[derive(Debug)]
+pub struct Call {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Its id in logs and in the audit log.
+    pub id: RequestId,
+    /// The bearer token as presented; nothing is known of it yet.
+    pub token: Option<SecretBytes>,
+}
+
+/// Whether the peer is root, or runs as the daemon itself, on the Unix socket.
+pub fn is_owner(source: &Source) -> bool {
+    match source {
+        Source::Unix(uid) => *uid == 0 || *uid == rustix::process::geteuid().as_raw(),
+        Source::Tls(_) => false,
+    }
+}

@@ -1,0 +1,132 @@
+//! Below tonic's decoding: bounds on requests in flight, a deadline for callers that name none, and a record of what never reached the gate
+//! (unknown methods, undecodable messages). Health and reflection pass through.
+
+use super::status::status;
+use crate::gate::{Failure, Gate, Origin, Reason, code_name};
+use http::{Request, Response};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+/// Calls that must get through when everything else is full: they free things, or tell how things stand.
+const RESERVED: [&str; 6] = [
+    "/strongroom.v1.Lease/Renew",
+    "/strongroom.v1.Lease/Revoke",
+    "/strongroom.v1.Token/Renew",
+    "/strongroom.v1.Token/Revoke",
+    "/strongroom.v1.Operator/Seal",
+    "/strongroom.v1.Operator/Status",
+];
+/// Requests in flight on the reserved lane, beyond the ordinary ones.
+const RESERVED_MAX: usize = 64;
+/// When a refused caller may try again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Set by the gate when it took the request over; what the layer sees unset was never recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    /// The gate has it.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Makes [`Admission`] around the router.
+#[derive(Clone)]
+pub struct AdmissionLayer {
+    gate: Arc<Gate>,
+    places: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+    deadline: Duration,
+}
+
+impl AdmissionLayer {
+    /// `requests_max` in flight, `deadline` for those that name none.
+    pub fn new(gate: Arc<Gate>, requests_max: usize, deadline: Duration) -> Self {
+        let places = Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS)));
+        Self { gate, places, reserved: Arc::new(Semaphore::new(RESERVED_MAX)), deadline }
+    }
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admission<S>;
+    fn layer(&self, inner: S) -> Admission<S> {
+        Admission { inner, shared: self.clone() }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Admission<S> {
+    inner: S,
+    shared: AdmissionLayer,
+}
+
+impl<S> Service<Request<Body>> for Admission<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if path.starts_with("/grpc.") {
+            return Box::pin(self.inner.call(request));
+        }
+        let lane = if RESERVED.contains(&path) { [&self.shared.places, &self.shared.reserved] } else { [&self.shared.places; 2] };
+        let Some(place) = lane.into_iter().find_map(|lane| Arc::clone(lane).try_acquire_owned().ok()) else {
+            self.shared.gate.count_overload();
+            let failure = Failure::new(Reason::Overloaded).retry_after(RETRY);
+            return Box::pin(async move { Ok(status(&failure, "").into_http()) });
+        };
+        let origin = request.extensions().get::<Origin>().cloned();
+        let is_stream = path == "/strongroom.v1.Audit/Tail";
+        let taken = Taken::default();
+        request.extensions_mut().insert(taken.clone());
+        let deadline = if request.headers().contains_key("grpc-timeout") { Duration::MAX } else { self.shared.deadline };
+        let gate = Arc::clone(&self.shared.gate);
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let _place = place;
+            let answer = if is_stream || deadline == Duration::MAX {
+                answer.await?
+            } else {
+                match tokio::time::timeout(deadline, answer).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Ok(status(&Failure::new(Reason::Deadline), "").into_http()),
+                }
+            };
+            if taken.is_set() {
+                return Ok(answer);
+            }
+            let code = Status::from_header_map(answer.headers()).map_or(Code::Unknown, |status| status.code());
+            match gate.record_unreadable(origin, code_name(code)).await {
+                Ok(()) => Ok(answer),
+                Err(failure) => Ok(status(&failure, "").into_http()),
+            }
+        })
+    }
+}

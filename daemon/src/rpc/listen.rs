@@ -1,0 +1,183 @@
+//! Accepting: TCP under TLS and the Unix socket, bounded in connections and in patience, as one stream for the server.
+
+use super::RpcError;
+use crate::gate::{Doom, Origin, Source};
+use rustls::ServerConfig;
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+/// A pause after `accept` fails (no descriptors left, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Handshaken connections waiting for the server to take them.
+const HANDSHAKEN_MAX: usize = 64;
+
+/// One accepted connection; holds its place among the connections until it is dropped.
+pub struct Connection {
+    stream: Stream,
+    origin: Origin,
+    _place: OwnedSemaphorePermit,
+}
+
+enum Stream {
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// What is common to both listeners.
+#[derive(Clone)]
+pub struct Doorway {
+    places: Arc<Semaphore>,
+    handshake: Duration,
+    out: mpsc::Sender<io::Result<Connection>>,
+}
+
+impl Doorway {
+    /// At most `connections_max` at once; a handshake takes at most `handshake`.
+    pub fn new(connections_max: usize, handshake: Duration) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
+        let (out, connections) = mpsc::channel(HANDSHAKEN_MAX);
+        let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
+        (Self { places, handshake, out }, connections)
+    }
+
+    /// Accepts TLS connections for ever. Past the limit, callers wait in the kernel's queue.
+    pub async fn serve_tls(self, listener: TcpListener, config: Arc<ServerConfig>) {
+        let acceptor = TlsAcceptor::from(config);
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+            let Some((stream, addr)) = accepted(listener.accept().await).await else { continue };
+            let (acceptor, doorway) = (acceptor.clone(), self.clone());
+            tokio::spawn(async move {
+                // An answer is small: waiting to fill a segment only delays it.
+                let _ = stream.set_nodelay(true);
+                match timeout(doorway.handshake, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => doorway.hand_over(Stream::Tls(Box::new(stream)), Source::Tls(addr), place).await,
+                    Ok(Err(error)) => tracing::debug!(%addr, %error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!(%addr, "TLS handshake timed out"),
+                }
+            });
+        }
+    }
+
+    /// Accepts Unix connections for ever; a peer whose credentials the kernel does not tell is dropped.
+    pub async fn serve_unix(self, listener: UnixListener) {
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+            let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+            match stream.peer_cred() {
+                Ok(peer) => {
+                    let source = Source::Unix(peer.uid());
+                    self.hand_over(Stream::Unix(stream), source, place).await;
+                }
+                Err(error) => tracing::warn!(%error, "a Unix peer without credentials was dropped"),
+            }
+        }
+    }
+
+    async fn hand_over(&self, stream: Stream, source: Source, place: OwnedSemaphorePermit) {
+        // An error means that the server has stopped taking connections: dropping this one is right.
+        let _ = self.out.send(Ok(Connection { stream, origin: Origin { source, doom: Doom::default() }, _place: place })).await;
+    }
+}
+
+async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Binds the Unix socket, mode 0666: who may do what is decided by the peer's credentials and token, not by the file.
+/// A socket left behind by a daemon that is gone is replaced; a live one is an error.
+/// # Errors
+/// [`RpcError::Bind`].
+pub fn bind_unix(path: &Path) -> Result<UnixListener, RpcError> {
+    let bind = |source| RpcError::Bind { place: path.display().to_string(), source };
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(bind(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind(error)),
+        _ => {}
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(bind)?;
+    }
+    let listener = UnixListener::bind(path).map_err(bind)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).map_err(bind)?;
+    Ok(listener)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Origin;
+    fn connect_info(&self) -> Origin {
+        self.origin.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.origin.doom.has_come() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        match &mut self.get_mut().stream {
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.origin.doom.has_come() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        match &mut self.get_mut().stream {
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! One file a service: message to operation, reply to message. Nothing is decided here.
+
+mod audit;
+mod creds;
+mod kv;
+mod lease;
+mod mount;
+mod operator;
+mod policy;
+mod token;
+
+use super::{layer::Taken, status::status};
+use crate::{
+    base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
+    gate::{Call, Failure, Gate, Operation, Origin, Reason},
+};
+use std::{sync::Arc, time::Duration};
+use strongroom_proto::v1;
+use tonic::{Request, Response, Status, transport::server::Router};
+
+/// A longer bearer value is no token of ours.
+const TOKEN_BYTES_MAX: usize = 256;
+/// How often the health service looks at the seal.
+const HEALTH_EVERY: Duration = Duration::from_millis(200);
+
+/// All services, over one gate.
+#[derive(Clone)]
+struct Services {
+    gate: Arc<Gate>,
+}
+
+/// Adds every service of `strongroom.v1`.
+pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
+    use v1::{
+        audit_server::AuditServer, creds_server::CredsServer, kv_server::KvServer, lease_server::LeaseServer,
+        mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
+        token_server::TokenServer,
+    };
+    let services = Services { gate };
+    macro_rules! add {
+        ($router:expr $(, $server:ident)*) => {
+            $router$(.add_service(
+                $server::new(services.clone())
+                    .max_decoding_message_size(REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(4 * REQUEST_BYTES_MAX),
+            ))*
+        };
+    }
+    add!(router, OperatorServer, KvServer, MountServer, CredsServer, LeaseServer, TokenServer, PolicyServer, AuditServer)
+}
+
+/// Keeps the health service true: `SERVING` for the whole while the vault is open, for `strongroom.v1.Operator` always.
+pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter, gate: Arc<Gate>) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    reporter.set_service_status("strongroom.v1.Operator", Serving).await;
+    let mut known = None;
+    let mut tick = tokio::time::interval(HEALTH_EVERY);
+    loop {
+        tick.tick().await;
+        let open = gate.is_open();
+        if known != Some(open) {
+            known = Some(open);
+            let state = if open { Serving } else { NotServing };
+            for service in ["", "strongroom.v1.Kv", "strongroom.v1.Creds", "strongroom.v1.Lease", "strongroom.v1.Token"] {
+                reporter.set_service_status(service, state).await;
+            }
+        }
+    }
+}
+
+impl Services {
+    /// Takes the facts of the call, parses the message, goes through the gate, words the reply.
+    async fn unary<M, O, R>(
+        &self,
+        request: Request<M>,
+        parse: impl FnOnce(M) -> Result<O, Failure> + Send,
+        word: impl FnOnce(O::Reply) -> R + Send,
+    ) -> Result<Response<R>, Status>
+    where
+        M: Send,
+        O: Operation,
+    {
+        let (call, message) = self.take(request)?;
+        let id = call.id;
+        let reply = match parse(message) {
+            Ok(op) => self.gate.run(call, op).await,
+            Err(malformed) => self.gate.refuse_malformed(call, O::NAME, malformed).await,
+        };
+        reply.map(|reply| Response::new(word(reply))).map_err(|failure| status(&failure, &id.to_string()))
+    }
+
+    /// The source comes from the socket, the token from `authorization: Bearer`. From here on the gate answers for the record.
+    fn take<M>(&self, request: Request<M>) -> Result<(Call, M), Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let Some(origin) = extensions.get::<Origin>().cloned() else {
+            return Err(status(&Failure::new(Reason::Internal), ""));
+        };
+        if let Some(taken) = extensions.get::<Taken>() {
+            taken.set();
+        }
+        let token = metadata
+            .get("authorization")
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+            .filter(|token| token.len() <= TOKEN_BYTES_MAX)
+            .map(SecretBytes::from);
+        Ok((Call { origin, id: self.gate.request_id(), token }, message))
+    }
+}
