@@ -2,8 +2,8 @@
 
 use super::ProcessError;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus,
 };
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,16 @@ pub struct Reach {
 }
 
 /// Name resolution, certificates of targets, and the C library's lazily loaded parts.
-const SYSTEM: [&str; 8] = ["/etc", "/usr", "/lib", "/lib64", "/proc/self", "/proc/sys", "/sys/fs/cgroup", "/run/systemd/resolve"];
+const SYSTEM: [&str; 8] = [
+    "/etc",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/proc/self",
+    "/proc/sys",
+    "/sys/fs/cgroup",
+    "/run/systemd/resolve",
+];
 /// Devices; the log may go to a terminal or a pipe, which are open already.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/urandom", "/dev/random"];
 /// With TCP ports (Linux 6.7). Older kernels enforce what they know.
@@ -32,8 +41,12 @@ pub fn landlock(reach: &Reach) -> Result<Option<String>, ProcessError> {
     let status = restrict(reach).map_err(|error| ProcessError::Landlock(Box::new(error)))?;
     Ok(match status {
         RulesetStatus::FullyEnforced => None,
-        RulesetStatus::PartiallyEnforced => Some("this kernel enforces landlock only in part: a newer one shuts the daemon in better".to_owned()),
-        RulesetStatus::NotEnforced => Some("this kernel has no landlock: the daemon is not shut in to its own paths".to_owned()),
+        RulesetStatus::PartiallyEnforced => {
+            Some("this kernel enforces landlock only in part: a newer one shuts the daemon in better".to_owned())
+        }
+        RulesetStatus::NotEnforced => {
+            Some("this kernel has no landlock: the daemon is not shut in to its own paths".to_owned())
+        }
     })
 }
 
@@ -44,14 +57,34 @@ fn restrict(reach: &Reach) -> Result<RulesetStatus, RulesetError> {
         .handle_access(all)?
         .handle_access(AccessNet::BindTcp)?
         .create()?;
-    let paths = SYSTEM.iter().map(|path| (Path::new(*path), read & !AccessFs::Execute))
-        .chain(DEVICES.iter().map(|path| (Path::new(*path), read | AccessFs::WriteFile)))
-        .chain(reach.read.iter().map(|path| (path.as_path(), read & !AccessFs::Execute)))
-        .chain(reach.write.iter().map(|path| (path.as_path(), all & !AccessFs::Execute)));
+    let paths = SYSTEM
+        .iter()
+        .map(|path| (Path::new(*path), read & !AccessFs::Execute))
+        .chain(
+            DEVICES
+                .iter()
+                .map(|path| (Path::new(*path), read | AccessFs::WriteFile)),
+        )
+        .chain(
+            reach
+                .read
+                .iter()
+                .map(|path| (path.as_path(), read & !AccessFs::Execute)),
+        )
+        .chain(
+            reach
+                .write
+                .iter()
+                .map(|path| (path.as_path(), all & !AccessFs::Execute)),
+        );
     for (path, access) in paths {
         // What does not exist needs no right.
         let Ok(fd) = PathFd::new(path) else { continue };
-        let access = if path.is_dir() { access } else { access & AccessFs::from_file(KNOWN) };
+        let access = if path.is_dir() {
+            access
+        } else {
+            access & AccessFs::from_file(KNOWN)
+        };
         rules = rules.add_rule(PathBeneath::new(fd, access))?;
     }
     for port in &reach.listen {

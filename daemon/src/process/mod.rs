@@ -40,7 +40,10 @@ pub enum ProcessError {
 }
 
 fn call<T>(what: &'static str, result: rustix::io::Result<T>) -> Result<T, ProcessError> {
-    result.map_err(|errno| ProcessError::Call { what, source: errno.into() })
+    result.map_err(|errno| ProcessError::Call {
+        what,
+        source: errno.into(),
+    })
 }
 
 /// First thing in `main`. Returns what an operator should know, in words.
@@ -50,13 +53,28 @@ fn call<T>(what: &'static str, result: rustix::io::Result<T>) -> Result<T, Proce
 /// # Errors
 /// [`ProcessError::Call`]; every Linux that this program runs on can do all of it.
 pub fn limits() -> Result<Vec<String>, ProcessError> {
-    call("set RLIMIT_CORE to 0", setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }))?;
-    call("make the process not dumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
+    call(
+        "set RLIMIT_CORE to 0",
+        setrlimit(
+            Resource::Core,
+            Rlimit {
+                current: Some(0),
+                maximum: Some(0),
+            },
+        ),
+    )?;
+    call(
+        "make the process not dumpable",
+        set_dumpable_behavior(DumpableBehavior::NotDumpable),
+    )?;
     call("give up new privileges", rustix::thread::set_no_new_privs(true))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if getrlimit(Resource::Memlock).current.is_none() {
         use rustix::mm::{MlockAllFlags, mlockall};
-        call("lock all memory", mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT))?;
+        call(
+            "lock all memory",
+            mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT),
+        )?;
         return Ok(Vec::new());
     }
     Ok(match swap_is_on() {

@@ -37,16 +37,26 @@ fn inside() {
     let (own, other) = (Path::new(own), Path::new(other));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     limits().unwrap();
-    let reach = Reach { read: Vec::new(), write: vec![own.to_owned()], listen: vec![1] };
+    let reach = Reach {
+        read: Vec::new(),
+        write: vec![own.to_owned()],
+        listen: vec![1],
+    };
     let missing = landlock(&reach).unwrap();
     // Its own thread: landlock holds for this one and what it makes; seccomp for all.
     assert_eq!(seccomp().unwrap(), None);
 
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    assert!(
+        status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"),
+        "{status}"
+    );
     let core = getrlimit(Resource::Core);
     assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
-    assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    assert_eq!(
+        rustix::process::dumpable_behavior().unwrap(),
+        DumpableBehavior::NotDumpable
+    );
 
     std::fs::write(own.join("file"), "ours").unwrap();
     assert_eq!(std::fs::read_to_string(own.join("file")).unwrap(), "ours");
@@ -58,7 +68,13 @@ fn inside() {
     let there = listener.local_addr().unwrap();
     assert!(TcpStream::connect(there).is_ok());
     assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { tokio::fs::read(own.join("file")).await }).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(async { tokio::fs::read(own.join("file")).await })
+        .unwrap();
     println!("all as it must be");
 }

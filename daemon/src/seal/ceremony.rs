@@ -45,7 +45,9 @@ impl fmt::Debug for Nonce {
 impl FromStr for Nonce {
     type Err = SessionError;
     fn from_str(text: &str) -> Result<Self, SessionError> {
-        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).map_err(|_| SessionError::Unknown)?;
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE
+            .decode(text.trim().as_bytes())
+            .map_err(|_| SessionError::Unknown)?;
         bytes.try_into().map(Self).map_err(|_| SessionError::Unknown)
     }
 }
@@ -117,7 +119,11 @@ struct Session {
 
 impl Session {
     fn have(&self) -> u8 {
-        if self.running { self.need } else { u8::try_from(self.shares.len()).unwrap_or(u8::MAX) }
+        if self.running {
+            self.need
+        } else {
+            u8::try_from(self.shares.len()).unwrap_or(u8::MAX)
+        }
     }
 }
 
@@ -134,7 +140,11 @@ pub struct Sessions(Arc<Table>);
 impl Sessions {
     /// None open.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self(Arc::new(Table { open: Mutex::default(), clock, random }))
+        Self(Arc::new(Table {
+            open: Mutex::default(),
+            clock,
+            random,
+        }))
     }
 
     /// Takes a share.
@@ -143,7 +153,10 @@ impl Sessions {
     pub fn present(&self, slots: &Slots, input: &Presented<'_>) -> Result<Step, SealError> {
         let record = slots.get(input.slot)?;
         let quorum = record.header.factors.quorum().ok_or(ShareError::NotWanted)?;
-        let share = input.share.map(|text| self.admitted(slots, &record.header, text)).transpose()?;
+        let share = input
+            .share
+            .map(|text| self.admitted(slots, &record.header, text))
+            .transpose()?;
         let now = self.0.clock.monotonic();
         let mut open = self.0.open.lock();
         open.retain(|session| session.running || session.expires > now);
@@ -157,11 +170,23 @@ impl Sessions {
                 self.0.random.fill(&mut nonce.0);
                 let (slot, set, opener, need) = (input.slot.clone(), record.header.set, share.index(), quorum.k());
                 let (operation, expires) = (operation.clone(), now);
-                open.push(Session { nonce, slot, set, operation, need, shares: Vec::new(), opener, expires, running: false });
+                open.push(Session {
+                    nonce,
+                    slot,
+                    set,
+                    operation,
+                    need,
+                    shares: Vec::new(),
+                    opener,
+                    expires,
+                    running: false,
+                });
                 open.len() - 1
             }
         };
-        let Some(session) = open.get_mut(at) else { return Err(SessionError::Unknown.into()) };
+        let Some(session) = open.get_mut(at) else {
+            return Err(SessionError::Unknown.into());
+        };
         self.take(session, share, now)
     }
 
@@ -169,7 +194,9 @@ impl Sessions {
     fn admitted(&self, slots: &Slots, header: &super::record::Header, text: &str) -> Result<Share, SealError> {
         let share = Share::parse(text)?;
         quorum::admit(header, &share).map_err(|error| match error {
-            ShareError::OtherSlot { .. } => ShareError::OtherSlot { name: slots.by_tag(share.slot_tag()).map(ToString::to_string) },
+            ShareError::OtherSlot { .. } => ShareError::OtherSlot {
+                name: slots.by_tag(share.slot_tag()).map(ToString::to_string),
+            },
             other => other,
         })?;
         Ok(share)
@@ -195,11 +222,28 @@ impl Sessions {
         let (have, need) = (session.have(), session.need);
         if have < need {
             let expires_in_secs = session.expires.saturating_sub(now).as_secs();
-            return Ok(Step::Waiting(Progress { session: session.nonce, have, need, expires_in_secs }));
+            return Ok(Step::Waiting(Progress {
+                session: session.nonce,
+                have,
+                need,
+                expires_in_secs,
+            }));
         }
         session.running = true;
-        let (shares, slot, operation, nonce) = (std::mem::take(&mut session.shares), session.slot.clone(), session.operation.clone(), session.nonce);
-        Ok(Step::Complete(Complete { sessions: self.clone(), nonce, slot, operation, need, shares: Some(shares) }))
+        let (shares, slot, operation, nonce) = (
+            std::mem::take(&mut session.shares),
+            session.slot.clone(),
+            session.operation.clone(),
+            session.nonce,
+        );
+        Ok(Step::Complete(Complete {
+            sessions: self.clone(),
+            nonce,
+            slot,
+            operation,
+            need,
+            shares: Some(shares),
+        }))
     }
 
     /// Gives a session up.
@@ -209,7 +253,10 @@ impl Sessions {
         let now = self.0.clock.monotonic();
         let mut open = self.0.open.lock();
         open.retain(|session| session.running || session.expires > now);
-        let at = open.iter().position(|session| session.nonce.same_as(nonce)).ok_or(SessionError::Unknown)?;
+        let at = open
+            .iter()
+            .position(|session| session.nonce.same_as(nonce))
+            .ok_or(SessionError::Unknown)?;
         if open.get(at).is_some_and(|session| session.running) {
             return Err(SessionError::Busy);
         }
@@ -236,7 +283,13 @@ impl Sessions {
 
 /// The named session, if this holder may go on with it.
 fn join(open: &[Session], nonce: &Nonce, input: &Presented<'_>, set: [u8; 4]) -> Result<usize, SessionError> {
-    let found = open.iter().enumerate().fold(None, |found, (at, session)| if session.nonce.same_as(nonce) { Some((at, session)) } else { found });
+    let found = open.iter().enumerate().fold(None, |found, (at, session)| {
+        if session.nonce.same_as(nonce) {
+            Some((at, session))
+        } else {
+            found
+        }
+    });
     let (at, session) = found.ok_or(SessionError::Unknown)?;
     if session.slot != *input.slot {
         return Err(SessionError::OtherSlot);
@@ -252,14 +305,23 @@ fn join(open: &[Session], nonce: &Nonce, input: &Presented<'_>, set: [u8; 4]) ->
 
 /// One session a share: the former one goes while it is its opener's alone.
 fn make_room(open: &mut Vec<Session>, slot: &SlotName, share: &Share) -> Result<(), SessionError> {
-    let own = open.iter().position(|session| session.slot == *slot && session.opener == share.index());
+    let own = open
+        .iter()
+        .position(|session| session.slot == *slot && session.opener == share.index());
     if let Some(at) = own {
-        if open.get(at).is_some_and(|session| session.running || session.shares.len() > 1) {
+        if open
+            .get(at)
+            .is_some_and(|session| session.running || session.shares.len() > 1)
+        {
             return Err(SessionError::AlreadyOpen);
         }
         open.remove(at);
     }
-    if open.len() >= SLOT_SESSIONS_MAX { Err(SessionError::Full) } else { Ok(()) }
+    if open.len() >= SLOT_SESSIONS_MAX {
+        Err(SessionError::Full)
+    } else {
+        Ok(())
+    }
 }
 
 /// All shares of a session, taken out of it while the operation runs. Dropping it ends the session and wipes the shares;
@@ -300,20 +362,32 @@ impl Complete {
             expires_in_secs = session.expires.saturating_sub(now).as_secs();
         }
         drop(open);
-        Progress { session: self.nonce, have: self.need, need: self.need, expires_in_secs }
+        Progress {
+            session: self.nonce,
+            have: self.need,
+            need: self.need,
+            expires_in_secs,
+        }
     }
 }
 
 impl Drop for Complete {
     fn drop(&mut self) {
         if self.shares.is_some() {
-            self.sessions.0.open.lock().retain(|session| !session.nonce.same_as(&self.nonce));
+            self.sessions
+                .0
+                .open
+                .lock()
+                .retain(|session| !session.nonce.same_as(&self.nonce));
         }
     }
 }
 
 impl fmt::Debug for Complete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Complete").field("slot", &self.slot).field("operation", &self.operation).finish_non_exhaustive()
+        f.debug_struct("Complete")
+            .field("slot", &self.slot)
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
     }
 }

@@ -40,7 +40,9 @@ impl Wrapped {
         let body = LockedKey::fill_with(|body| {
             body.copy_from_slice(plain.expose());
             let cipher = Aes256Gcm::new(key.expose().into());
-            tag = cipher.encrypt_inout_detached(&nonce.into(), aad, body.as_mut_slice().into()).ok();
+            tag = cipher
+                .encrypt_inout_detached(&nonce.into(), aad, body.as_mut_slice().into())
+                .ok();
         })?;
         // GCM refuses only inputs of many gigabytes.
         let tag = tag.ok_or(LockError::Full)?;
@@ -57,12 +59,19 @@ impl Wrapped {
         let mut nonce = Nonce::<Aes256Gcm>::default();
         let mut tag = Tag::<Aes256Gcm>::default();
         nonce.iter_mut().zip(&self.0).for_each(|(to, from)| *to = *from);
-        tag.iter_mut().zip(self.0.iter().skip(44)).for_each(|(to, from)| *to = *from);
+        tag.iter_mut()
+            .zip(self.0.iter().skip(44))
+            .for_each(|(to, from)| *to = *from);
         let mut opened = false;
         let plain = LockedKey::fill_with(|plain| {
-            plain.iter_mut().zip(self.0.iter().skip(12)).for_each(|(to, from)| *to = *from);
+            plain
+                .iter_mut()
+                .zip(self.0.iter().skip(12))
+                .for_each(|(to, from)| *to = *from);
             let cipher = Aes256Gcm::new(key.expose().into());
-            opened = cipher.decrypt_inout_detached(&nonce, aad, plain.as_mut_slice().into(), &tag).is_ok();
+            opened = cipher
+                .decrypt_inout_detached(&nonce, aad, plain.as_mut_slice().into(), &tag)
+                .is_ok();
         })?;
         Ok(opened.then_some(plain))
     }
@@ -72,7 +81,12 @@ impl Wrapped {
 /// absent one a single 0x00: no combination of halves can stand for another.
 /// # Errors
 /// [`LockError`] when there is no locked memory.
-pub fn slot_key(cluster: &[u8; 16], hsm: Option<&LockedKey>, quorum: Option<&LockedKey>, header: &[u8]) -> Result<LockedKey, LockError> {
+pub fn slot_key(
+    cluster: &[u8; 16],
+    hsm: Option<&LockedKey>,
+    quorum: Option<&LockedKey>,
+    header: &[u8],
+) -> Result<LockedKey, LockError> {
     let mut fits = true;
     let key = LockedKey::fill_with(|out| {
         let mut extract = HkdfExtract::<Sha256>::new(Some(cluster));
@@ -110,7 +124,10 @@ mod tests {
         for at in 0..Wrapped::BYTES {
             let mut bytes = *wrapped.as_bytes();
             bytes[at] ^= 0x10;
-            assert!(Wrapped::from_bytes(bytes).open(&key(1), b"header").unwrap().is_none(), "byte {at}");
+            assert!(
+                Wrapped::from_bytes(bytes).open(&key(1), b"header").unwrap().is_none(),
+                "byte {at}"
+            );
         }
     }
 
@@ -120,10 +137,15 @@ mod tests {
     fn halves_cannot_stand_for_each_other() {
         let derive = |hsm: Option<u8>, quorum: Option<u8>, cluster: u8, header: &[u8]| {
             let (hsm, quorum) = (hsm.map(key), quorum.map(key));
-            *slot_key(&[cluster; 16], hsm.as_ref(), quorum.as_ref(), header).unwrap().expose()
+            *slot_key(&[cluster; 16], hsm.as_ref(), quorum.as_ref(), header)
+                .unwrap()
+                .expose()
         };
         let known = data_encoding::HEXLOWER.encode(&derive(Some(1), Some(2), 7, b"header"));
-        assert_eq!(known, "b8e3b087ec068ec4a8098b90270145efbb1307dfea9fe9c464cec217909af6bb");
+        assert_eq!(
+            known,
+            "b8e3b087ec068ec4a8098b90270145efbb1307dfea9fe9c464cec217909af6bb"
+        );
         let all = [
             derive(Some(1), Some(2), 7, b"header"),
             derive(Some(2), Some(1), 7, b"header"),

@@ -57,7 +57,9 @@ pub enum SessionError {
     #[error("this session is complete and its operation is running")]
     Busy,
     /// This share opened another session that others have joined.
-    #[error("this share opened another session that others joined: go on with it, abandon it, or wait until it expires")]
+    #[error(
+        "this share opened another session that others joined: go on with it, abandon it, or wait until it expires"
+    )]
     AlreadyOpen,
     /// Every session is taken.
     #[error("too many sessions are open; they expire by themselves")]
@@ -120,5 +122,9 @@ pub enum SealError {
 }
 
 fn list(failures: &[(String, HsmError)]) -> String {
-    failures.iter().map(|(name, error)| format!("[hsm.{name}] {error}")).collect::<Vec<_>>().join("; ")
+    failures
+        .iter()
+        .map(|(name, error)| format!("[hsm.{name}] {error}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -42,10 +42,24 @@ pub fn derive(record: &SlotRecord, shares: &[&str], tokens: &Tokens) -> Result<S
             Some(quorum::combine(&admitted)??)
         }
     };
-    let hsm = if record.header.factors.has_hsm() { Some(open_seed(tokens, &record.header, &record.seeds)?) } else { None };
-    let slot = slot_key(record.header.cluster.as_bytes(), hsm.as_ref(), operators.as_ref(), &record.header.encode())?;
+    let hsm = if record.header.factors.has_hsm() {
+        Some(open_seed(tokens, &record.header, &record.seeds)?)
+    } else {
+        None
+    };
+    let slot = slot_key(
+        record.header.cluster.as_bytes(),
+        hsm.as_ref(),
+        operators.as_ref(),
+        &record.header.encode(),
+    )?;
     let root = record.open_with(hsm.as_ref(), operators.as_ref())?;
-    Ok(SlotKeys { operators, hsm, slot, root })
+    Ok(SlotKeys {
+        operators,
+        hsm,
+        slot,
+        root,
+    })
 }
 
 /// The 32 secret bytes of a share.

@@ -119,7 +119,15 @@ impl Header {
         let name_bytes = reader.u8()?.into();
         let name = std::str::from_utf8(reader.take(name_bytes)?).ok()?.parse().ok()?;
         let commitments = (0..n).map(|_| reader.array()).collect::<Option<_>>()?;
-        reader.0.is_empty().then_some(Self { cluster, id, set, created, factors, name, commitments })
+        reader.0.is_empty().then_some(Self {
+            cluster,
+            id,
+            set,
+            created,
+            factors,
+            name,
+            commitments,
+        })
     }
 
     /// AAD of the root key's copy.
@@ -129,7 +137,13 @@ impl Header {
 
     /// What the HSM's blob of the seed is bound to.
     pub(super) fn seed_context(&self) -> Vec<u8> {
-        [b"strongroom.slot.seed/1", &self.cluster.as_bytes()[..], &self.id, &self.set].concat()
+        [
+            b"strongroom.slot.seed/1",
+            &self.cluster.as_bytes()[..],
+            &self.id,
+            &self.set,
+        ]
+        .concat()
     }
 }
 
@@ -205,7 +219,14 @@ impl SlotRecord {
             && generation > 0
             && seeds.len() <= Self::SEEDS_MAX
             && header.factors.has_hsm() != seeds.is_empty();
-        fits.then_some(Self { header, generation, root, seeds, verified, key })
+        fits.then_some(Self {
+            header,
+            generation,
+            root,
+            seeds,
+            verified,
+            key,
+        })
     }
 }
 
@@ -283,8 +304,16 @@ pub(super) mod tests {
             generation: 1,
             root: Wrapped::from_bytes([4; 60]),
             seeds: vec![
-                Seed { hsm: "main".into(), retire: None, blob: blob(2, 5) },
-                Seed { hsm: "main".into(), retire: Some(Timestamp(77)), blob: blob(1, 6) },
+                Seed {
+                    hsm: "main".into(),
+                    retire: None,
+                    blob: blob(2, 5),
+                },
+                Seed {
+                    hsm: "main".into(),
+                    retire: Some(Timestamp(77)),
+                    blob: blob(1, 6),
+                },
             ],
             verified: Some(Timestamp(88)),
             key: Wrapped::from_bytes([10; 60]),
@@ -297,11 +326,21 @@ pub(super) mod tests {
             (1..=4u8, 0..=4u8).prop_map(|(k, more)| Factors::Quorum(Quorum::new(k, k + more).unwrap())),
             (1..=4u8, 0..=28u8).prop_map(|(k, more)| Factors::HsmQuorum(Quorum::new(k, k + more).unwrap())),
         ];
-        let seed = ("[a-z0-9_-]{1,32}", 0..5u64, 1..9u8)
-            .prop_map(|(hsm, retire, version)| Seed { hsm, retire: (retire > 0).then_some(Timestamp(retire)), blob: blob(version, version) });
+        let seed = ("[a-z0-9_-]{1,32}", 0..5u64, 1..9u8).prop_map(|(hsm, retire, version)| Seed {
+            hsm,
+            retire: (retire > 0).then_some(Timestamp(retire)),
+            blob: blob(version, version),
+        });
         let seeds = proptest::collection::vec(seed, 1..=SlotRecord::SEEDS_MAX);
-        (kind, seeds, "[a-z0-9-]{1,64}", any::<([u8; 32], u64, u8)>(), 1..=u32::MAX, any::<Option<u32>>()).prop_map(
-            |(factors, seeds, name, (ids, created, fill), generation, verified)| {
+        (
+            kind,
+            seeds,
+            "[a-z0-9-]{1,64}",
+            any::<([u8; 32], u64, u8)>(),
+            1..=u32::MAX,
+            any::<Option<u32>>(),
+        )
+            .prop_map(|(factors, seeds, name, (ids, created, fill), generation, verified)| {
                 let mut record = record();
                 record.header.factors = factors;
                 record.header.name = name.parse().unwrap();
@@ -312,8 +351,7 @@ pub(super) mod tests {
                 record.generation = generation;
                 record.verified = verified.map(|ms| Timestamp(u64::from(ms) + 1));
                 record
-            },
-        )
+            })
     }
 
     /// The stored form is for ever: this one stays readable.
@@ -329,7 +367,12 @@ pub(super) mod tests {
     #[test]
     fn every_accident_is_refused() {
         let bytes = record().encode();
-        let refused = |bytes: &[u8]| assert_eq!(SlotRecord::decode("daily", bytes).unwrap_err().to_string(), "the record of slot `daily` is damaged");
+        let refused = |bytes: &[u8]| {
+            assert_eq!(
+                SlotRecord::decode("daily", bytes).unwrap_err().to_string(),
+                "the record of slot `daily` is damaged"
+            )
+        };
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -35,13 +35,19 @@ impl Root {
     /// # Errors
     /// [`SealError::Memory`].
     pub fn first(random: &dyn Random) -> Result<Self, SealError> {
-        Ok(Self { key: LockedKey::random(random)?, generation: 1 })
+        Ok(Self {
+            key: LockedKey::random(random)?,
+            generation: 1,
+        })
     }
     /// The one after this.
     /// # Errors
     /// [`SealError::Memory`].
     pub fn successor(&self, random: &dyn Random) -> Result<Self, SealError> {
-        Ok(Self { key: LockedKey::random(random)?, generation: self.generation.saturating_add(1) })
+        Ok(Self {
+            key: LockedKey::random(random)?,
+            generation: self.generation.saturating_add(1),
+        })
     }
 }
 
@@ -59,7 +65,13 @@ pub struct NewSlot {
 /// Makes a slot that opens `root`. With `former` it takes that slot's place: same id, new shares, new seed.
 /// # Errors
 /// `Spec` and `NoSuchHsm` for what cannot be; an HSM's failure.
-pub fn make(spec: &SlotSpec, former: Option<&Header>, cluster: ClusterId, root: &Root, tools: Tools<'_>) -> Result<NewSlot, SealError> {
+pub fn make(
+    spec: &SlotSpec,
+    former: Option<&Header>,
+    cluster: ClusterId,
+    root: &Root,
+    tools: Tools<'_>,
+) -> Result<NewSlot, SealError> {
     let chosen = tools.tokens.chosen(spec)?;
     let mut header = Header {
         cluster,
@@ -95,9 +107,20 @@ pub fn make(spec: &SlotSpec, former: Option<&Header>, cluster: ClusterId, root: 
     let key = slot_key(cluster.as_bytes(), hsm.as_ref(), operators.as_ref(), &header.encode())?;
     let warnings = warnings(spec.factors, seeds.len());
     let blank = Wrapped::from_bytes([0; Wrapped::BYTES]);
-    let record = SlotRecord { header, generation: root.generation, root: blank.clone(), seeds, verified: None, key: blank };
+    let record = SlotRecord {
+        header,
+        generation: root.generation,
+        root: blank.clone(),
+        seeds,
+        verified: None,
+        key: blank,
+    };
     let record = Slot { record, key }.rewrap(root, tools.random)?;
-    Ok(NewSlot { record, shares, warnings })
+    Ok(NewSlot {
+        record,
+        shares,
+        warnings,
+    })
 }
 
 fn random_bytes<const N: usize>(random: &dyn Random) -> [u8; N] {
@@ -112,10 +135,15 @@ fn warnings(factors: Factors, hsms: usize) -> Vec<String> {
         warnings.push("k = 1: each share alone is the operators' whole half of this slot".to_owned());
     }
     if factors == Factors::Hsm {
-        warnings.push("this slot opens without an operator: whoever holds this machine and its HSM log-in holds the vault".to_owned());
+        warnings.push(
+            "this slot opens without an operator: whoever holds this machine and its HSM log-in holds the vault"
+                .to_owned(),
+        );
     }
     if hsms == 1 {
-        warnings.push("one HSM opens this slot: if it is lost so is the slot; add a second HSM or a quorum slot".to_owned());
+        warnings.push(
+            "one HSM opens this slot: if it is lost so is the slot; add a second HSM or a quorum slot".to_owned(),
+        );
     }
     warnings
 }
@@ -126,7 +154,11 @@ impl SlotRecord {
     /// # Errors
     /// `Hsm` when no HSM answers; `DoesNotOpen` when the halves are not this slot's; `Damaged` when the record was changed.
     pub fn open(&self, operators: Option<&LockedKey>, tokens: &Tokens) -> Result<Root, SealError> {
-        let hsm = if self.header.factors.has_hsm() { Some(open_seed(tokens, &self.header, &self.seeds)?) } else { None };
+        let hsm = if self.header.factors.has_hsm() {
+            Some(open_seed(tokens, &self.header, &self.seeds)?)
+        } else {
+            None
+        };
         self.open_with(hsm.as_ref(), operators)
     }
 
@@ -137,9 +169,16 @@ impl SlotRecord {
         let key = slot_key(self.header.cluster.as_bytes(), hsm, operators, &self.header.encode())?;
         let root = self.root.open(&key, &self.header.root_aad())?;
         let root = root.ok_or_else(|| SealError::DoesNotOpen(self.header.name.to_string()))?;
-        let root = Root { key: root, generation: self.generation };
+        let root = Root {
+            key: root,
+            generation: self.generation,
+        };
         let slot = Slot::authenticate(self.clone(), &root)?;
-        if bool::from(slot.key.expose().ct_eq(key.expose())) { Ok(root) } else { Err(SealError::Damaged(self.header.name.to_string())) }
+        if bool::from(slot.key.expose().ct_eq(key.expose())) {
+            Ok(root)
+        } else {
+            Err(SealError::Damaged(self.header.name.to_string()))
+        }
     }
 }
 
@@ -155,7 +194,11 @@ impl Slot {
     /// # Errors
     /// `Damaged` when it was changed, or belongs to another root key.
     pub fn authenticate(record: SlotRecord, root: &Root) -> Result<Self, SealError> {
-        let key = if record.generation == root.generation { record.key.open(&root.key, &record.record_aad())? } else { None };
+        let key = if record.generation == root.generation {
+            record.key.open(&root.key, &record.record_aad())?
+        } else {
+            None
+        };
         match key {
             Some(key) => Ok(Self { record, key }),
             None => Err(SealError::Damaged(record.header.name.to_string())),

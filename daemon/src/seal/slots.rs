@@ -35,7 +35,10 @@ impl Slots {
             let record = record.filter(|record| record.header.cluster == cluster && record.header.name == name);
             (name, record)
         };
-        Self { cluster, slots: stored.into_iter().map(|(name, bytes)| read(name, &bytes)).collect() }
+        Self {
+            cluster,
+            slots: stored.into_iter().map(|(name, bytes)| read(name, &bytes)).collect(),
+        }
     }
 
     /// The vault they belong to.
@@ -61,7 +64,10 @@ impl Slots {
 
     /// Names of the damaged ones.
     pub fn damaged(&self) -> impl Iterator<Item = &SlotName> {
-        self.slots.iter().filter(|(_, record)| record.is_none()).map(|(name, _)| name)
+        self.slots
+            .iter()
+            .filter(|(_, record)| record.is_none())
+            .map(|(name, _)| name)
     }
 
     /// A record that the store itself did not read: known by name once somebody asks for it.
@@ -71,7 +77,10 @@ impl Slots {
 
     /// The slot whose tag a share carries.
     pub fn by_tag(&self, tag: [u8; 4]) -> Option<&SlotName> {
-        self.iter().map(|record| &record.header).find(|header| super::quorum::Share::tag(&header.id) == tag).map(|header| &header.name)
+        self.iter()
+            .map(|record| &record.header)
+            .find(|header| super::quorum::Share::tag(&header.id) == tag)
+            .map(|header| &header.name)
     }
 
     /// Every readable slot, authenticated.
@@ -81,12 +90,20 @@ impl Slots {
         if let Some(name) = self.damaged().next() {
             return Err(SealError::Damaged(name.to_string()));
         }
-        self.iter().map(|record| Slot::authenticate(record.clone(), root)).collect()
+        self.iter()
+            .map(|record| Slot::authenticate(record.clone(), root))
+            .collect()
     }
 
     /// Records changed in place, to be stored.
     pub fn replace(records: impl IntoIterator<Item = SlotRecord>) -> SlotChange {
-        SlotChange { puts: records.into_iter().map(|record| (record.header.name.clone(), record.encode())).collect(), deletes: Vec::new() }
+        SlotChange {
+            puts: records
+                .into_iter()
+                .map(|record| (record.header.name.clone(), record.encode()))
+                .collect(),
+            deletes: Vec::new(),
+        }
     }
 
     /// A new slot.
@@ -106,7 +123,13 @@ impl Slots {
     /// Every slot but `name`, opening `next` instead of `root`.
     /// # Errors
     /// `NoSuchSlot`, `LastSlot`, `Damaged` for another slot than `name`.
-    pub fn remove(&self, name: &SlotName, root: &Root, next: &Root, random: &dyn Random) -> Result<(SlotChange, Vec<String>), SealError> {
+    pub fn remove(
+        &self,
+        name: &SlotName,
+        root: &Root,
+        next: &Root,
+        random: &dyn Random,
+    ) -> Result<(SlotChange, Vec<String>), SealError> {
         if !self.slots.contains_key(name) {
             return Err(SealError::NoSuchSlot(name.to_string()));
         }
@@ -123,7 +146,13 @@ impl Slots {
     /// New shares and seed for a slot, and a new root key for all.
     /// # Errors
     /// `NoSuchSlot`, `Damaged` for another slot, or why it could not be made.
-    pub fn rekey(&self, spec: &SlotSpec, root: &Root, next: &Root, tools: Tools<'_>) -> Result<(SlotChange, NewSlot), SealError> {
+    pub fn rekey(
+        &self,
+        spec: &SlotSpec,
+        root: &Root,
+        next: &Root,
+        tools: Tools<'_>,
+    ) -> Result<(SlotChange, NewSlot), SealError> {
         let former: Option<Header> = match self.slots.get(&spec.name) {
             None => return Err(SealError::NoSuchSlot(spec.name.to_string())),
             Some(record) => record.as_ref().map(|record| record.header.clone()),
@@ -143,19 +172,31 @@ impl Slots {
     /// `Damaged`.
     pub fn rewrap(&self, root: &Root, next: &Root, random: &dyn Random) -> Result<SlotChange, SealError> {
         let slots = self.authenticated(root)?;
-        Ok(Self::replace(slots.into_iter().map(|slot| slot.rewrap(next, random)).collect::<Result<Vec<_>, _>>()?))
+        Ok(Self::replace(
+            slots
+                .into_iter()
+                .map(|slot| slot.rewrap(next, random))
+                .collect::<Result<Vec<_>, _>>()?,
+        ))
     }
 
     /// What the store holds after `change`.
     pub fn apply(&mut self, change: &SlotChange) {
         change.deletes.iter().for_each(|name| _ = self.slots.remove(name));
         let read = |bytes: &[u8]| SlotRecord::decode("", bytes).ok();
-        self.slots.extend(change.puts.iter().map(|(name, bytes)| (name.clone(), read(bytes))));
+        self.slots
+            .extend(change.puts.iter().map(|(name, bytes)| (name.clone(), read(bytes))));
     }
 
     /// Losing the HSM loses the vault when no slot opens without it.
     pub fn only_hsm_warning(&self) -> Vec<String> {
-        let breaks_glass = self.iter().any(|record| matches!(record.header.factors, Factors::Quorum(_)));
-        if breaks_glass { Vec::new() } else { vec!["no slot opens without an HSM: add a quorum slot kept for that day".to_owned()] }
+        let breaks_glass = self
+            .iter()
+            .any(|record| matches!(record.header.factors, Factors::Quorum(_)));
+        if breaks_glass {
+            Vec::new()
+        } else {
+            vec!["no slot opens without an HSM: add a quorum slot kept for that day".to_owned()]
+        }
     }
 }

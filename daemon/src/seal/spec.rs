@@ -20,8 +20,14 @@ impl FromStr for SlotName {
     type Err = SealError;
     fn from_str(text: &str) -> Result<Self, SealError> {
         let fits = (1..=Self::BYTES_MAX).contains(&text.len())
-            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        if fits { Ok(Self(text.to_owned())) } else { Err(SealError::Spec("a slot's name is 1 to 64 of a-z 0-9 -")) }
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(SealError::Spec("a slot's name is 1 to 64 of a-z 0-9 -"))
+        }
     }
 }
 
@@ -139,15 +145,27 @@ impl SlotSpec {
     /// # Errors
     /// `Spec` when a part is out of bounds, or HSMs are named for a slot without that factor.
     pub fn parse(name: &str, factors: &str, hsms: &[String]) -> Result<Self, SealError> {
-        let spec = Self { name: name.parse()?, factors: factors.parse()?, hsms: hsms.to_vec() };
+        let spec = Self {
+            name: name.parse()?,
+            factors: factors.parse()?,
+            hsms: hsms.to_vec(),
+        };
         if !spec.factors.has_hsm() && !spec.hsms.is_empty() {
             return Err(SealError::Spec("a slot without the hsm factor names no HSMs"));
         }
         if spec.hsms.len() > Self::HSMS_MAX {
             return Err(SealError::Spec("a slot names at most 8 HSMs"));
         }
-        let twice = spec.hsms.iter().enumerate().any(|(at, name)| spec.hsms.iter().skip(at + 1).any(|other| other == name));
-        if twice { Err(SealError::Spec("an HSM is named twice")) } else { Ok(spec) }
+        let twice = spec
+            .hsms
+            .iter()
+            .enumerate()
+            .any(|(at, name)| spec.hsms.iter().skip(at + 1).any(|other| other == name));
+        if twice {
+            Err(SealError::Spec("an HSM is named twice"))
+        } else {
+            Ok(spec)
+        }
     }
 }
 
@@ -192,8 +210,23 @@ mod tests {
         for good in ["hsm", "quorum:1/1", "quorum:4/7", "hsm+quorum:3/5", "hsm+quorum:32/32"] {
             assert_eq!(good.parse::<Factors>().unwrap().to_string(), good);
         }
-        let bad = ["", "HSM", "hsm:", "hsm:1/2", "quorum", "quorum:", "quorum:0/3", "quorum:4/3", "quorum:2/33", "quorum:2", "quorum:-1/3",
-            "quorum:256/256", "quorum+hsm:1/2", "hsm+quorum", "quorum:3/5 "];
+        let bad = [
+            "",
+            "HSM",
+            "hsm:",
+            "hsm:1/2",
+            "quorum",
+            "quorum:",
+            "quorum:0/3",
+            "quorum:4/3",
+            "quorum:2/33",
+            "quorum:2",
+            "quorum:-1/3",
+            "quorum:256/256",
+            "quorum+hsm:1/2",
+            "hsm+quorum",
+            "quorum:3/5 ",
+        ];
         for bad in bad {
             assert!(bad.parse::<Factors>().is_err(), "{bad:?}");
         }

@@ -63,7 +63,11 @@ pub(super) struct Leaving<R> {
 
 impl<R> Door<R> {
     pub fn new(initialised: bool) -> Self {
-        Self { inside: ArcSwapOption::empty(), left: parking_lot::Mutex::new(None), initialised: AtomicBool::new(initialised) }
+        Self {
+            inside: ArcSwapOption::empty(),
+            left: parking_lot::Mutex::new(None),
+            initialised: AtomicBool::new(initialised),
+        }
     }
 
     pub fn enter(&self) -> Result<Guard<R>, Closed> {
@@ -81,13 +85,21 @@ impl<R> Door<R> {
     pub fn open(&self, rooms: Arc<R>, store: Arc<Store>) {
         let (occupied, left) = oneshot::channel();
         *self.left.lock() = Some(left);
-        self.inside.store(Some(Arc::new(Inside { rooms, store, _occupied: occupied })));
+        self.inside.store(Some(Arc::new(Inside {
+            rooms,
+            store,
+            _occupied: occupied,
+        })));
     }
 
     /// Nobody new gets in from here on. `None`: it was closed.
     pub fn close(&self) -> Option<Leaving<R>> {
         let inside = self.inside.swap(None)?;
         let left = self.left.lock().take()?;
-        Some(Leaving { rooms: inside.rooms.clone(), store: inside.store.clone(), left })
+        Some(Leaving {
+            rooms: inside.rooms.clone(),
+            store: inside.store.clone(),
+            left,
+        })
     }
 }

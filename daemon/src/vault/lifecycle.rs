@@ -35,7 +35,12 @@ impl<R: Rooms> Vault<R> {
     /// in an HSM). Then the rooms open once, behind the closed door, for `first` to write what a new vault needs; the vault stays sealed.
     /// # Errors
     /// `NotPossible` unless blank; why a slot could not be made; the commit's.
-    pub async fn init<T, F>(&self, specs: Vec<SlotSpec>, evidence: Evidence<'_>, first: impl FnOnce(Arc<R>) -> F + Send) -> Result<Initialised<T>, VaultError>
+    pub async fn init<T, F>(
+        &self,
+        specs: Vec<SlotSpec>,
+        evidence: Evidence<'_>,
+        first: impl FnOnce(Arc<R>) -> F + Send,
+    ) -> Result<Initialised<T>, VaultError>
     where
         F: Future<Output = Result<T, RoomsError>> + Send,
     {
@@ -45,9 +50,22 @@ impl<R: Rooms> Vault<R> {
         }
         let cluster = self.cluster();
         let root = Root::first(&*self.parts.random)?;
-        let (tokens, random, now) = (self.parts.tokens.clone(), self.parts.random.clone(), self.parts.clock.now());
+        let (tokens, random, now) = (
+            self.parts.tokens.clone(),
+            self.parts.random.clone(),
+            self.parts.clock.now(),
+        );
         let made = self.blocking(move || {
-            let made = make_slots(cluster, &specs, &root, Tools { tokens: &tokens, random: &*random, now });
+            let made = make_slots(
+                cluster,
+                &specs,
+                &root,
+                Tools {
+                    tokens: &tokens,
+                    random: &*random,
+                    now,
+                },
+            );
             made.map(|(change, shares, warnings)| (change, shares, warnings, root))
         });
         let (slot_change, shares, warnings, root) = made.await??;
@@ -57,10 +75,19 @@ impl<R: Rooms> Vault<R> {
         *state = State::Sealed;
         self.door.initialised();
         let first = self.first_moment(&root.key, first).await;
-        Ok(Initialised { cluster, shares, warnings, first })
+        Ok(Initialised {
+            cluster,
+            shares,
+            warnings,
+            first,
+        })
     }
 
-    async fn first_moment<T, F>(&self, root: &LockedKey, first: impl FnOnce(Arc<R>) -> F + Send) -> Result<T, RoomsError>
+    async fn first_moment<T, F>(
+        &self,
+        root: &LockedKey,
+        first: impl FnOnce(Arc<R>) -> F + Send,
+    ) -> Result<T, RoomsError>
     where
         F: Future<Output = Result<T, RoomsError>> + Send,
     {
@@ -78,7 +105,13 @@ impl<R: Rooms> Vault<R> {
     }
 
     /// Opens the vault with the root key. The evidence is durable before the door opens.
-    pub(super) async fn unseal(&self, state: &mut State, root: Root, evidence: Evidence<'_>, event: &Event) -> Result<(), VaultError> {
+    pub(super) async fn unseal(
+        &self,
+        state: &mut State,
+        root: Root,
+        evidence: Evidence<'_>,
+        event: &Event,
+    ) -> Result<(), VaultError> {
         match state {
             State::Blank => return Err(VaultError::NotPossible("the vault is not initialised")),
             State::Open(_) => return Err(VaultError::NotPossible("the vault is open already")),
@@ -88,7 +121,11 @@ impl<R: Rooms> Vault<R> {
         match self.furnish(&store, evidence, event).await {
             Ok(rooms) => {
                 self.door.open(rooms, store.clone());
-                *state = State::Open(Opened { store, root: Arc::new(ArcSwap::from_pointee(root)), tended: false });
+                *state = State::Open(Opened {
+                    store,
+                    root: Arc::new(ArcSwap::from_pointee(root)),
+                    tended: false,
+                });
                 Ok(())
             }
             Err(error) => {
@@ -116,7 +153,11 @@ impl<R: Rooms> Vault<R> {
             return Ok(None);
         }
         let slots = self.slots.load_full();
-        let alone: Vec<SlotRecord> = slots.iter().filter(|record| record.header.factors == crate::seal::Factors::Hsm).cloned().collect();
+        let alone: Vec<SlotRecord> = slots
+            .iter()
+            .filter(|record| record.header.factors == crate::seal::Factors::Hsm)
+            .cloned()
+            .collect();
         let tokens = self.parts.tokens.clone();
         let opened = self.blocking(move || {
             let mut last = None;
@@ -131,7 +172,8 @@ impl<R: Rooms> Vault<R> {
         match opened.await?? {
             None => Ok(None),
             Some((name, root)) => {
-                self.unseal(&mut state, root, evidence, &Event::Unsealed { slot: name.clone() }).await?;
+                self.unseal(&mut state, root, evidence, &Event::Unsealed { slot: name.clone() })
+                    .await?;
                 Ok(Some(name))
             }
         }
@@ -153,11 +195,16 @@ impl<R: Rooms> Vault<R> {
             *state = State::Sealed;
             self.stop_tokens().await;
         }
-        Sealing { drained, unrecorded: recorded.err() }
+        Sealing {
+            drained,
+            unrecorded: recorded.err(),
+        }
     }
 
     async fn leave(&self, leaving: Option<Leaving<R>>) -> bool {
-        let Some(Leaving { rooms, store, left }) = leaving else { return true };
+        let Some(Leaving { rooms, store, left }) = leaving else {
+            return true;
+        };
         // Background work has the same time as requests: a room that does not end must not keep the keys.
         let drained = tokio::time::timeout(self.parts.drain, async {
             rooms.close().await;
@@ -188,7 +235,11 @@ fn make_slots(cluster: ClusterId, specs: &[SlotSpec], root: &Root, tools: Tools<
         let (change, made) = slots.add(spec, root, tools)?;
         slots.apply(&change);
         all.puts.extend(change.puts);
-        warnings.extend(made.warnings.into_iter().map(|warning| format!("slot `{}`: {warning}", spec.name)));
+        warnings.extend(
+            made.warnings
+                .into_iter()
+                .map(|warning| format!("slot `{}`: {warning}", spec.name)),
+        );
         shares.push((spec.name.clone(), made.shares));
     }
     warnings.extend(slots.only_hsm_warning());

@@ -131,7 +131,13 @@ impl<R: Rooms> Vault<R> {
         let slots = Arc::new(ArcSwap::from_pointee(load_slots(&parts.disk).await?));
         let sessions = Sessions::new(parts.clock.clone(), parts.random.clone());
         let state = Mutex::new(if initialised { State::Sealed } else { State::Blank });
-        Ok(Self { parts, door: Door::new(initialised), sessions, slots, state })
+        Ok(Self {
+            parts,
+            door: Door::new(initialised),
+            sessions,
+            slots,
+            state,
+        })
     }
 
     /// Lets a request in: the guard keeps the rooms alive and is waited for when the vault is sealed. Costs tens of nanoseconds.
@@ -178,8 +184,18 @@ impl<R: Rooms> Vault<R> {
         let whole = slots.iter().map(|record| SlotInfo {
             name: record.header.name.clone(),
             factors: record.header.factors.to_string(),
-            hsms: record.seeds.iter().filter(|seed| seed.retire.is_none()).map(|seed| seed.hsm.clone()).collect(),
-            share_set: record.header.factors.quorum().map(|_| data_encoding::HEXLOWER.encode(&record.header.set)).unwrap_or_default(),
+            hsms: record
+                .seeds
+                .iter()
+                .filter(|seed| seed.retire.is_none())
+                .map(|seed| seed.hsm.clone())
+                .collect(),
+            share_set: record
+                .header
+                .factors
+                .quorum()
+                .map(|_| data_encoding::HEXLOWER.encode(&record.header.set))
+                .unwrap_or_default(),
             created: Some(record.header.created),
             verified: record.verified,
             damaged: false,
@@ -202,7 +218,9 @@ impl<R: Rooms> Vault<R> {
         if self.state() == VaultState::Blank {
             return Vec::new();
         }
-        let damaged = slots.damaged().map(|name| format!("the record of slot `{name}` is damaged: remove the slot"));
+        let damaged = slots
+            .damaged()
+            .map(|name| format!("the record of slot `{name}` is damaged: remove the slot"));
         damaged.chain(slots.only_hsm_warning()).collect()
     }
 
@@ -230,7 +248,9 @@ impl<R: Rooms> Vault<R> {
 
     /// A commit whose fate is unknown is asked about until the store knows: shares must not be lost with an answer that was only late.
     async fn settled(&self, committed: Result<(), CommitError>) -> Result<(), CommitError> {
-        let Err(CommitError::Indeterminate(op)) = committed else { return committed };
+        let Err(CommitError::Indeterminate(op)) = committed else {
+            return committed;
+        };
         for _ in 0..SETTLE_TRIES {
             match self.parts.disk.raw().outcome(op).await {
                 Ok(Some(_)) => return Ok(()),
@@ -243,7 +263,9 @@ impl<R: Rooms> Vault<R> {
 
     /// Runs work that may wait for an HSM, off the runtime's threads.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, VaultError> {
-        tokio::task::spawn_blocking(work).await.map_err(|_| VaultError::Interrupted)
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| VaultError::Interrupted)
     }
 }
 

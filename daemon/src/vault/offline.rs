@@ -3,7 +3,10 @@
 
 use super::{VaultError, load_slots};
 use crate::{
-    seal::{SealError, SlotName, Tokens, offline::{self, SlotKeys}},
+    seal::{
+        SealError, SlotName, Tokens,
+        offline::{self, SlotKeys},
+    },
     store::{Disk, Store},
 };
 use std::sync::Arc;
@@ -31,8 +34,14 @@ pub async fn derive(disk: &Disk, slot: &SlotName, shares: Vec<String>, tokens: &
         offline::derive(&record, &texts, &tokens)
     });
     let keys = derived.await.map_err(|_| VaultError::Interrupted)??;
-    let of = |record: &crate::seal::SlotRecord| Ok::<_, SealError>((record.header.name.clone(), offline::slot_key_of(record, &keys.root)?));
+    let of = |record: &crate::seal::SlotRecord| {
+        Ok::<_, SealError>((record.header.name.clone(), offline::slot_key_of(record, &keys.root)?))
+    };
     let all = slots.iter().map(of).collect::<Result<_, _>>()?;
     let store = disk.unlock(&keys.root.key).await?;
-    Ok(Keys { slot: keys, slots: all, store })
+    Ok(Keys {
+        slot: keys,
+        slots: all,
+        store,
+    })
 }

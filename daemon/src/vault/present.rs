@@ -4,8 +4,8 @@ use super::{Evidence, Rooms, State, Vault, VaultError};
 use crate::{
     base::locked::LockedKey,
     seal::{
-        Complete, Nonce, Operation, Presented, Progress, Root, SealError, SessionError, ShareError, ShareText, Slot, SlotName, SlotRecord, SlotSpec,
-        Slots, Step, Tools,
+        Complete, Nonce, Operation, Presented, Progress, Root, SealError, SessionError, ShareError, ShareText, Slot,
+        SlotName, SlotRecord, SlotSpec, Slots, Step, Tools,
     },
     store::{Change, CommitError, Committed, KeyringChangeError, KeyringEdit, RawTable, StoreError},
 };
@@ -152,12 +152,19 @@ impl<R: Rooms> Vault<R> {
             let done = self.run(&input.slot, &operation, None, evidence).await?;
             return Ok(Answer::Done { done, shares: 0 });
         }
-        let presented = Presented { slot: &input.slot, session: input.session, share: input.share, operation: input.operation.as_ref() };
+        let presented = Presented {
+            slot: &input.slot,
+            session: input.session,
+            share: input.share,
+            operation: input.operation.as_ref(),
+        };
         match self.sessions.present(&slots, &presented)? {
             Step::Waiting(progress) => Ok(Answer::Waiting(progress)),
             Step::Complete(complete) => {
                 let shares = complete.need;
-                self.finish(complete, evidence).await.map(|done| Answer::Done { done, shares })
+                self.finish(complete, evidence)
+                    .await
+                    .map(|done| Answer::Done { done, shares })
             }
         }
     }
@@ -168,17 +175,33 @@ impl<R: Rooms> Vault<R> {
         match (self.state(), operation) {
             (Blank, _) => Err(VaultError::NotPossible("the vault is not initialised")),
             (Open, Operation::Unseal) => Err(VaultError::NotPossible("the vault is open already")),
-            (Sealed, Operation::AddSlot(_) | Operation::RemoveSlot(_) | Operation::RekeySlot(_) | Operation::Recover) => {
-                Err(VaultError::NotPossible("the vault is sealed: unseal it first"))
-            }
+            (
+                Sealed,
+                Operation::AddSlot(_) | Operation::RemoveSlot(_) | Operation::RekeySlot(_) | Operation::Recover,
+            ) => Err(VaultError::NotPossible("the vault is sealed: unseal it first")),
             (Sealed, Operation::Unseal | Operation::VerifySlot) => Ok(()),
-            (Open, Operation::AddSlot(_) | Operation::RemoveSlot(_) | Operation::RekeySlot(_) | Operation::VerifySlot | Operation::Recover) => Ok(()),
+            (
+                Open,
+                Operation::AddSlot(_)
+                | Operation::RemoveSlot(_)
+                | Operation::RekeySlot(_)
+                | Operation::VerifySlot
+                | Operation::Recover,
+            ) => Ok(()),
         }
     }
 
     async fn finish(&self, complete: Complete, evidence: Evidence<'_>) -> Result<Done, VaultError> {
         let half = complete.combine()?;
-        match self.run(&complete.slot.clone(), &complete.operation.clone(), Some(half), evidence).await {
+        match self
+            .run(
+                &complete.slot.clone(),
+                &complete.operation.clone(),
+                Some(half),
+                evidence,
+            )
+            .await
+        {
             Err(error) if may_pass(&error) => {
                 complete.give_back();
                 Err(error)
@@ -187,21 +210,32 @@ impl<R: Rooms> Vault<R> {
         }
     }
 
-    async fn run(&self, slot: &SlotName, operation: &Operation, half: Option<LockedKey>, evidence: Evidence<'_>) -> Result<Done, VaultError> {
+    async fn run(
+        &self,
+        slot: &SlotName,
+        operation: &Operation,
+        half: Option<LockedKey>,
+        evidence: Evidence<'_>,
+    ) -> Result<Done, VaultError> {
         let record = self.slots.load().get(slot)?.clone();
         let tokens = self.parts.tokens.clone();
         // Before the lock: an HSM that does not answer holds nobody up.
-        let (record, root) = self.blocking(move || record.open(half.as_ref(), &tokens).map(|root| (record, root))).await??;
+        let (record, root) = self
+            .blocking(move || record.open(half.as_ref(), &tokens).map(|root| (record, root)))
+            .await??;
         let mut state = self.state.lock().await;
         match operation {
             Operation::Unseal => {
                 let event = Event::Unsealed { slot: slot.clone() };
-                self.unseal(&mut state, root, evidence, &event).await.map(|()| Done::Unsealed)
+                self.unseal(&mut state, root, evidence, &event)
+                    .await
+                    .map(|()| Done::Unsealed)
             }
             Operation::VerifySlot => self.verify(&state, record, root, evidence).await,
             Operation::Recover => {
                 self.same_root(&state, slot, &root)?;
-                self.commit_raw(Change::new(), evidence(&Event::Recovered { slot: slot.clone() })).await?;
+                self.commit_raw(Change::new(), evidence(&Event::Recovered { slot: slot.clone() }))
+                    .await?;
                 Ok(Done::Recover { slot: slot.clone() })
             }
             Operation::AddSlot(spec) => {
@@ -225,10 +259,20 @@ impl<R: Rooms> Vault<R> {
             return Err(VaultError::NotPossible("the vault is sealed: unseal it first"));
         };
         let same = opened.root.load().key.expose().ct_eq(root.key.expose());
-        if bool::from(same) { Ok(()) } else { Err(SealError::DoesNotOpen(slot.to_string()).into()) }
+        if bool::from(same) {
+            Ok(())
+        } else {
+            Err(SealError::DoesNotOpen(slot.to_string()).into())
+        }
     }
 
-    async fn verify(&self, state: &State, record: SlotRecord, root: Root, evidence: Evidence<'_>) -> Result<Done, VaultError> {
+    async fn verify(
+        &self,
+        state: &State,
+        record: SlotRecord,
+        root: Root,
+        evidence: Evidence<'_>,
+    ) -> Result<Done, VaultError> {
         let name = record.header.name.clone();
         match state {
             State::Open(_) => self.same_root(state, &name, &root)?,
@@ -239,48 +283,121 @@ impl<R: Rooms> Vault<R> {
         slot.record.verified = Some(self.parts.clock.now());
         let record = slot.bind(&root, &*self.parts.random)?;
         let change = self.slot_change(&self.slots.load(), &Slots::replace([record]));
-        self.commit_raw(change, evidence(&Event::SlotVerified { slot: name })).await?;
+        self.commit_raw(change, evidence(&Event::SlotVerified { slot: name }))
+            .await?;
         Ok(Done::Verified)
     }
 
     async fn add(&self, spec: SlotSpec, root: Root, evidence: Evidence<'_>) -> Result<Done, VaultError> {
         let (slots, name) = (self.slots.load_full(), spec.name.clone());
-        let (before, tokens, random, now) = (slots.clone(), self.parts.tokens.clone(), self.parts.random.clone(), self.parts.clock.now());
-        let made = self.blocking(move || slots.add(&spec, &root, Tools { tokens: &tokens, random: &*random, now }));
+        let (before, tokens, random, now) = (
+            slots.clone(),
+            self.parts.tokens.clone(),
+            self.parts.random.clone(),
+            self.parts.clock.now(),
+        );
+        let made = self.blocking(move || {
+            slots.add(
+                &spec,
+                &root,
+                Tools {
+                    tokens: &tokens,
+                    random: &*random,
+                    now,
+                },
+            )
+        });
         let (slot_change, made) = made.await??;
         let change = self.slot_change(&before, &slot_change);
-        self.commit_raw(change, evidence(&Event::SlotAdded { slot: name.clone() })).await?;
-        Ok(Done::Slot { slot: name, shares: made.shares, warnings: made.warnings })
+        self.commit_raw(change, evidence(&Event::SlotAdded { slot: name.clone() }))
+            .await?;
+        Ok(Done::Slot {
+            slot: name,
+            shares: made.shares,
+            warnings: made.warnings,
+        })
     }
 
-    async fn remove(&self, state: &State, name: SlotName, root: Root, evidence: Evidence<'_>) -> Result<Done, VaultError> {
+    async fn remove(
+        &self,
+        state: &State,
+        name: SlotName,
+        root: Root,
+        evidence: Evidence<'_>,
+    ) -> Result<Done, VaultError> {
         let mut slots = Slots::clone(&self.slots.load());
-        if matches!(self.parts.disk.raw().get(RawTable::Slots, name.as_str().as_bytes()).await, Err(StoreError::Damaged { .. })) {
+        if matches!(
+            self.parts
+                .disk
+                .raw()
+                .get(RawTable::Slots, name.as_str().as_bytes())
+                .await,
+            Err(StoreError::Damaged { .. })
+        ) {
             slots.note_damaged(name.clone());
         }
         let next = root.successor(&*self.parts.random)?;
         let (slot_change, warnings) = slots.remove(&name, &root, &next, &*self.parts.random)?;
         let change = self.slot_change(&slots, &slot_change);
-        self.new_root(state, next, true, change, evidence(&Event::SlotRemoved { slot: name })).await?;
+        self.new_root(state, next, true, change, evidence(&Event::SlotRemoved { slot: name }))
+            .await?;
         Ok(Done::Removed { warnings })
     }
 
-    async fn rekey(&self, state: &State, spec: SlotSpec, root: Root, evidence: Evidence<'_>) -> Result<Done, VaultError> {
+    async fn rekey(
+        &self,
+        state: &State,
+        spec: SlotSpec,
+        root: Root,
+        evidence: Evidence<'_>,
+    ) -> Result<Done, VaultError> {
         let (slots, name) = (self.slots.load_full(), spec.name.clone());
         let next = root.successor(&*self.parts.random)?;
-        let (before, tokens, random, now) = (slots.clone(), self.parts.tokens.clone(), self.parts.random.clone(), self.parts.clock.now());
+        let (before, tokens, random, now) = (
+            slots.clone(),
+            self.parts.tokens.clone(),
+            self.parts.random.clone(),
+            self.parts.clock.now(),
+        );
         let made = self.blocking(move || {
-            let made = slots.rekey(&spec, &root, &next, Tools { tokens: &tokens, random: &*random, now });
+            let made = slots.rekey(
+                &spec,
+                &root,
+                &next,
+                Tools {
+                    tokens: &tokens,
+                    random: &*random,
+                    now,
+                },
+            );
             made.map(|(slot_change, made)| (slot_change, made, next))
         });
         let (slot_change, made, next) = made.await??;
         let change = self.slot_change(&before, &slot_change);
-        self.new_root(state, next, true, change, evidence(&Event::SlotRekeyed { slot: name.clone() })).await?;
-        Ok(Done::Slot { slot: name, shares: made.shares, warnings: made.warnings })
+        self.new_root(
+            state,
+            next,
+            true,
+            change,
+            evidence(&Event::SlotRekeyed { slot: name.clone() }),
+        )
+        .await?;
+        Ok(Done::Slot {
+            slot: name,
+            shares: made.shares,
+            warnings: made.warnings,
+        })
     }
 
     /// Slots, keyring under the new root key (with a new data key where somebody lost access) and evidence, in one commit.
-    pub(super) async fn new_root(&self, state: &State, next: Root, new_data_key: bool, mut change: Change, records: Vec<Encoded>) -> Result<(), VaultError> {
+    pub(super) async fn new_root(
+        &self,
+        state: &State,
+        next: Root,
+        new_data_key: bool,
+        mut change: Change,
+        records: Vec<Encoded>,
+    ) -> Result<(), VaultError> {
         let State::Open(opened) = state else {
             return Err(VaultError::NotPossible("the vault is sealed: unseal it first"));
         };
@@ -289,7 +406,8 @@ impl<R: Rooms> Vault<R> {
         let (next, memory) = (Arc::new(next), opened.root.clone());
         let follows = next.clone();
         change.then(move || memory.store(follows));
-        self.rekeyed(opened.store.change_keyring(&next.key, edits, change, records).await).await
+        self.rekeyed(opened.store.change_keyring(&next.key, edits, change, records).await)
+            .await
     }
 
     /// Settles a change of the keyring.
@@ -307,7 +425,9 @@ fn may_pass(error: &VaultError) -> bool {
     match error {
         VaultError::Seal(SealError::Hsm(failures)) => failures.iter().any(|(_, error)| away(error.kind)),
         VaultError::Seal(SealError::HsmStep { source, .. }) => away(source.kind),
-        VaultError::Commit(error) | VaultError::Keyring(KeyringChangeError::Commit(error)) => !matches!(error, CommitError::Indeterminate(_)),
+        VaultError::Commit(error) | VaultError::Keyring(KeyringChangeError::Commit(error)) => {
+            !matches!(error, CommitError::Indeterminate(_))
+        }
         VaultError::Seal(_) | VaultError::NotPossible(_) | VaultError::Unlock(_) | VaultError::Keyring(_) => false,
         VaultError::Store(_) | VaultError::Memory(_) | VaultError::Rooms(_) | VaultError::Interrupted => true,
     }
@@ -316,7 +436,11 @@ fn may_pass(error: &VaultError) -> bool {
 fn away(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::AuthFailed | ErrorKind::AuthLocked | ErrorKind::AuthHeld | ErrorKind::PinNeeded => true,
-        ErrorKind::SessionLost | ErrorKind::Device | ErrorKind::Timeout | ErrorKind::Crashed | ErrorKind::Unavailable => true,
+        ErrorKind::SessionLost
+        | ErrorKind::Device
+        | ErrorKind::Timeout
+        | ErrorKind::Crashed
+        | ErrorKind::Unavailable => true,
         ErrorKind::Stopped | ErrorKind::Busy => true,
         ErrorKind::KeyMissing => true, // a token's storage may be unmounted for the moment
         ErrorKind::Integrity | ErrorKind::KeyExists | ErrorKind::KeyConflict | ErrorKind::Unsupported => false,

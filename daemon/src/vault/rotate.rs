@@ -42,8 +42,20 @@ impl<R: Rooms> Vault<R> {
         let opened = open(&state)?;
         let root = opened.root.load_full();
         let edits = [KeyringEdit::AddGeneration(self.parts.algorithm)];
-        self.rekeyed(opened.store.change_keyring(&root.key, &edits, Change::new(), evidence(&Event::DataKeysRotated)).await).await?;
-        Ok(opened.store.keyring()?.generation_ids().last().copied().unwrap_or_default())
+        self.rekeyed(
+            opened
+                .store
+                .change_keyring(&root.key, &edits, Change::new(), evidence(&Event::DataKeysRotated))
+                .await,
+        )
+        .await?;
+        Ok(opened
+            .store
+            .keyring()?
+            .generation_ids()
+            .last()
+            .copied()
+            .unwrap_or_default())
     }
 
     /// A new root key, wrapped again for every slot: their operators need not be there. Returns its generation.
@@ -57,7 +69,14 @@ impl<R: Rooms> Vault<R> {
         let slots = self.slots.load_full();
         let slot_change = slots.rewrap(&root, &next, &*self.parts.random)?;
         let change = self.slot_change(&slots, &slot_change);
-        self.new_root(&state, next, false, change, evidence(&Event::RootRotated { generation })).await?;
+        self.new_root(
+            &state,
+            next,
+            false,
+            change,
+            evidence(&Event::RootRotated { generation }),
+        )
+        .await?;
         Ok(generation)
     }
 
@@ -69,7 +88,11 @@ impl<R: Rooms> Vault<R> {
         let root = open(&state)?.root.load_full();
         let token = self.parts.tokens.get(hsm)?.clone();
         let slots = self.slots.load_full();
-        let (before, retire_at, by) = (slots.clone(), self.parts.clock.now().plus_secs(KEK_GRACE_SECS), root.clone());
+        let (before, retire_at, by) = (
+            slots.clone(),
+            self.parts.clock.now().plus_secs(KEK_GRACE_SECS),
+            root.clone(),
+        );
         let rotated = self.blocking(move || {
             let mut slots = slots.authenticated(&by)?;
             let version = hsm::rotate(token.as_ref(), &mut slots, retire_at)?;
@@ -78,7 +101,14 @@ impl<R: Rooms> Vault<R> {
         let (version, slots) = rotated.await??;
         let records = self.bound(slots, &root)?;
         let change = self.slot_change(&before, &Slots::replace(records));
-        self.commit_raw(change, evidence(&Event::KekRotated { hsm: hsm.to_owned(), version })).await?;
+        self.commit_raw(
+            change,
+            evidence(&Event::KekRotated {
+                hsm: hsm.to_owned(),
+                version,
+            }),
+        )
+        .await?;
         Ok(version)
     }
 
@@ -87,9 +117,14 @@ impl<R: Rooms> Vault<R> {
     /// An HSM's or the commit's: nothing is lost, the next call goes on. Sealed is not an error.
     pub async fn tend(&self, evidence: Evidence<'_>) -> Result<Tended, VaultError> {
         let mut state = self.state.lock().await;
-        let State::Open(opened) = &mut *state else { return Ok(Tended::default()) };
+        let State::Open(opened) = &mut *state else {
+            return Ok(Tended::default());
+        };
         let (slots, root, now) = (self.slots.load_full(), opened.root.load_full(), self.parts.clock.now());
-        let due = slots.iter().flat_map(|record| &record.seeds).any(|seed| seed.retire.is_some_and(|at| at <= now));
+        let due = slots
+            .iter()
+            .flat_map(|record| &record.seeds)
+            .any(|seed| seed.retire.is_some_and(|at| at <= now));
         if !due && opened.tended {
             return Ok(Tended::default());
         }
@@ -100,7 +135,11 @@ impl<R: Rooms> Vault<R> {
         let destroyed = self.blocking(move || {
             let records: Vec<SlotRecord> = stored.iter().cloned().collect();
             // A damaged record may need any version.
-            if stored.damaged().next().is_some() { Ok(0) } else { hsm::destroy(&tokens, &records) }
+            if stored.damaged().next().is_some() {
+                Ok(0)
+            } else {
+                hsm::destroy(&tokens, &records)
+            }
         });
         match destroyed.await? {
             Ok(destroyed) => Ok(Tended { retired, destroyed }),
@@ -119,25 +158,50 @@ impl<R: Rooms> Vault<R> {
     pub async fn reencrypt(&self, evidence: Evidence<'_>) -> Result<Reencrypted, VaultError> {
         let store = match &*self.state.lock().await {
             State::Open(opened) => opened.store.clone(),
-            State::Blank | State::Sealed => return Ok(Reencrypted { finished: true, ..Reencrypted::default() }),
+            State::Blank | State::Sealed => {
+                return Ok(Reencrypted {
+                    finished: true,
+                    ..Reencrypted::default()
+                });
+            }
         };
         if store.keyring()?.generation_ids().len() < 2 {
-            return Ok(Reencrypted { finished: true, ..Reencrypted::default() });
+            return Ok(Reencrypted {
+                finished: true,
+                ..Reencrypted::default()
+            });
         }
         let step = store.rewrap(REWRAP_ROWS_MAX).await?;
         if !step.unused.is_empty() {
             let state = self.state.lock().await;
             let opened = open(&state)?;
             let edits: Vec<KeyringEdit> = step.unused.iter().copied().map(KeyringEdit::DropGeneration).collect();
-            let records = evidence(&Event::DataKeysDropped { generations: step.unused.clone() });
+            let records = evidence(&Event::DataKeysDropped {
+                generations: step.unused.clone(),
+            });
             let root = opened.root.load_full();
-            self.rekeyed(opened.store.change_keyring(&root.key, &edits, Change::new(), records).await).await?;
+            self.rekeyed(
+                opened
+                    .store
+                    .change_keyring(&root.key, &edits, Change::new(), records)
+                    .await,
+            )
+            .await?;
         }
-        Ok(Reencrypted { resealed: step.resealed, finished: step.finished, dropped: step.unused })
+        Ok(Reencrypted {
+            resealed: step.resealed,
+            finished: step.finished,
+            dropped: step.unused,
+        })
     }
 
     async fn retire(&self, slots: Arc<Slots>, root: &Arc<Root>, evidence: Evidence<'_>) -> Result<bool, VaultError> {
-        let (before, tokens, now, by) = (slots.clone(), self.parts.tokens.clone(), self.parts.clock.now(), root.clone());
+        let (before, tokens, now, by) = (
+            slots.clone(),
+            self.parts.tokens.clone(),
+            self.parts.clock.now(),
+            root.clone(),
+        );
         let retired = self.blocking(move || {
             let mut slots = slots.authenticated(&by)?;
             let changed = hsm::retire(&tokens, &mut slots, now)?;
@@ -152,7 +216,10 @@ impl<R: Rooms> Vault<R> {
     }
 
     fn bound(&self, slots: Vec<crate::seal::Slot>, root: &Root) -> Result<Vec<SlotRecord>, SealError> {
-        slots.into_iter().map(|slot| slot.bind(root, &*self.parts.random)).collect()
+        slots
+            .into_iter()
+            .map(|slot| slot.bind(root, &*self.parts.random))
+            .collect()
     }
 }
 

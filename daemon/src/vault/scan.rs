@@ -5,11 +5,7 @@
 
 use super::{tests::*, *};
 use crate::seal::{ShareText, hsm::softhsm::Two, offline::share_value};
-use std::{
-    fs::File,
-    io::BufRead,
-    os::unix::fs::FileExt,
-};
+use std::{fs::File, io::BufRead, os::unix::fs::FileExt};
 
 /// 32 bytes to look for, inverted.
 struct Needle {
@@ -19,7 +15,10 @@ struct Needle {
 
 impl Needle {
     fn of(name: &str, bytes: &[u8]) -> Self {
-        Self { name: name.to_owned(), inverted: std::array::from_fn(|at| !bytes[at]) }
+        Self {
+            name: name.to_owned(),
+            inverted: std::array::from_fn(|at| !bytes[at]),
+        }
     }
 
     /// memchr (in the standard library, optimised) finds candidates.
@@ -29,7 +28,11 @@ impl Needle {
             if skipped == 0 || rest.len() < 31 {
                 return false;
             }
-            if rest.iter().zip(&self.inverted[1..]).all(|(byte, inverted)| *byte == !*inverted) {
+            if rest
+                .iter()
+                .zip(&self.inverted[1..])
+                .all(|(byte, inverted)| *byte == !*inverted)
+            {
                 return true;
             }
         }
@@ -48,7 +51,10 @@ fn found(needles: &[Needle]) -> Vec<&str> {
         let mut words = line.split_whitespace();
         let (range, rights) = (words.next().unwrap(), words.next().unwrap());
         let (from, to) = range.split_once('-').unwrap();
-        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let (from, to) = (
+            u64::from_str_radix(from, 16).unwrap(),
+            u64::from_str_radix(to, 16).unwrap(),
+        );
         if !rights.starts_with("rw") {
             continue;
         }
@@ -67,7 +73,11 @@ fn found(needles: &[Needle]) -> Vec<&str> {
                     found.push(needle.name.as_str());
                 }
             }
-            at += if step > 64 && at + (step as u64) < to { step as u64 - 31 } else { step as u64 };
+            at += if step > 64 && at + (step as u64) < to {
+                step as u64 - 31
+            } else {
+                step as u64
+            };
         }
     }
     found.sort_unstable();
@@ -78,35 +88,59 @@ fn found(needles: &[Needle]) -> Vec<&str> {
 /// With keys on the plain heap (the positive control, a cargo feature) they must be found, or the search is blind.
 fn clean(needles: &[Needle], when: &str) {
     let found = found(needles);
-    if cfg!(feature = "test-plain-heap-keys") { assert!(!found.is_empty(), "{when}") } else { assert_eq!(found, [""; 0], "{when}") }
+    if cfg!(feature = "test-plain-heap-keys") {
+        assert!(!found.is_empty(), "{when}")
+    } else {
+        assert_eq!(found, [""; 0], "{when}")
+    }
 }
 
 /// R-SEAL-7: with a real HSM and real shares: no half, slot key or root key stands in ordinary memory of the open vault, nor of the sealed one.
 #[tokio::test]
 async fn no_key_stands_in_ordinary_memory() {
     let canary = Box::new(std::array::from_fn::<u8, 32, _>(|at| at as u8 ^ 0xc7));
-    assert_eq!(found(&[Needle::of("canary", &canary[..])]), ["canary"], "the search finds what is there");
+    assert_eq!(
+        found(&[Needle::of("canary", &canary[..])]),
+        ["canary"],
+        "the search finds what is there"
+    );
 
     let two = tokio::task::spawn_blocking(Two::new).await.unwrap();
     let rig = crate::store::testing::Rig::default();
     let clock = Arc::new(crate::base::time::ManualClock::default());
     let vault = Vault::new(parts(rig.open(), two.tokens.clone(), clock)).await.unwrap();
     let specs = vec![spec("daily", "hsm+quorum:2/3"), spec("glass", "quorum:3/4")];
-    let made = vault.init(specs, evidence("init"), |rooms: Arc<Kept>| async move { Ok(rooms.put("x").await?) }).await.unwrap();
+    let made = vault
+        .init(specs, evidence("init"), |rooms: Arc<Kept>| async move {
+            Ok(rooms.put("x").await?)
+        })
+        .await
+        .unwrap();
     let shares: Vec<Vec<ShareText>> = made.shares.into_iter().map(|(_, shares)| shares).collect();
 
     let texts = |slot: &[ShareText]| slot.iter().map(|share| share.expose().to_owned()).collect::<Vec<_>>();
     let mut needles = Vec::new();
     for (slot, shares) in ["daily", "glass"].into_iter().zip(&shares) {
-        let keys = offline::derive(vault.disk(), &slot.parse().unwrap(), texts(shares), &two.tokens).await.unwrap();
-        let mut note = |name: &str, key: Option<&[u8]>| needles.extend(key.map(|key| Needle::of(&format!("{name} ({slot})"), key)));
+        let keys = offline::derive(vault.disk(), &slot.parse().unwrap(), texts(shares), &two.tokens)
+            .await
+            .unwrap();
+        let mut note = |name: &str, key: Option<&[u8]>| {
+            needles.extend(key.map(|key| Needle::of(&format!("{name} ({slot})"), key)))
+        };
         note("K_q", keys.slot.operators.as_ref().map(|key| &key.expose()[..]));
         note("K_hsm", keys.slot.hsm.as_ref().map(|key| &key.expose()[..]));
         note("slot key", Some(keys.slot.slot.expose()));
         note("root key", Some(keys.slot.root.key.expose()));
-        keys.slots.iter().for_each(|(name, key)| note(&format!("slot key of {name}"), Some(key.expose())));
-        keys.store.keyring().unwrap().each_key(|name, key| note(name, Some(key)));
-        shares.iter().for_each(|share| note("a share's value", Some(share_value(share).unwrap().expose())));
+        keys.slots
+            .iter()
+            .for_each(|(name, key)| note(&format!("slot key of {name}"), Some(key.expose())));
+        keys.store
+            .keyring()
+            .unwrap()
+            .each_key(|name, key| note(name, Some(key)));
+        shares
+            .iter()
+            .for_each(|share| note("a share's value", Some(share_value(share).unwrap().expose())));
         keys.store.lock();
     }
     assert!(needles.len() > 20);
@@ -118,13 +152,21 @@ async fn no_key_stands_in_ordinary_memory() {
         let vault = &vault;
         async move {
             let input = PresentInput {
-                slot: "daily".parse().unwrap(), session, share: Some(&share), operation: Some(crate::seal::Operation::Unseal), local_root: false,
+                slot: "daily".parse().unwrap(),
+                session,
+                share: Some(&share),
+                operation: Some(crate::seal::Operation::Unseal),
+                local_root: false,
             };
             vault.present(input, evidence("unseal")).await.unwrap()
         }
     };
-    let Answer::Waiting(progress) = bring(&shares[0][0], None).await else { panic!() };
-    let Answer::Done { .. } = bring(&shares[0][2], Some(progress.session)).await else { panic!() };
+    let Answer::Waiting(progress) = bring(&shares[0][0], None).await else {
+        panic!()
+    };
+    let Answer::Done { .. } = bring(&shares[0][2], Some(progress.session)).await else {
+        panic!()
+    };
     assert_eq!(vault.rotate_root(evidence("rotate")).await.unwrap(), 2);
     clean(&needles, "open");
     vault.seal(evidence("seal")).await;

@@ -59,16 +59,24 @@ impl Fake {
         self.keys.lock().keys().map(|(_, version)| *version).collect()
     }
 
-    fn answer<T>(&self, work: impl FnOnce(&mut BTreeMap<(String, u32), LockedKey>) -> Result<T, ErrorKind>) -> Result<T, HsmError> {
+    fn answer<T>(
+        &self,
+        work: impl FnOnce(&mut BTreeMap<(String, u32), LockedKey>) -> Result<T, ErrorKind>,
+    ) -> Result<T, HsmError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let error = |kind| HsmError { kind, detail: "fake".into() };
+        let error = |kind| HsmError {
+            kind,
+            detail: "fake".into(),
+        };
         if let Some(kind) = *self.failure.lock() {
             return Err(error(kind));
         }
-        let gone = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
-            usize::MAX => Some(left),
-            left => left.checked_sub(1),
-        });
+        let gone = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
+                usize::MAX => Some(left),
+                left => left.checked_sub(1),
+            });
         gone.map_err(|_| error(ErrorKind::Device))?;
         work(&mut self.keys.lock()).map_err(error)
     }
@@ -79,21 +87,40 @@ impl Token for Fake {
         &self.name
     }
     fn create(&self, ring: &Ring, version: u32) -> Result<(), HsmError> {
-        self.answer(|keys| match keys.insert((ring.as_str().into(), version), LockedKey::random(&OsRandom).unwrap()) {
-            None => Ok(()),
-            Some(_) => Err(ErrorKind::KeyExists),
-        })
+        self.answer(
+            |keys| match keys.insert((ring.as_str().into(), version), LockedKey::random(&OsRandom).unwrap()) {
+                None => Ok(()),
+                Some(_) => Err(ErrorKind::KeyExists),
+            },
+        )
     }
     fn list(&self, ring: &Ring) -> Result<Vec<KeyInfo>, HsmError> {
-        let info = |version| KeyInfo { ring: ring.clone(), version, kind: KeyKind::Kek, mechanism: Some(Mechanism::CbcHmac) };
-        self.answer(|keys| Ok(keys.keys().filter(|(name, _)| name == ring.as_str()).map(|(_, version)| info(*version)).collect()))
+        let info = |version| KeyInfo {
+            ring: ring.clone(),
+            version,
+            kind: KeyKind::Kek,
+            mechanism: Some(Mechanism::CbcHmac),
+        };
+        self.answer(|keys| {
+            Ok(keys
+                .keys()
+                .filter(|(name, _)| name == ring.as_str())
+                .map(|(_, version)| info(*version))
+                .collect())
+        })
     }
     fn destroy(&self, ring: &Ring, version: u32) -> Result<(), HsmError> {
-        self.answer(|keys| keys.remove(&(ring.as_str().into(), version)).map(drop).ok_or(ErrorKind::KeyMissing))
+        self.answer(|keys| {
+            keys.remove(&(ring.as_str().into(), version))
+                .map(drop)
+                .ok_or(ErrorKind::KeyMissing)
+        })
     }
     fn seal(&self, ring: &Ring, version: u32, context: &[u8], seed: &LockedKey) -> Result<HsmBlob, HsmError> {
         self.answer(|keys| {
-            let key = keys.get(&(ring.as_str().into(), version)).ok_or(ErrorKind::KeyMissing)?;
+            let key = keys
+                .get(&(ring.as_str().into(), version))
+                .ok_or(ErrorKind::KeyMissing)?;
             let wrapped = Wrapped::seal(key, context, seed, &OsRandom).unwrap();
             // The crate's form of a CBC+HMAC blob has room for 80 bytes.
             let mut body = wrapped.as_bytes().to_vec();
@@ -110,8 +137,12 @@ impl Token for Fake {
         Ok(self.answer(|keys| {
             let form = blob.to_bytes();
             let (body, padding) = form[form.len() - 80..].split_at(60);
-            let key = keys.get(&(blob.ring().as_str().into(), blob.version())).ok_or(ErrorKind::KeyMissing)?;
-            let opened = Wrapped::from_bytes(body.try_into().unwrap()).open(key, context).unwrap();
+            let key = keys
+                .get(&(blob.ring().as_str().into(), blob.version()))
+                .ok_or(ErrorKind::KeyMissing)?;
+            let opened = Wrapped::from_bytes(body.try_into().unwrap())
+                .open(key, context)
+                .unwrap();
             opened.filter(|_| padding == [0; 20]).ok_or(ErrorKind::Integrity)
         })?)
     }

@@ -31,20 +31,43 @@ pub fn rotate(token: &dyn Token, slots: &mut [Slot], retire_at: Timestamp) -> Re
     let Some(cluster) = slots.first().map(|slot| slot.record.header.cluster) else {
         return Err(SealError::Spec("there are no slots"));
     };
-    let used = |slot: &Slot| slot.record.seeds.iter().filter(|seed| seed.hsm == token.name()).map(|seed| seed.blob.version()).max();
+    let used = |slot: &Slot| {
+        slot.record
+            .seeds
+            .iter()
+            .filter(|seed| seed.hsm == token.name())
+            .map(|seed| seed.blob.version())
+            .max()
+    };
     let Some(newest_used) = slots.iter().filter_map(used).max() else {
         return Err(SealError::NoSuchHsm(token.name().to_owned()));
     };
     let ring = ring(cluster).map_err(step(token))?;
-    let newest = token.list(&ring).map_err(step(token))?.iter().map(|key| key.version).max().unwrap_or(0);
+    let newest = token
+        .list(&ring)
+        .map_err(step(token))?
+        .iter()
+        .map(|key| key.version)
+        .max()
+        .unwrap_or(0);
     // A version beyond those in use was left by a rotation that died before its commit.
-    let version = if newest > newest_used { newest } else { newest_used.saturating_add(1) };
+    let version = if newest > newest_used {
+        newest
+    } else {
+        newest_used.saturating_add(1)
+    };
     if newest < version {
         token.create(&ring, version).map_err(step(token))?;
     }
     for slot in slots.iter_mut().map(|slot| &mut slot.record) {
         let context = slot.header.seed_context();
-        let Some(current) = slot.seeds.iter().find(|seed| seed.hsm == token.name() && seed.retire.is_none()) else { continue };
+        let Some(current) = slot
+            .seeds
+            .iter()
+            .find(|seed| seed.hsm == token.name() && seed.retire.is_none())
+        else {
+            continue;
+        };
         let seed = token.open(&current.blob, &context).map_err(step(token))?;
         let blob = proved(token, &ring, version, &context, &seed)?;
         put_in_front(slot, token.name(), blob, retire_at);
@@ -56,8 +79,18 @@ pub fn rotate(token: &dyn Token, slots: &mut [Slot], retire_at: Timestamp) -> Re
 fn put_in_front(slot: &mut SlotRecord, hsm: &str, blob: strongroom_hsm::HsmBlob, retire_at: Timestamp) {
     slot.seeds.retain(|seed| seed.hsm != hsm || seed.retire.is_none());
     let at = slot.seeds.iter().position(|seed| seed.hsm == hsm).unwrap_or(0);
-    slot.seeds.iter_mut().filter(|seed| seed.hsm == hsm).for_each(|seed| seed.retire = Some(retire_at));
-    slot.seeds.insert(at, Seed { hsm: hsm.to_owned(), retire: None, blob });
+    slot.seeds
+        .iter_mut()
+        .filter(|seed| seed.hsm == hsm)
+        .for_each(|seed| seed.retire = Some(retire_at));
+    slot.seeds.insert(
+        at,
+        Seed {
+            hsm: hsm.to_owned(),
+            retire: None,
+            blob,
+        },
+    );
 }
 
 /// Drops copies whose time has come, after their successor has opened once more. Slots are changed in memory only; after the caller's
@@ -71,7 +104,10 @@ pub fn retire(tokens: &Tokens, slots: &mut [Slot], now: Timestamp) -> Result<boo
         let context = slot.header.seed_context();
         for old in slot.seeds.iter().filter(|seed| due(seed)) {
             let token = tokens.get(&old.hsm)?;
-            let successor = slot.seeds.iter().find(|seed| seed.hsm == old.hsm && seed.retire.is_none());
+            let successor = slot
+                .seeds
+                .iter()
+                .find(|seed| seed.hsm == old.hsm && seed.retire.is_none());
             let successor = successor.ok_or_else(|| SealError::Damaged(slot.header.name.to_string()))?;
             token.open(&successor.blob, &context).map_err(step(token.as_ref()))?;
         }
@@ -84,15 +120,32 @@ pub fn retire(tokens: &Tokens, slots: &mut [Slot], now: Timestamp) -> Result<boo
 
 /// KEK versions that no stored record needs, by HSM: everything below the oldest version in use.
 pub fn unneeded(tokens: &Tokens, slots: &[SlotRecord]) -> Vec<Retired> {
-    let oldest = |name: &str| slots.iter().flat_map(|slot| &slot.seeds).filter(|seed| seed.hsm == name).map(|seed| seed.blob.version()).min();
-    tokens.names().filter_map(|name| oldest(name).filter(|below| *below > 1).map(|below| Retired { hsm: name.to_owned(), below })).collect()
+    let oldest = |name: &str| {
+        slots
+            .iter()
+            .flat_map(|slot| &slot.seeds)
+            .filter(|seed| seed.hsm == name)
+            .map(|seed| seed.blob.version())
+            .min()
+    };
+    tokens
+        .names()
+        .filter_map(|name| {
+            oldest(name).filter(|below| *below > 1).map(|below| Retired {
+                hsm: name.to_owned(),
+                below,
+            })
+        })
+        .collect()
 }
 
 /// Destroys old KEK versions on the HSMs. Call it with the *stored* records only: what it destroys opens nothing ever again.
 /// # Errors
 /// The HSM's failure; calling again goes on where it stopped.
 pub fn destroy(tokens: &Tokens, slots: &[SlotRecord]) -> Result<u32, SealError> {
-    let Some(cluster) = slots.first().map(|slot| slot.header.cluster) else { return Ok(0) };
+    let Some(cluster) = slots.first().map(|slot| slot.header.cluster) else {
+        return Ok(0);
+    };
     let mut destroyed = 0;
     for Retired { hsm, below } in unneeded(tokens, slots) {
         let token = tokens.get(&hsm)?;

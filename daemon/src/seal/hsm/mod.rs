@@ -3,9 +3,9 @@
 //!
 //! Every call here blocks for at most the HSM's deadline: async callers wrap them.
 
-mod kek;
 #[cfg(test)]
 pub(crate) mod fake;
+mod kek;
 #[cfg(test)]
 pub(crate) mod softhsm;
 
@@ -106,7 +106,10 @@ impl Tokens {
     /// # Errors
     /// `NoSuchHsm`.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Token>, SealError> {
-        self.0.iter().find(|token| token.name() == name).ok_or_else(|| SealError::NoSuchHsm(name.to_owned()))
+        self.0
+            .iter()
+            .find(|token| token.name() == name)
+            .ok_or_else(|| SealError::NoSuchHsm(name.to_owned()))
     }
 
     /// The HSMs that a new slot shall use: the named ones, or all.
@@ -120,7 +123,11 @@ impl Tokens {
             [] => self.0.iter().take(SlotSpec::HSMS_MAX).collect::<Vec<_>>(),
             names => names.iter().map(|name| self.get(name)).collect::<Result<_, _>>()?,
         };
-        if chosen.is_empty() { Err(SealError::Spec("the configuration has no HSM for this slot")) } else { Ok(chosen) }
+        if chosen.is_empty() {
+            Err(SealError::Spec("the configuration has no HSM for this slot"))
+        } else {
+            Ok(chosen)
+        }
     }
 
     /// Ends every worker: what they held of seeds and sessions goes with them.
@@ -154,23 +161,42 @@ pub fn seal_seed(tokens: &[&Arc<dyn Token>], header: &Header, seed: &LockedKey) 
         .iter()
         .map(|token| {
             let ring = ring(header.cluster).map_err(step(token.as_ref()))?;
-            let newest = token.list(&ring).map_err(step(token.as_ref()))?.iter().map(|key| key.version).max();
+            let newest = token
+                .list(&ring)
+                .map_err(step(token.as_ref()))?
+                .iter()
+                .map(|key| key.version)
+                .max();
             let version = match newest {
                 Some(version) => version,
                 None => token.create(&ring, 1).map(|()| 1).map_err(step(token.as_ref()))?,
             };
             let blob = proved(token.as_ref(), &ring, version, &context, seed)?;
-            Ok(Seed { hsm: token.name().to_owned(), retire: None, blob })
+            Ok(Seed {
+                hsm: token.name().to_owned(),
+                retire: None,
+                blob,
+            })
         })
         .collect()
 }
 
 /// Seals, opens again, compares.
-fn proved(token: &dyn Token, ring: &Ring, version: u32, context: &[u8], seed: &LockedKey) -> Result<HsmBlob, SealError> {
+fn proved(
+    token: &dyn Token,
+    ring: &Ring,
+    version: u32,
+    context: &[u8],
+    seed: &LockedKey,
+) -> Result<HsmBlob, SealError> {
     use subtle::ConstantTimeEq;
     let blob = token.seal(ring, version, context, seed).map_err(step(token))?;
     let again = token.open(&blob, context).map_err(step(token))?;
-    if bool::from(again.expose().ct_eq(seed.expose())) { Ok(blob) } else { Err(SealError::HsmMismatch(token.name().to_owned())) }
+    if bool::from(again.expose().ct_eq(seed.expose())) {
+        Ok(blob)
+    } else {
+        Err(SealError::HsmMismatch(token.name().to_owned()))
+    }
 }
 
 /// Asks the slot's HSMs in order; the first that opens its copy wins. A refused log-in is remembered by the HSM's own room and never
@@ -215,9 +241,15 @@ mod tests {
         assert_eq!(open().unwrap().expose(), seed.expose());
         assert_eq!((a.calls(), b.calls()), (tried + 1, before + 1), "each asked once");
         b.fail(ErrorKind::Device);
-        let SealError::Hsm(why) = open().unwrap_err() else { panic!("not an HSM failure") };
-        assert_eq!(why.iter().map(|(name, error)| (name.as_str(), error.kind)).collect::<Vec<_>>(),
-            [("a", ErrorKind::AuthFailed), ("b", ErrorKind::Device)]);
+        let SealError::Hsm(why) = open().unwrap_err() else {
+            panic!("not an HSM failure")
+        };
+        assert_eq!(
+            why.iter()
+                .map(|(name, error)| (name.as_str(), error.kind))
+                .collect::<Vec<_>>(),
+            [("a", ErrorKind::AuthFailed), ("b", ErrorKind::Device)]
+        );
         a.heal();
         let mut other = header.clone();
         other.set[0] ^= 1;
@@ -227,9 +259,14 @@ mod tests {
     #[test]
     fn a_slot_needs_an_hsm_that_exists() {
         let tokens = Tokens::new(vec![Fake::new("a")]);
-        let spec = |factors, hsms: &[&str]| SlotSpec::parse("s", factors, &hsms.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()).unwrap();
+        let spec = |factors, hsms: &[&str]| {
+            SlotSpec::parse("s", factors, &hsms.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()).unwrap()
+        };
         assert!(matches!(tokens.chosen(&spec("hsm", &["b"])), Err(SealError::NoSuchHsm(name)) if name == "b"));
-        assert!(matches!(Tokens::default().chosen(&spec("hsm", &[])), Err(SealError::Spec(_))));
+        assert!(matches!(
+            Tokens::default().chosen(&spec("hsm", &[])),
+            Err(SealError::Spec(_))
+        ));
         assert!(Tokens::default().chosen(&spec("quorum:1/2", &[])).unwrap().is_empty());
     }
 }

@@ -21,7 +21,11 @@ fn worker() {
 
 fn launcher() -> Launcher {
     let args = ["--exact", "seal::hsm::softhsm::worker", "--ignored", "--nocapture"];
-    Launcher::exec_with(std::env::current_exe().unwrap(), &args, BTreeMap::from([(WORKER.to_owned(), "1".to_owned())]))
+    Launcher::exec_with(
+        std::env::current_exe().unwrap(),
+        &args,
+        BTreeMap::from([(WORKER.to_owned(), "1".to_owned())]),
+    )
 }
 
 /// Two tokens and a vault's slots without a store.
@@ -43,14 +47,31 @@ impl Two {
         let dir = tempfile::tempdir().unwrap();
         let make = |name: &str| start(softhsm::create(&dir.path().join(name), name, name, &launcher()).unwrap());
         let (first, second) = (make("first"), make("second"));
-        let tokens = Tokens::new(vec![Arc::new(first.clone()) as Arc<dyn Token>, Arc::new(second.clone())]);
+        let tokens = Tokens::new(vec![
+            Arc::new(first.clone()) as Arc<dyn Token>,
+            Arc::new(second.clone()),
+        ]);
         let root = Root::first(&OsRandom).unwrap();
-        Self { dir, first, second, tokens, root, slots: Slots::load(ClusterId::random(&OsRandom), []) }
+        Self {
+            dir,
+            first,
+            second,
+            tokens,
+            root,
+            slots: Slots::load(ClusterId::random(&OsRandom), []),
+        }
     }
 
     fn add(&mut self, name: &str, factors: &str) -> Vec<crate::seal::ShareText> {
-        let tools = Tools { tokens: &self.tokens, random: &OsRandom, now: Timestamp(1) };
-        let (change, made) = self.slots.add(&SlotSpec::parse(name, factors, &[]).unwrap(), &self.root, tools).unwrap();
+        let tools = Tools {
+            tokens: &self.tokens,
+            random: &OsRandom,
+            now: Timestamp(1),
+        };
+        let (change, made) = self
+            .slots
+            .add(&SlotSpec::parse(name, factors, &[]).unwrap(), &self.root, tools)
+            .unwrap();
         self.slots.apply(&change);
         made.shares
     }
@@ -76,23 +97,49 @@ fn two_tokens_open_one_slot() {
     two.add("auto", "hsm");
     let shares = two.add("daily", "hsm+quorum:2/3");
     assert_eq!(two.open("auto").unwrap().key.expose(), two.root.key.expose());
-    let away = |two: &Two, name: &str| std::fs::rename(two.storage(name), two.dir.path().join(format!("{name}-away"))).unwrap();
+    let away = |two: &Two, name: &str| {
+        std::fs::rename(two.storage(name), two.dir.path().join(format!("{name}-away"))).unwrap()
+    };
     away(&two, "first");
-    assert_eq!(two.open("auto").unwrap().key.expose(), two.root.key.expose(), "the second token opens it");
+    assert_eq!(
+        two.open("auto").unwrap().key.expose(),
+        two.root.key.expose(),
+        "the second token opens it"
+    );
 
     let sessions = Sessions::new(Arc::new(crate::base::time::SystemClock::default()), Arc::new(OsRandom));
     let slot = "daily".parse().unwrap();
     let present = |share: &str, session| {
-        sessions.present(&two.slots, &Presented { slot: &slot, session, share: Some(share), operation: Some(&Operation::Unseal) }).unwrap()
+        sessions
+            .present(
+                &two.slots,
+                &Presented {
+                    slot: &slot,
+                    session,
+                    share: Some(share),
+                    operation: Some(&Operation::Unseal),
+                },
+            )
+            .unwrap()
     };
-    let Step::Waiting(progress) = present(&shares[0], None) else { panic!() };
-    let Step::Complete(complete) = present(&shares[2], Some(progress.session)) else { panic!() };
+    let Step::Waiting(progress) = present(&shares[0], None) else {
+        panic!()
+    };
+    let Step::Complete(complete) = present(&shares[2], Some(progress.session)) else {
+        panic!()
+    };
     let half = complete.combine().unwrap();
     let record = two.slots.get(&slot).unwrap();
-    assert_eq!(record.open(Some(&half), &two.tokens).unwrap().key.expose(), two.root.key.expose());
+    assert_eq!(
+        record.open(Some(&half), &two.tokens).unwrap().key.expose(),
+        two.root.key.expose()
+    );
 
     away(&two, "second");
-    assert!(matches!(record.open(Some(&half), &two.tokens), Err(SealError::Hsm(failures)) if failures.len() == 2), "the operators alone open nothing");
+    assert!(
+        matches!(record.open(Some(&half), &two.tokens), Err(SealError::Hsm(failures)) if failures.len() == 2),
+        "the operators alone open nothing"
+    );
     std::fs::rename(two.dir.path().join("first-away"), two.storage("first")).unwrap();
     // A vanished token is believed gone for a moment; then a fresh worker finds it again.
     let back = (0..100).find_map(|_| {
@@ -118,8 +165,15 @@ fn a_wrong_pin_is_tried_once() {
         assert_eq!(two.open("auto").unwrap().key.expose(), two.root.key.expose());
     }
     two.tokens = Tokens::new(vec![Arc::new(first)]);
-    let Err(SealError::Hsm(failures)) = two.open("auto") else { panic!("it opened") };
-    assert_eq!(failures[0].1.kind, ErrorKind::AuthHeld, "held back, not refused again: {:?}", failures[0].1);
+    let Err(SealError::Hsm(failures)) = two.open("auto") else {
+        panic!("it opened")
+    };
+    assert_eq!(
+        failures[0].1.kind,
+        ErrorKind::AuthHeld,
+        "held back, not refused again: {:?}",
+        failures[0].1
+    );
 }
 
 /// R-SEAL-5: a KEK rotates on a real token: both versions open until the old one is destroyed, then only the new copy does.
@@ -133,12 +187,24 @@ fn a_kek_rotates_on_a_real_token() {
     two.store(slots);
     two.second.stop();
     std::fs::rename(two.storage("second"), two.dir.path().join("second-away")).unwrap();
-    let opens = |two: &Two, slots: &Slots| slots.get(&"auto".parse().unwrap()).unwrap().open(None, &two.tokens).is_ok();
-    assert!(opens(&two, &two.slots) && opens(&two, &before), "the grace: both copies open");
+    let opens = |two: &Two, slots: &Slots| {
+        slots
+            .get(&"auto".parse().unwrap())
+            .unwrap()
+            .open(None, &two.tokens)
+            .is_ok()
+    };
+    assert!(
+        opens(&two, &two.slots) && opens(&two, &before),
+        "the grace: both copies open"
+    );
     let mut slots = two.slots.authenticated(&two.root).unwrap();
     assert!(retire(&two.tokens, &mut slots, Timestamp(10)).unwrap());
     two.store(slots);
     // Only the first token is there; the second has nothing to destroy.
-    assert_eq!(destroy(&two.tokens, &two.slots.iter().cloned().collect::<Vec<_>>()).unwrap(), 1);
+    assert_eq!(
+        destroy(&two.tokens, &two.slots.iter().cloned().collect::<Vec<_>>()).unwrap(),
+        1
+    );
     assert!(opens(&two, &two.slots) && !opens(&two, &before), "version 1 is gone");
 }

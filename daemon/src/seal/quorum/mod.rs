@@ -46,17 +46,28 @@ pub fn admit(header: &Header, share: &Share) -> Result<(), ShareError> {
     }
     let index = usize::from(share.index).checked_sub(1).ok_or(ShareError::Forged)?;
     let known = header.commitments.get(index).ok_or(ShareError::Forged)?;
-    if commitment(header, share) == *known { Ok(()) } else { Err(ShareError::Forged) }
+    if commitment(header, share) == *known {
+        Ok(())
+    } else {
+        Err(ShareError::Forged)
+    }
 }
 
 /// Splits `secret` into `quorum.n()` shares of which any `quorum.k()` give it back.
 /// # Errors
 /// [`LockError`] when there is no locked memory.
-pub fn split(header: &Header, quorum: Quorum, secret: &LockedKey, random: &dyn Random) -> Result<Vec<Share>, LockError> {
+pub fn split(
+    header: &Header,
+    quorum: Quorum,
+    secret: &LockedKey,
+    random: &dyn Random,
+) -> Result<Vec<Share>, LockError> {
     let (k, n) = (usize::from(quorum.k()), usize::from(quorum.n()));
     // vsss-rs makes no polynomials of degree 0; with k = 1 every share is the secret.
     let raw = if k == 1 {
-        (1..=quorum.n()).map(|index| Zeroizing::new([&[index], &secret.expose()[..]].concat())).collect()
+        (1..=quorum.n())
+            .map(|index| Zeroizing::new([&[index], &secret.expose()[..]].concat()))
+            .collect()
     } else {
         scrubbed(|| Gf256::split_bytes(k, n, secret.expose(), Dice(random)))
             .map_err(|_| LockError::Full)?
@@ -74,7 +85,10 @@ pub fn combine(shares: &[Share]) -> Result<Result<LockedKey, ShareError>, LockEr
     if let [only] = shares {
         return LockedKey::copy_of(only.value.expose()).map(Ok);
     }
-    let raw: Vec<Vec<u8>> = shares.iter().map(|share| [&[share.index], &share.value.expose()[..]].concat()).collect();
+    let raw: Vec<Vec<u8>> = shares
+        .iter()
+        .map(|share| [&[share.index], &share.value.expose()[..]].concat())
+        .collect();
     let raw = Zeroizing::new(raw);
     let Ok(secret) = scrubbed(|| Gf256::combine_bytes(&raw[..])).map(Zeroizing::new) else {
         return Ok(Err(ShareError::Duplicate));
@@ -142,7 +156,9 @@ mod tests {
         std::array::from_fn(|byte| {
             shares.iter().fold(0, |sum, one| {
                 let others = shares.iter().filter(|other| other.index != one.index);
-                let weight = others.fold(1, |product, other| mul(product, mul(other.index, inverse(other.index ^ one.index))));
+                let weight = others.fold(1, |product, other| {
+                    mul(product, mul(other.index, inverse(other.index ^ one.index)))
+                });
                 sum ^ mul(one.value.expose()[byte], weight)
             })
         })
@@ -184,13 +200,19 @@ mod tests {
         };
         assert_eq!(change(|_| ()), Ok(()));
         assert_eq!(change(|share| share.cluster[0] ^= 1), Err(ShareError::OtherCluster));
-        assert_eq!(change(|share| share.slot[3] ^= 1), Err(ShareError::OtherSlot { name: None }));
+        assert_eq!(
+            change(|share| share.slot[3] ^= 1),
+            Err(ShareError::OtherSlot { name: None })
+        );
         assert_eq!(change(|share| share.set[0] ^= 1), Err(ShareError::Old));
         assert_eq!(change(|share| share.k = 2), Err(ShareError::Forged));
         assert_eq!(change(|share| share.index = 2), Err(ShareError::Forged));
         assert_eq!(change(|share| share.index = 6), Err(ShareError::Forged));
         assert_eq!(change(|share| share.index = 255), Err(ShareError::Forged));
-        assert_eq!(change(|share| share.value = LockedKey::copy_of(&[9; 32]).unwrap()), Err(ShareError::Forged));
+        assert_eq!(
+            change(|share| share.value = LockedKey::copy_of(&[9; 32]).unwrap()),
+            Err(ShareError::Forged)
+        );
         let twice = [again(&shares[0]), again(&shares[0]), again(&shares[1])];
         assert_eq!(combine(&twice).unwrap().unwrap_err(), ShareError::Duplicate);
     }

@@ -63,9 +63,21 @@ impl Share {
 
     pub(super) fn from_raw(header: &Header, k: u8, raw: &[u8]) -> Result<Self, LockError> {
         let index = raw.first().copied().unwrap_or_default();
-        let value = LockedKey::fill_with(|value| value.iter_mut().zip(raw.iter().skip(1)).for_each(|(to, from)| *to = *from))?;
+        let value = LockedKey::fill_with(|value| {
+            value
+                .iter_mut()
+                .zip(raw.iter().skip(1))
+                .for_each(|(to, from)| *to = *from)
+        })?;
         let (cluster, slot) = (Self::tag(header.cluster.as_bytes()), Self::tag(&header.id));
-        Ok(Self { cluster, slot, set: header.set, k, index, value })
+        Ok(Self {
+            cluster,
+            slot,
+            set: header.set,
+            k,
+            index,
+            value,
+        })
     }
 
     /// Reads a holder's text.
@@ -109,14 +121,27 @@ impl Share {
         let (set, rest) = rest.split_first_chunk::<4>()?;
         let ([k, index], value) = rest.split_first_chunk::<2>()?;
         let value = LockedKey::copy_of(value.try_into().ok()?).ok()?;
-        Some(Self { cluster: *cluster, slot: *slot, set: *set, k: *k, index: *index, value })
+        Some(Self {
+            cluster: *cluster,
+            slot: *slot,
+            set: *set,
+            k: *k,
+            index: *index,
+            value,
+        })
     }
 
     /// The holder's text: 94 characters.
     pub fn text(&self) -> ShareText {
         scrubbed(|| {
             let mut frame = Zeroizing::new([0; BYTES]);
-            let parts = self.cluster.iter().chain(&self.slot).chain(&self.set).chain([&self.k, &self.index]).chain(self.value.expose());
+            let parts = self
+                .cluster
+                .iter()
+                .chain(&self.slot)
+                .chain(&self.set)
+                .chain([&self.k, &self.index])
+                .chain(self.value.expose());
             frame.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
             if let Some((body, check)) = frame.split_last_chunk_mut::<4>() {
                 *check = checksum(body);
@@ -145,7 +170,9 @@ impl Share {
 
 impl fmt::Debug for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Share").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("Share")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,7 +206,10 @@ impl From<ShareText> for SecretBytes {
 }
 
 fn checksum(body: &[u8]) -> [u8; 4] {
-    let hash: [u8; 32] = Sha256::new_with_prefix(b"strongroom.share.checksum/1").chain_update(body).finalize().into();
+    let hash: [u8; 32] = Sha256::new_with_prefix(b"strongroom.share.checksum/1")
+        .chain_update(body)
+        .finalize()
+        .into();
     let [a, b, c, d, ..] = hash;
     [a, b, c, d]
 }
@@ -205,20 +235,34 @@ mod tests {
 
     fn share(value: u8) -> Share {
         let value = LockedKey::copy_of(&[value; 32]).unwrap();
-        Share { cluster: [1, 2, 3, 4], slot: [5, 6, 7, 8], set: [9, 10, 11, 12], k: 3, index: 5, value }
+        Share {
+            cluster: [1, 2, 3, 4],
+            slot: [5, 6, 7, 8],
+            set: [9, 10, 11, 12],
+            k: 3,
+            index: 5,
+            value,
+        }
     }
 
     fn same(a: &Share, b: &Share) -> bool {
-        (a.cluster, a.slot, a.set, a.k, a.index) == (b.cluster, b.slot, b.set, b.k, b.index) && a.value.expose() == b.value.expose()
+        (a.cluster, a.slot, a.set, a.k, a.index) == (b.cluster, b.slot, b.set, b.k, b.index)
+            && a.value.expose() == b.value.expose()
     }
 
     /// The written form is for ever: people keep it in safes.
     #[test]
     fn golden() {
         let text = share(0xa5).text();
-        assert_eq!(&*text, "srs1-aebagbaf-aydqqcik-bmgagbnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uvyuaoqj");
+        assert_eq!(
+            &*text,
+            "srs1-aebagbaf-aydqqcik-bmgagbnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uws2ljnf-uvyuaoqj"
+        );
         assert_eq!(text.len(), 94);
-        assert_eq!(format!("{text:?} {:?}", share(0xa5)), "ShareText(redacted) Share { index: 5, .. }");
+        assert_eq!(
+            format!("{text:?} {:?}", share(0xa5)),
+            "ShareText(redacted) Share { index: 5, .. }"
+        );
     }
 
     /// R-SEAL-3: case, spaces and hyphens do not count; every single wrong, missing or doubled character is noticed.
@@ -227,7 +271,11 @@ mod tests {
         let share = share(0x3c);
         let text = share.text();
         let spaced: String = text[5..].chars().filter(|c| *c != '-').flat_map(|c| [c, ' ']).collect();
-        for good in [text.to_uppercase(), format!("  {}\r\n", &*text), format!("SRS1-{spaced}")] {
+        for good in [
+            text.to_uppercase(),
+            format!("  {}\r\n", &*text),
+            format!("SRS1-{spaced}"),
+        ] {
             assert!(same(&Share::parse(&good).unwrap(), &share), "{good}");
         }
         let mistyped = |text: &str| assert_eq!(Share::parse(text).err(), Some(ShareError::Mistyped), "{text}");
@@ -240,7 +288,10 @@ mod tests {
                 continue;
             }
             mistyped(&format!("{}{}{}", &text[..at], &text[at..=at], &text[at..]));
-            for wrong in ["a", "7", "0", "é", "!"].iter().filter(|wrong| ***wrong != text[at..=at]) {
+            for wrong in ["a", "7", "0", "é", "!"]
+                .iter()
+                .filter(|wrong| ***wrong != text[at..=at])
+            {
                 mistyped(&format!("{}{wrong}{}", &text[..at], &text[at + 1..]));
             }
         }
