@@ -31,6 +31,10 @@ fn run(args: &[&str]) -> Tried<bool> {
             let load = power::load::Load::parse(kind, engine)?;
             wait(power::check(load, Path::new(dir), &power::Acks::parse(acks)?)).map(|()| true)
         }
+        ["flip-trials", dir, saved, work, flags @ ..] => {
+            let bare = flags.contains(&"--bare");
+            wait(flip::trials(Path::new(dir), Path::new(saved), Path::new(work), bare))?.map(|()| true)
+        }
         _ => suites(args),
     }
 }

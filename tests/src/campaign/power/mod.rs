@@ -253,9 +253,7 @@ pub fn run(plan: Plan) -> Tried<bool> {
         }
         return Ok(report.end());
     }
-    let memory = Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let dir = tempfile::Builder::new().prefix("strongroom-power-").tempdir_in(base)?;
+    let dir = super::scratch("power")?;
     let blank = dir.path().join("blank");
     rig::make_template(&blank)?;
     let dice = Dice::new(plan.seed);
