@@ -2,6 +2,7 @@
 //! TLS, a configuration and the real binaries. Nothing here is a mock; nothing is left running when a [`Lab`] is dropped.
 //! Reading order: `lab` (the directory), `daemon` (the process), `cli` (the command line), then what a test needs.
 #![allow(missing_docs)] // test support; names and headers say it
+#![allow(clippy::expect_used, clippy::panic)] // a laboratory that does not come up is a failed test
 
 pub mod campaign;
 pub mod cli;

@@ -28,7 +28,7 @@ pub const FORBIDDEN: &str = "kv/payroll/salaries";
 const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
-const FILLED: [Table; 11] = [
+const FILLED: [Table; 12] = [
     Table::Accessor,
     Table::Token,
     Table::Role,
@@ -40,6 +40,7 @@ const FILLED: [Table; 11] = [
     Table::LeaseBySession,
     Table::StaticAccount,
     Table::Rotation,
+    Table::System,
 ];
 
 /// A record: its table's id, its key in words, its value.

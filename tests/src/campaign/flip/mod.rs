@@ -95,10 +95,11 @@ struct Form {
 
 impl Form {
     fn new(name: &'static str, base: &Path, dir: &Path, expected: fixture::Expected) -> Tried<Self> {
-        let fixture = Fixture::take(dir, expected)?;
+        let work = base.join(format!("{name}-trial"));
+        let fixture = Fixture::take(dir, expected, &work)?;
         let saved = base.join(format!("{name}.expected"));
         fixture.save(&saved)?;
-        Ok(Self { name, fixture, dir: dir.into(), saved, work: base.join(format!("{name}-trial")) })
+        Ok(Self { name, fixture, dir: dir.into(), saved, work })
     }
 
     fn every_byte(&self, dice: &mut Dice) -> Vec<Flip> {
@@ -136,12 +137,15 @@ impl Form {
         let Some(limit) = limit else { return flips };
         let mut by_step: BTreeMap<&str, Vec<Flip>> = BTreeMap::new();
         flips.drain(..).for_each(|flip| by_step.entry(self.step(flip)).or_default().push(flip));
-        let share = limit / by_step.len().max(1) as u64;
-        let mut chosen = Vec::new();
-        for (turn, flips) in by_step.values().enumerate() {
-            let wanted = share + u64::from((turn as u64) < limit % by_step.len().max(1) as u64);
-            chosen.extend((0..wanted).filter_map(|_| dice.pick(flips).copied()));
+        let (share, mut chosen, mut rest) = (limit / by_step.len().max(1) as u64, Vec::new(), Vec::new());
+        for flips in by_step.into_values() {
+            let wanted = share.min(flips.len() as u64);
+            chosen.extend((0..wanted).filter_map(|_| dice.pick(&flips).copied()));
+            rest.extend(flips);
         }
+        // What a small place left over goes to all of them.
+        let left = limit.saturating_sub(chosen.len() as u64);
+        chosen.extend((0..left).filter_map(|_| dice.pick(&rest).copied()));
         chosen
     }
 
@@ -191,9 +195,9 @@ pub fn run(plan: Plan) -> Tried<bool> {
         policies += tell(&mut report, &format!("bytes of a store in its {}", form.name), &form.run(&flips, false)?);
     }
     report.steps("flips in", &places);
-    let kinds: Vec<_> = Table::ALL.iter().map(|table| table.words()).filter(|words| *words != "token").collect();
+    let kinds = Table::ALL.iter().map(|table| table.words());
     let raw = RawTable::ALL.iter().filter(|table| !matches!(table, RawTable::Outbox | RawTable::Quarantine)).map(|table| table.words());
-    let kinds: Vec<_> = kinds.into_iter().chain(raw).collect();
+    let kinds: Vec<_> = kinds.chain(raw).collect();
     let mut rows = Steps::of(&kinds);
     let flips = journal.sample(journal.every_row_byte(&mut dice), limit, &mut dice);
     flips.iter().for_each(|flip| rows.hit(journal.step(*flip)));

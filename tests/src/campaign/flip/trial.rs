@@ -63,16 +63,15 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Takes the directory as it is; `expected` is what [`super::fixture`] said of it.
-    pub fn take(dir: &Path, expected: Expected) -> Tried<Self> {
+    /// Takes the directory as it is; `expected` is what [`super::fixture`] said of it; `copy` is a place to open it in.
+    pub fn take(dir: &Path, expected: Expected, copy: &Path) -> Tried<Self> {
         let mut files = Vec::new();
         walk(dir, dir, &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let fixture = Self { files, rows: BTreeMap::new(), expected };
-        let copy = dir.with_extension("rows");
-        fixture.put(&copy, None)?;
-        let rows = stored_rows(&copy)?;
-        fs::remove_dir_all(&copy)?;
+        fixture.put(copy, None)?;
+        let rows = stored_rows(copy)?;
+        fs::remove_dir_all(copy)?;
         Ok(Self { rows, ..fixture })
     }
 
@@ -112,13 +111,13 @@ impl Fixture {
         Ok(fs::write(file, serde_json::to_vec(&(rows, tokens, secrets, audit_records, now))?)?)
     }
 
-    fn read(dir: &Path, file: &Path) -> Tried<Self> {
+    fn read(dir: &Path, file: &Path, copy: &Path) -> Tried<Self> {
         type Saved = (Vec<(u8, String, String)>, Vec<String>, Vec<(String, String)>, u64, u64);
         let (rows, tokens, secrets, audit_records, now): Saved = serde_json::from_slice(&fs::read(file)?)?;
         let rows = rows.into_iter().map(|(table, key, value)| Tried::Ok((table, key, HEXLOWER.decode(value.as_bytes())?)));
         let secrets = secrets.into_iter().map(|(path, value)| Tried::Ok((path, HEXLOWER.decode(value.as_bytes())?)));
         let (rows, secrets) = (rows.collect::<Tried<_>>()?, secrets.collect::<Tried<_>>()?);
-        Self::take(dir, Expected { rows, tokens, secrets, audit_records, now })
+        Self::take(dir, Expected { rows, tokens, secrets, audit_records, now }, copy)
     }
 }
 
@@ -141,7 +140,7 @@ static PANICKED: Mutex<Option<String>> = Mutex::new(None);
 
 /// The process. `bare`: the control's reader.
 pub async fn run(dir: &Path, saved: &Path, work: &Path, bare: bool) -> Tried<()> {
-    let fixture = Fixture::read(dir, saved)?;
+    let fixture = Fixture::read(dir, saved, work)?;
     std::panic::set_hook(Box::new(|info| {
         *PANICKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string().replace('\n', " "));
     }));
@@ -149,7 +148,10 @@ pub async fn run(dir: &Path, saved: &Path, work: &Path, bare: bool) -> Tried<()>
         let flip = Flip::parse(&line?)?;
         fixture.put(work, Some(flip))?;
         let mut verdict = if bare { judge_bare(work, &fixture.rows) } else { judge(work, &fixture.expected).await };
-        if let Some(panic) = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let panic = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A panic inside the engine that the store turned into an error is a refusal.
+        let refused = verdict.class == Class::Refused && verdict.words.contains("panicked");
+        if let Some(panic) = panic.filter(|_| !refused) {
             verdict = Verdict::new(Class::Panic, panic);
         }
         say(format_args!("{}|{}|{}", verdict.class.name(), u8::from(verdict.policies), verdict.words.replace('\n', " ")));
@@ -209,7 +211,8 @@ impl Trials {
         };
         self.running = Some(running);
         let mut words = line.splitn(3, '|');
-        let class = words.next().and_then(|name| Class::ALL.into_iter().find(|class| class.name() == name)).ok_or("no verdict")?;
+        let class = words.next().and_then(|name| Class::ALL.into_iter().find(|class| class.name() == name));
+        let class = class.ok_or_else(|| format!("a trial gave no verdict: {line}"))?;
         let policies = words.next() == Some("1");
         Ok(Verdict { class, policies, words: words.next().unwrap_or_default().into() })
     }

@@ -166,7 +166,7 @@ async fn operate(load: Load, store: &Store, notary: &Notary, tables: &Tables, wr
     change.delete(&tables.due, &[Part::Raw(&who), Part::Raw(&gone)]);
     store.commit(change, vec![notary.note("campaign.write", writer, op)]).await.map_err(|error| causes(&error))?;
     say(format_args!("write {writer} {op}"));
-    if op % 4 == 0 {
+    if op.is_multiple_of(4) {
         // A read's evidence: committed alone.
         let note = notary.note("campaign.read", writer, op);
         store.commit(Change::new(), vec![note]).await.map_err(|error| causes(&error))?;
