@@ -359,3 +359,21 @@ async fn a_cursor_does_not_leave_its_folder() {
     let all = f.kv.list(&permit(Action::List, "kv/b"), &f.mounts.resolve(&path).unwrap(), &ListQuery::default()).await.unwrap();
     assert_eq!(all.entries, [ListEntry { name: "y".into(), folder: false }]);
 }
+
+/// docs/FORMATS: the stored form stays; a change of it is a new format.
+#[test]
+fn golden() {
+    let mut meta = meta::Meta::new([0xab; 16]);
+    meta.put(fields(&[7; INLINE_BYTES_MAX]), None, Timestamp(1)).unwrap();
+    meta.put(fields(b"v"), Some(1), Timestamp(2)).unwrap();
+    meta.set(&Settings { custom: Some([("k".to_owned(), "w".to_owned())].into()), cas_required: Some(true), ..Settings::default() }).unwrap();
+    meta.delete(&[1], Timestamp(3)).unwrap();
+    let want = [
+        "01 abababababababababababababababab 0000000000000002 0000000a 01",
+        "01 08 70726576696f7573 0000000000000001",
+        "01 01 6b 0001 77",
+        "0002 0000000000000001 0000000000000001 01 0000000000000003 0000000000000002 0000000000000002 00 0000000000000000",
+        "000c 01 05 76616c7565 00000001 76",
+    ];
+    assert_eq!(data_encoding::HEXLOWER.encode(&meta.encode()), want.join("").replace(' ', ""));
+}

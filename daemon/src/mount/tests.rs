@@ -97,12 +97,17 @@ async fn what_cannot_be_enabled() {
 /// Two enables at once, one above the other: the second commit is refused, so mounts never nest.
 #[tokio::test]
 async fn a_race_cannot_nest() {
-    let f = fixture().await;
-    let (above, _) = f.room.enable(&write("team"), Kind::Kv, "").await.unwrap();
-    let (below, _) = f.room.enable(&write("team/kv"), Kind::Kv, "").await.unwrap();
-    f.commit(below).await.unwrap();
-    assert!(matches!(f.commit(above).await, Err(CommitError::Precondition(0))));
-    assert_eq!(f.room.all().len(), 1);
+    for others in [0, 1] {
+        let f = fixture().await;
+        if others == 1 {
+            f.enable("other").await.unwrap();
+        }
+        let (above, _) = f.room.enable(&write("team"), Kind::Kv, "").await.unwrap();
+        let (below, _) = f.room.enable(&write("team/kv"), Kind::Kv, "").await.unwrap();
+        f.commit(below).await.unwrap();
+        assert!(matches!(f.commit(above).await, Err(CommitError::Precondition(0))));
+        assert_eq!(f.room.all().len(), others + 1);
+    }
 }
 
 /// Disabling: closed first, durable, and back in service or gone; what was to be committed in it is refused from the first step on.

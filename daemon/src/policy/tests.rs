@@ -267,3 +267,14 @@ async fn a_document_that_is_not_valid_any_more_refuses_everything() {
     f.store.commit(change, Vec::new()).await.unwrap();
     assert!(f.decide(&f.admin, Action::Read, "kv/a").permit.is_ok());
 }
+
+/// docs/FORMATS: the stored forms stay; a change of them is a new format.
+#[test]
+fn golden() {
+    let document = record::Document::new(2, Timestamp(5), "abc");
+    let manifest = record::Manifest::new(7, [("a".to_owned(), record::Listed::of(&document))].into());
+    let text = |bytes: Zeroizing<Vec<u8>>| String::from_utf8_lossy(&bytes).into_owned();
+    assert_eq!(text(record::encode(&document).unwrap()), r#"{"format":1,"version":2,"updated":5,"text":"abc"}"#);
+    let want = r#"{"format":1,"serial":7,"policies":{"a":{"version":2,"updated":5,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}}}"#;
+    assert_eq!(text(record::encode(&manifest).unwrap()), want);
+}

@@ -314,8 +314,16 @@ async fn a_session_and_all_it_made() {
     let made = f.create(&stolen, &named("made")).await.unwrap();
     let below = f.create(&made, &named("below")).await.unwrap();
     let kept = f.create(&setup, &named("kept")).await.unwrap();
+    let by = f.who(&below).unwrap();
+    let (late, late_token) = f.room.create(&f.create_permit(&by, &named("late")), &named("late")).await.unwrap();
+    let (renewal, _) = f.room.renew(&f.permit(&by, Action::TokenRenew, below.accessor), below.accessor, 0).await.unwrap();
     let revoked = f.revoke(&setup, &stolen, true).await.unwrap();
     assert_eq!(revoked, Revoked { tokens: 3, session: Some(stolen.session) });
+    // Two below the revoked session: their own maker's record is still there, so they are committed, and dead.
+    for change in [late, renewal] {
+        f.commit(change).await.unwrap();
+    }
+    assert!(!f.passes(&late_token));
     let state = |f: &Fixture| [&setup, &stolen, &made, &below, &kept].map(|token| f.passes(token));
     assert_eq!(state(&f), [true, false, false, false, true]);
     assert_eq!(f.room.ended(10), [stolen.session]);
@@ -323,7 +331,8 @@ async fn a_session_and_all_it_made() {
     let f = f.again().await;
     assert_eq!(state(&f), [true, false, false, false, true], "a crash before the sweep brings nothing back");
     f.sweep().await;
-    let want = BTreeSet::from([stolen.session, made.session, below.session]);
+    assert!(!f.passes(&late_token));
+    let want = BTreeSet::from([stolen.session, made.session, below.session, late_token.session]);
     assert_eq!(f.room.ended(10).into_iter().collect::<BTreeSet<_>>(), want);
     let f = f.again().await;
     assert_eq!(f.room.ended(10).into_iter().collect::<BTreeSet<_>>(), want, "the marks are stored");
@@ -407,4 +416,25 @@ fn identify_speed() {
         }
         println!("{:?} each", start.elapsed() / 100_000);
     });
+}
+
+/// docs/FORMATS: the stored forms stay; a change of them is a new format.
+#[test]
+fn golden() {
+    use crate::base::id::IdentityId;
+    let mut session = record::SessionRecord::new(IdentityId::from_bytes([1; 16]), Purpose::Session, Timestamp(5), true, Some(SessionId::from_bytes([2; 16])));
+    let (issued, expires, max_expires) = (Timestamp(5), Timestamp(6), Timestamp(7));
+    let token = record::TokenRecord { mac: record::Mac([4; 32]), epoch: 1, parent: None, issued, expires, max_expires, ttl_secs: 900 };
+    session.tokens.insert(Accessor::from_bytes([3; 16]), token);
+    let want = format!(
+        r#"{{"format":1,"identity":"{}","purpose":"session","created":5,"end_leases":true,"made_by":"{}","tokens":{{"{}":{{"mac":"{}","epoch":1,"parent":null,"issued":5,"expires":6,"max_expires":7,"ttl_secs":900}}}}}}"#,
+        "01".repeat(16),
+        "02".repeat(16),
+        "03".repeat(16),
+        "04".repeat(32),
+    );
+    assert_eq!(String::from_utf8_lossy(&record::encode(&session).unwrap()), want);
+    let identity = record::IdentityRecord::new(IdentityId::from_bytes([1; 16]), "ann", ["a".to_owned()].into(), [("k".to_owned(), "v".to_owned())].into(), Timestamp(5));
+    let want = format!(r#"{{"format":1,"id":"{}","name":"ann","groups":["a"],"attributes":{{"k":"v"}},"created":5}}"#, "01".repeat(16));
+    assert_eq!(String::from_utf8_lossy(&record::encode(&identity).unwrap()), want);
 }
