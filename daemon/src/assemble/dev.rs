@@ -86,9 +86,10 @@ async fn introduce(gate: &Arc<Gate>, place: &Place, dir: &Path) -> Result<(), Fa
     let token_file = dir.join("token");
     if !gate.is_open() {
         let source = Source::Unix(rustix::process::geteuid().as_raw());
-        let call = Call { origin: Origin { source, doom: Doom::default() }, id: gate.request_id(), token: None };
+        let call = Call { origin: Origin { source, doom: Doom::default() }, id: gate.request_id(), token: None, key: None };
         let founded = gate.init(call, vec![SlotSpec::parse("dev", "hsm", &[])?]).await?;
-        write_private(&token_file, founded.token.text.expose().as_bytes())?;
+        let token = founded.token.ok_or("no set-up token could be made: the log says why")?;
+        write_private(&token_file, token.text.expose().as_bytes())?;
     }
     let address = place.address.map(|address| format!("https://localhost:{}", address.port())).unwrap_or_default();
     println!(

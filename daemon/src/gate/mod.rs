@@ -12,6 +12,7 @@ mod op;
 mod operate;
 pub mod ops;
 mod outcome;
+mod repeat;
 mod rooms;
 mod run;
 mod tend;
@@ -52,6 +53,7 @@ pub struct Gate {
     vault: Arc<Vault<Rooms>>,
     from: Arc<Foundations>,
     refusals: Refusals,
+    repeats: repeat::Repeats,
     metrics: Metrics,
     hsms: Vec<Hsm>,
     setting: Setting,
@@ -62,7 +64,7 @@ impl Gate {
     /// Over a vault and its HSMs.
     pub fn new(vault: Arc<Vault<Rooms>>, from: Arc<Foundations>, hsms: Vec<Hsm>, setting: Setting) -> Arc<Self> {
         let started = from.clock.now();
-        Arc::new(Self { vault, from, refusals: Refusals::default(), metrics: Metrics::default(), hsms, setting, started })
+        Arc::new(Self { vault, from, refusals: Refusals::default(), repeats: repeat::Repeats::default(), metrics: Metrics::default(), hsms, setting, started })
     }
 
     /// A fresh id for a request.
@@ -137,7 +139,7 @@ impl Gate {
     /// No record, no answer.
     pub async fn record_unreadable(&self, origin: Option<Origin>, code: &'static str) -> Result<(), Failure> {
         let Some(origin) = origin else { return Ok(()) };
-        let call = Call { origin, id: self.request_id(), token: None };
+        let call = Call { origin, id: self.request_id(), token: None, key: None };
         let trail = self.trail("unreadable", &call);
         let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
         let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());

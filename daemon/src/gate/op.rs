@@ -59,7 +59,7 @@ pub enum Effect<R> {
 /// One kind of request. A value of it is a request that parsed.
 pub trait Operation: Send + Sync + 'static {
     /// What the caller gets.
-    type Reply: Send + 'static;
+    type Reply: Send + Sync + 'static;
     /// Its name in the audit log and in metrics, such as `kv.get`.
     const NAME: &'static str;
     /// How the evidence is kept.
@@ -78,6 +78,11 @@ pub trait Operation: Send + Sync + 'static {
         permit: &Permit,
         trail: &mut Trail,
     ) -> impl Future<Output = Result<Effect<Self::Reply>, Failure>> + Send;
+
+    /// The same answer once more, for a change that is asked for twice under one idempotency key. `None` for what is shown once.
+    fn remember(_reply: &Self::Reply) -> Option<Self::Reply> {
+        None
+    }
 
     /// Whether an answer that cannot be delivered must be taken back.
     fn recalls(&self) -> bool {

@@ -65,8 +65,8 @@ pub struct Founded {
     pub cluster_id: String,
     /// Shares of each slot.
     pub shares: Vec<(SlotName, Vec<ShareText>)>,
-    /// The set-up token.
-    pub token: Created,
+    /// The set-up token, unless it could not be made: then a warning says how to go on.
+    pub token: Option<Created>,
     /// Where the audit chain begins, hex.
     pub audit_genesis: String,
     /// In words.
@@ -133,14 +133,19 @@ impl Gate {
             Ok(made) => made,
             Err(error) => return self.refuse(&call, &trail, error.into()).await,
         };
-        let token = made.first.map_err(|error| Failure::internal(&*error))?;
+        let mut warnings = made.warnings;
+        // The vault exists and its shares are shown only now: whatever else fails must not lose them.
+        let token = made.first.inspect_err(|error| tracing::error!(cause = %super::chain(&**error), "no set-up token")).ok();
+        if token.is_none() {
+            warnings.push("no set-up token could be made: unseal, then `strongroom operator recover` gives one for policy and auth".to_owned());
+        }
         self.open_by_itself().await;
         Ok(Founded {
             cluster_id: made.cluster.to_string(),
             shares: made.shares,
             token,
             audit_genesis: HEXLOWER.encode(&ChainHead::genesis(Id(*made.cluster.as_bytes())).hash),
-            warnings: made.warnings,
+            warnings,
         })
     }
 

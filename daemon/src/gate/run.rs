@@ -10,6 +10,7 @@ use super::{
     Call, Failure, Gate, Open, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
     outcome,
+    repeat::{Claim, Turn},
 };
 use crate::{
     audit::{Decided, Trail},
@@ -61,8 +62,24 @@ impl Gate {
         let admitted = Admitted { open, permit, trail, op };
         match O::CLASS {
             Class::Read => admitted.finish().await,
-            Class::Change | Class::Act => admitted.apart().await,
+            Class::Change | Class::Act => match &call.key {
+                None => admitted.apart(None).await,
+                Some(key) => self.once(admitted, key).await,
+            },
         }
+    }
+
+    /// A change with an idempotency key is made once; its repetition is recorded and hears the same answer.
+    async fn once<O: Operation>(&self, mut admitted: Admitted<O>, key: &str) -> Result<O::Reply, Failure> {
+        let again = match self.repeats.turn::<O>(admitted.permit.identity(), key).await {
+            Turn::First(claim) => return admitted.apart(Some(claim)).await,
+            Turn::Again(reply) => Ok(reply),
+            Turn::Spent => Err(Reason::AlreadyDone.into()),
+        };
+        admitted.trail.param_bool("repeated", true);
+        let record = admitted.record(again.as_ref().err());
+        admitted.open.commit(Change::new(), vec![record]).await?;
+        again
     }
 
     async fn decide<O: Operation>(open: &Open, call: &Call, op: &O, trail: &mut Trail) -> Result<Permit, Failure> {
@@ -83,11 +100,14 @@ impl Gate {
 
 impl<O: Operation> Admitted<O> {
     /// In a task of its own, to the end, whether or not the caller stays. What cannot be delivered is taken back.
-    async fn apart(self) -> Result<O::Reply, Failure> {
+    async fn apart(self, claim: Option<Claim>) -> Result<O::Reply, Failure> {
         let (answer, delivered) = oneshot::channel();
         tokio::spawn(async move {
             let rooms = self.op.recalls().then(|| self.open.clone());
             let reply = self.finish().await;
+            if let (Some(claim), Ok(reply)) = (claim, &reply) {
+                claim.made::<O>(reply);
+            }
             if let (Err(Ok(reply)), Some(rooms)) = (answer.send(reply), rooms) {
                 O::undelivered(reply, &rooms).await;
             }

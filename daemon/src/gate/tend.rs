@@ -24,7 +24,10 @@ impl Gate {
         loop {
             tokio::select! {
                 _ = flush.tick() => self.flush_refusals().await,
-                _ = tend.tick() => self.tend_keys().await,
+                _ = tend.tick() => {
+                    self.tend_keys().await;
+                    self.reencrypt().await;
+                }
             }
         }
     }
@@ -34,6 +37,21 @@ impl Gate {
         for summary in self.refusals.flush() {
             if let Err(failure) = self.witness(summary.record(&self.from.recorder)).await {
                 tracing::warn!(%failure, refusals = summary.count, "a summary of refusals could not be recorded");
+            }
+        }
+    }
+
+    /// Re-encrypts under the newest data key, step by step, until nothing needs an older one.
+    async fn reencrypt(&self) {
+        loop {
+            let record = Trail::of_system(&self.from.recorder, "key.reencrypt").response(&Outcome::ok());
+            match self.vault.reencrypt(Box::new(move |_| vec![record])).await {
+                Ok(step) if step.finished => return,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => {
+                    tracing::warn!(cause = %chain(&error), "re-encryption goes on later");
+                    return;
+                }
             }
         }
     }

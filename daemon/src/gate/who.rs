@@ -40,6 +40,8 @@ pub struct Call {
     pub id: RequestId,
     /// The bearer token as presented; nothing is known of it yet.
     pub token: Option<SecretBytes>,
+    /// Names a change, so that asking twice makes it once. At most [`crate::base::limits::IDEMPOTENCY_KEY_BYTES_MAX`].
+    pub key: Option<Box<str>>,
 }
 
 /// Whether the peer is root, or runs as the daemon itself, on the Unix socket.

@@ -3,6 +3,7 @@
 //!
 //! Reading order: `listen` and `tls` (connections), `layer` (bounds), `services` (one impl a service), `parse` (small parsers that all use), `status` (failures).
 
+mod keyed;
 mod layer;
 mod listen;
 mod parse;

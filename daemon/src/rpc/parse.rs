@@ -1,7 +1,7 @@
 //! Small parsers that several services share: bounded, typed, with an error that names the field.
 
 use crate::{
-    base::{limits::{DEFINITION_BYTES_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX}, path::Path, time::Timestamp},
+    base::{limits::{DEFINITION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX}, path::Path, time::Timestamp},
     gate::{Failure, Reason},
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -48,6 +48,14 @@ pub fn cursor(text: &str) -> Result<Option<Vec<u8>>, Failure> {
 /// The token of the next page; empty at the end.
 pub fn cursor_text(cursor: Option<&[u8]>) -> String {
     cursor.map(|bytes| BASE64URL_NOPAD.encode(bytes)).unwrap_or_default()
+}
+
+/// An idempotency key; empty means none.
+pub fn idempotency_key(text: String) -> Result<Option<Box<str>>, Failure> {
+    if text.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(malformed("idempotency_key", format_args!("at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes")));
+    }
+    Ok((!text.is_empty()).then(|| text.into_boxed_str()))
 }
 
 /// A JSON text of at most 64 KiB.

@@ -53,6 +53,9 @@ impl Operation for Rotate {
     type Reply = Rotated;
     const NAME: &'static str = "creds.rotate";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &Rotated) -> Option<Rotated> {
+        Some(reply.clone())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::Rotate, self.role.clone()))

@@ -56,6 +56,9 @@ impl Operation for Put {
     type Reply = Written;
     const NAME: &'static str = "kv.put";
     const CLASS: Class = Class::Change;
+    fn remember(reply: &Written) -> Option<Written> {
+        Some(*reply)
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_u64("fields", self.fields.len() as u64);
         note_cas(trail, self.cas);
@@ -122,6 +125,9 @@ macro_rules! by_versions {
             type Reply = ();
             const NAME: &'static str = $name;
             const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
             fn describe(&self, trail: &mut Trail) {
                 note_versions(trail, &self.versions);
             }
@@ -155,6 +161,9 @@ impl Operation for Destroy {
     type Reply = ();
     const NAME: &'static str = "kv.destroy";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, trail: &mut Trail) {
         match &self.what {
             What::All => trail.param_bool("all", true),
@@ -200,6 +209,9 @@ impl Operation for SetMetadata {
     type Reply = ();
     const NAME: &'static str = "kv.set-metadata";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_u64("labels", self.settings.labels.len() as u64);
         trail.param_bool("custom", self.settings.custom.is_some());

@@ -86,6 +86,9 @@ impl Operation for Renew {
     type Reply = (Lease, u64);
     const NAME: &'static str = "lease.renew";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &(Lease, u64)) -> Option<(Lease, u64)> {
+        Some(reply.clone())
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_id("lease", self.id.as_bytes());
         trail.param_u64("ttl_secs", self.ttl_secs);
@@ -120,6 +123,9 @@ impl Operation for Revoke {
     type Reply = Revoked;
     const NAME: &'static str = "lease.revoke";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &Revoked) -> Option<Revoked> {
+        Some(reply.clone())
+    }
     fn describe(&self, trail: &mut Trail) {
         if let What::One(id) = &self.what {
             trail.param_id("lease", id.as_bytes());

@@ -47,6 +47,9 @@ impl Operation for Enable {
     type Reply = ();
     const NAME: &'static str = "mount.enable";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_word("kind", self.kind.as_str());
     }
@@ -89,6 +92,9 @@ impl Operation for Disable {
     type Reply = ();
     const NAME: &'static str = "mount.disable";
     const CLASS: Class = Class::Act;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_bool("revoke_leases", self.revoke_leases);
     }
@@ -172,6 +178,9 @@ impl Operation for Configure {
     type Reply = Vec<String>;
     const NAME: &'static str = "mount.configure";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &Vec<String>) -> Option<Vec<String>> {
+        Some(reply.clone())
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_bool("root_secret", !self.root_secret.is_empty());
         trail.param_bool("skip_test", self.skip_test);
@@ -197,6 +206,9 @@ impl Operation for RotateRoot {
     type Reply = String;
     const NAME: &'static str = "mount.rotate-root";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &String) -> Option<String> {
+        Some(reply.clone())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::MountWrite, self.path.clone()))
@@ -219,6 +231,9 @@ impl Operation for PutRole {
     type Reply = ();
     const NAME: &'static str = "role.put";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::RoleWrite, self.path.clone()))
@@ -291,6 +306,9 @@ impl Operation for DeleteRole {
     type Reply = ();
     const NAME: &'static str = "role.delete";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::RoleWrite, self.path.clone()))

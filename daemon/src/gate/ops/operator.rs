@@ -19,6 +19,9 @@ impl Operation for Seal {
     type Reply = ();
     const NAME: &'static str = "operator.seal";
     const CLASS: Class = Class::Act;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::Seal, operator()?))
@@ -77,6 +80,9 @@ impl Operation for Rotate {
     type Reply = u32;
     const NAME: &'static str = "operator.rotate";
     const CLASS: Class = Class::Act;
+    fn remember(reply: &u32) -> Option<u32> {
+        Some(*reply)
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_word("keys", match self.keys {
             Keys::Data => "data",

@@ -18,6 +18,9 @@ impl Operation for Put {
     type Reply = u64;
     const NAME: &'static str = "policy.put";
     const CLASS: Class = Class::Change;
+    fn remember(reply: &u64) -> Option<u64> {
+        Some(*reply)
+    }
     fn describe(&self, trail: &mut Trail) {
         trail.param_u64("bytes", self.text.len() as u64);
         note_cas(trail, self.cas);
@@ -84,6 +87,9 @@ impl Operation for Delete {
     type Reply = ();
     const NAME: &'static str = "policy.delete";
     const CLASS: Class = Class::Change;
+    fn remember(_: &()) -> Option<()> {
+        Some(())
+    }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::PolicyWrite, PolicyRoom::path_of(&self.name)?))

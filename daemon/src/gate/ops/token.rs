@@ -72,6 +72,9 @@ impl Operation for Renew {
     type Reply = Renewed;
     const NAME: &'static str = "token.renew";
     const CLASS: Class = Class::Change;
+    fn remember(reply: &Renewed) -> Option<Renewed> {
+        Some(*reply)
+    }
     fn describe(&self, trail: &mut Trail) {
         note_accessor(trail, self.accessor);
         trail.param_u64("ttl_secs", self.ttl_secs);
@@ -99,6 +102,9 @@ impl Operation for Revoke {
     type Reply = Revoked;
     const NAME: &'static str = "token.revoke";
     const CLASS: Class = Class::Change;
+    fn remember(reply: &Revoked) -> Option<Revoked> {
+        Some(reply.clone())
+    }
     fn describe(&self, trail: &mut Trail) {
         note_accessor(trail, self.accessor);
         trail.param_bool("session", self.session);

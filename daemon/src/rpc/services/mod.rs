@@ -9,7 +9,7 @@ mod operator;
 mod policy;
 mod token;
 
-use super::{layer::Taken, status::status};
+use super::{keyed::Keyed, layer::Taken, parse::idempotency_key, status::status};
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
     gate::{Call, Failure, Gate, Operation, Origin, Reason},
@@ -77,12 +77,16 @@ impl Services {
         word: impl FnOnce(O::Reply) -> R + Send,
     ) -> Result<Response<R>, Status>
     where
-        M: Send,
+        M: Keyed + Send,
         O: Operation,
     {
-        let (call, message) = self.take(request)?;
+        let (mut call, mut message) = self.take(request)?;
         let id = call.id;
-        let reply = match parse(message) {
+        let parsed = idempotency_key(message.take_key()).and_then(|key| {
+            call.key = key;
+            parse(message)
+        });
+        let reply = match parsed {
             Ok(op) => self.gate.run(call, op).await,
             Err(malformed) => self.gate.refuse_malformed(call, O::NAME, malformed).await,
         };
@@ -103,6 +107,6 @@ impl Services {
             .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
             .filter(|token| token.len() <= TOKEN_BYTES_MAX)
             .map(SecretBytes::from);
-        Ok((Call { origin, id: self.gate.request_id(), token }, message))
+        Ok((Call { origin, id: self.gate.request_id(), token, key: None }, message))
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     gate::{Failure, Founded, Presented, Status as Told, ops::operator as ops},
     rpc::{parse::malformed, status::status},
     seal::{Nonce, Operation, ShareText, SlotName, SlotSpec},
+    token::Created,
     vault::{SlotInfo, VaultState},
 };
 use std::sync::Arc;
@@ -198,19 +199,24 @@ fn status_response(told: Told) -> v1::StatusResponse {
 }
 
 fn init_response(founded: Founded) -> v1::InitResponse {
+    let (setup_token, setup_token_ttl_secs) = token_text(founded.token);
     v1::InitResponse {
         cluster_id: founded.cluster_id,
         shares: founded.shares.into_iter().filter(|(_, shares)| !shares.is_empty()).map(shares).collect(),
-        setup_token: founded.token.text.expose().to_owned(),
-        setup_token_ttl_secs: founded.token.ttl_secs,
+        setup_token,
+        setup_token_ttl_secs,
         audit_genesis: founded.audit_genesis,
         warnings: founded.warnings,
     }
 }
 
+/// A token's text, for the one answer that shows it, and its life.
+fn token_text(created: Option<Created>) -> (String, u64) {
+    created.map_or((String::new(), 0), |created| (created.text.expose().to_owned(), created.ttl_secs))
+}
+
 fn present_response(presented: Presented) -> v1::PresentResponse {
-    let (token, token_ttl_secs) =
-        presented.token.map_or((String::new(), 0), |created| (created.text.expose().to_owned(), created.ttl_secs));
+    let (token, token_ttl_secs) = token_text(presented.token);
     v1::PresentResponse {
         session: presented.session,
         have: presented.have.into(),

@@ -1,0 +1,189 @@
+//! Changes that are asked for twice under one idempotency key are made once. What was answered is kept in memory for ten minutes, bounded;
+//! answers that carry a secret are not kept: their repetition is told so (`ALREADY_DONE`).
+
+use super::Operation;
+use crate::base::id::IdentityId;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// Keys remembered at once; past it the oldest are forgotten first.
+const REPEATS_MAX: usize = 1 << 16;
+/// How long a key is remembered.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+type Key = [u8; 32];
+type Kept = Arc<dyn Any + Send + Sync>;
+
+enum State {
+    /// Being made; the receiver learns of the end.
+    Running(watch::Receiver<()>),
+    /// Made; the answer, if it may be kept.
+    Done(Option<Kept>),
+}
+
+#[derive(Default)]
+struct Table {
+    states: HashMap<Key, State>,
+    order: VecDeque<(Instant, Key)>,
+}
+
+/// The table. One for the gate.
+#[derive(Clone, Default)]
+pub struct Repeats(Arc<Mutex<Table>>);
+
+/// What a key means now.
+pub enum Turn<R> {
+    /// The first: make it, then say how it ended.
+    First(Claim),
+    /// It was made, and this was the answer.
+    Again(R),
+    /// It was made, and the answer is not given twice.
+    Spent,
+}
+
+/// The right, and the duty, to make a change under a key. Dropped without [`Claim::made`], the key is free again.
+pub struct Claim {
+    repeats: Repeats,
+    key: Key,
+    kept: Option<Option<Kept>>,
+    _running: watch::Sender<()>,
+}
+
+impl Claim {
+    /// It was made, and answered like this.
+    pub fn made<O: Operation>(mut self, reply: &O::Reply) {
+        self.kept = Some(O::remember(reply).map(|reply| Arc::new(reply) as Kept));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut table = self.repeats.0.lock();
+        match self.kept.take() {
+            Some(kept) => table.states.insert(self.key, State::Done(kept)),
+            None => table.states.remove(&self.key),
+        };
+    }
+}
+
+impl Repeats {
+    /// Whose turn it is. Waits while the same key is being served.
+    pub async fn turn<O: Operation>(&self, identity: IdentityId, key: &str) -> Turn<O::Reply> {
+        let key = digest(identity, O::NAME, key);
+        loop {
+            let mut running = {
+                let mut table = self.0.lock();
+                table.forget_old();
+                match table.states.get(&key) {
+                    None => return Turn::First(self.claim(&mut table, key)),
+                    Some(State::Done(kept)) => {
+                        let again = kept.as_ref().and_then(|kept| kept.downcast_ref::<O::Reply>()).and_then(O::remember);
+                        return again.map_or(Turn::Spent, Turn::Again);
+                    }
+                    Some(State::Running(running)) => running.clone(),
+                }
+            };
+            // An error is the end: the claim is dropped with its sender.
+            let _ = running.changed().await;
+        }
+    }
+
+    fn claim(&self, table: &mut Table, key: Key) -> Claim {
+        let (sender, receiver) = watch::channel(());
+        table.states.insert(key, State::Running(receiver));
+        table.order.push_back((Instant::now(), key));
+        Claim { repeats: self.clone(), key, kept: None, _running: sender }
+    }
+}
+
+impl Table {
+    fn forget_old(&mut self) {
+        while let Some((since, key)) = self.order.front().copied() {
+            let running = matches!(self.states.get(&key), Some(State::Running(_)));
+            if running || since.elapsed() < REMEMBERED && self.order.len() <= REPEATS_MAX {
+                return;
+            }
+            self.states.remove(&key);
+            self.order.pop_front();
+        }
+    }
+}
+
+/// Keys are the caller's own: the same text of another identity, or for another operation, is another key.
+fn digest(identity: IdentityId, operation: &str, key: &str) -> Key {
+    let mut hash = Sha256::new();
+    for part in [identity.as_bytes().as_slice(), operation.as_bytes(), key.as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::Trail,
+        gate::{Class, Effect, Failure, Open, Target},
+        policy::{Caller, Permit},
+    };
+
+    struct Kept;
+    struct Secret;
+    macro_rules! operation {
+        ($op:ident, $remember:expr) => {
+            impl Operation for $op {
+                type Reply = u64;
+                const NAME: &'static str = stringify!($op);
+                const CLASS: Class = Class::Change;
+                fn describe(&self, _: &mut Trail) {}
+                async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+                    Err(super::super::Reason::Denied.into())
+                }
+                async fn handle(&self, _: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<u64>, Failure> {
+                    Ok(Effect::Answer(0))
+                }
+                fn remember(reply: &u64) -> Option<u64> {
+                    $remember(*reply)
+                }
+            }
+        };
+    }
+    operation!(Kept, Some);
+    operation!(Secret, |_| None);
+
+    const ME: IdentityId = IdentityId::from_bytes([1; 16]);
+
+    #[tokio::test]
+    async fn a_key_is_served_once_for_each_identity_and_operation() {
+        let repeats = Repeats::default();
+        let Turn::First(claim) = repeats.turn::<Kept>(ME, "k").await else { panic!("not the first") };
+        let waiting = tokio::spawn({
+            let repeats = repeats.clone();
+            async move { matches!(repeats.turn::<Kept>(ME, "k").await, Turn::Again(7)) }
+        });
+        tokio::task::yield_now().await;
+        claim.made::<Kept>(&7);
+        assert!(waiting.await.unwrap(), "whoever waited hears the first answer");
+        assert!(matches!(repeats.turn::<Kept>(ME, "k").await, Turn::Again(7)));
+        assert!(matches!(repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), "k").await, Turn::First(_)));
+        assert!(matches!(repeats.turn::<Secret>(ME, "k").await, Turn::First(_)));
+    }
+
+    #[tokio::test]
+    async fn a_failure_frees_the_key_and_a_secret_is_not_kept() {
+        let repeats = Repeats::default();
+        drop(repeats.turn::<Kept>(ME, "k").await);
+        assert!(matches!(repeats.turn::<Kept>(ME, "k").await, Turn::First(_)));
+        let Turn::First(claim) = repeats.turn::<Secret>(ME, "s").await else { panic!("not the first") };
+        claim.made::<Secret>(&7);
+        assert!(matches!(repeats.turn::<Secret>(ME, "s").await, Turn::Spent));
+    }
+}
