@@ -316,3 +316,44 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], UnlockEr
 fn aad(cluster: ClusterId) -> Vec<u8> {
     [PURPOSE, &[FORMAT], cluster.as_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::OsRandom;
+
+    /// The fullest keyring fits its locked memory and opens with every key in its place; more is refused.
+    #[test]
+    fn the_fullest_keyring_seals_and_opens() {
+        let cluster = ClusterId::from_bytes([1; 16]);
+        let root = LockedKey::random(&OsRandom).unwrap();
+        let mut edits = vec![KeyringEdit::AddGeneration(Algorithm::Aes256Gcm); GENERATIONS_MAX - 1];
+        edits.extend([KeyringEdit::AddPepper; PEPPERS_MAX - 1]);
+        let full = Keyring::create(Algorithm::Xaes256Gcm, 7, &OsRandom).unwrap().edited(&edits, 9, &OsRandom).unwrap();
+        for more in [KeyringEdit::AddGeneration(Algorithm::default()), KeyringEdit::AddPepper] {
+            assert!(matches!(full.edited(&[more], 9, &OsRandom), Err(KeyringError::Full)));
+        }
+        let opened = Keyring::open(&root, cluster, &full.seal(&root, cluster, &OsRandom)).unwrap();
+        assert_eq!(opened.generations.len(), GENERATIONS_MAX);
+        for (one, other) in full.generations.iter().zip(&opened.generations) {
+            assert_eq!((one.id, one.algorithm, one.first_sequence), (other.id, other.algorithm, other.first_sequence));
+            assert_eq!(one.key.expose(), other.key.expose());
+        }
+        for (one, other) in full.peppers.iter().zip(&opened.peppers) {
+            assert_eq!((one.epoch, one.key.expose()), (other.epoch, other.key.expose()));
+        }
+        assert_eq!((**full.names_key, full.audit.expose()), (**opened.names_key, opened.audit.expose()));
+    }
+
+    /// What is in use cannot be dropped; ids are not used again.
+    #[test]
+    fn only_what_is_old_is_dropped() {
+        let one = Keyring::create(Algorithm::default(), 0, &OsRandom).unwrap();
+        for current in [KeyringEdit::DropGeneration(1), KeyringEdit::DropPepper(1), KeyringEdit::DropGeneration(9), KeyringEdit::DropPepper(9)] {
+            assert!(matches!(one.edited(&[current], 0, &OsRandom), Err(KeyringError::Drop)));
+        }
+        let rotate = [KeyringEdit::AddGeneration(Algorithm::default()), KeyringEdit::DropGeneration(1), KeyringEdit::AddPepper, KeyringEdit::DropPepper(1)];
+        let two = one.edited(&rotate, 0, &OsRandom).unwrap();
+        assert_eq!((two.generation_ids(), two.peppers().len(), two.current_pepper().unwrap().epoch()), (vec![2], 1, 2));
+    }
+}

@@ -129,3 +129,59 @@ fn plain_key(namespace: Namespace, table: Table, parts: &[Part<'_>]) -> Result<(
     }
     Ok((plain, ends))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cipher(key: u8) -> NameCipher {
+        NameCipher::new(&[key; 64]).unwrap()
+    }
+
+    fn key(cipher: &NameCipher, table: Table, parts: &[Part<'_>]) -> Vec<u8> {
+        cipher.key(Namespace::ROOT, table, parts).unwrap().to_vec()
+    }
+
+    /// R-STORE-2: names are stored encrypted, the same each time, so that a folder's key is a prefix of its children's.
+    #[test]
+    fn names_are_deterministic_and_keep_prefixes() {
+        let (one, again) = (cipher(1), cipher(1));
+        let path = [Part::Raw(&[9; 16]), Part::Name("prod"), Part::Name("db")];
+        let stored = key(&one, Table::KvMeta, &path);
+        assert_eq!(stored, key(&again, Table::KvMeta, &path), "also without the cache");
+        assert_eq!(stored, key(&one, Table::KvMeta, &path), "also from the cache");
+        assert!(stored.starts_with(&key(&one, Table::KvMeta, &path[..2])));
+        assert!(!key(&one, Table::KvMeta, &[Part::Raw(&[9; 16]), Part::Name("production")]).starts_with(&key(&one, Table::KvMeta, &path[..2])));
+        assert_ne!(stored, key(&cipher(2), Table::KvMeta, &path));
+        assert_eq!(one.parts(&stored, 1).unwrap(), [OwnedPart::Name("prod".into()), OwnedPart::Name("db".into())]);
+        assert_eq!(one.words(&stored), format!("kv metadata {}/prod/db", "09".repeat(16)));
+    }
+
+    /// R-STORE-2: a name belongs to its table, its mount and its folder: moved, it does not open.
+    #[test]
+    fn a_moved_name_does_not_open() {
+        let cipher = cipher(1);
+        let stored = key(&cipher, Table::KvMeta, &[Part::Raw(&[1]), Part::Name("a"), Part::Name("x")]);
+        let mut table = stored.clone();
+        table[4] = Table::KvValue.id();
+        let mut mount = stored.clone();
+        mount[HEAD_BYTES + 2] ^= 1;
+        let (folder, below) = (key(&cipher, Table::KvMeta, &[Part::Raw(&[1]), Part::Name("b")]), stored.len() - (2 + SIV_BYTES + 1));
+        let folder = [&folder[..], &stored[below..]].concat();
+        for moved in [table, mount, folder, stored[..stored.len() - 1].to_vec()] {
+            assert_eq!(cipher.parts(&moved, 0), None);
+            assert!(cipher.words(&moved).contains('#'), "a digest instead of a guess");
+        }
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let cipher = cipher(1);
+        let longest = "n".repeat(512);
+        for bad in [vec![Part::Name("")], vec![Part::Raw(&[0; 1009])], vec![Part::Name(&longest); 8]] {
+            assert!(matches!(cipher.key(Namespace::ROOT, Table::System, &bad), Err(StoreError::Key(_))));
+        }
+        assert!(cipher.key(Namespace::ROOT, Table::System, &[Part::Name(&longest)]).is_ok());
+        assert!(cipher.key(Namespace::ROOT, Table::System, &[Part::Name("a"); 32]).is_ok());
+    }
+}

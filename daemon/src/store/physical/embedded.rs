@@ -173,3 +173,73 @@ pub fn is_final(error: &StoreError) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::memory::MemoryEngine, *};
+    use std::sync::{Arc, mpsc};
+
+    /// Reads a value, then waits before it gives it.
+    struct Paused {
+        memory: MemoryEngine,
+        pause: parking_lot::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+    }
+
+    impl Engine for Paused {
+        fn name(&self) -> &'static str {
+            "paused"
+        }
+        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+            let value = self.memory.get(key);
+            if let Some((read, go)) = self.pause.lock().take() {
+                read.send(()).unwrap();
+                go.recv().unwrap();
+            }
+            value
+        }
+        fn scan(&self, from: &[u8], to: &[u8], rows: usize, bytes: usize) -> Result<Vec<Row>, EngineError> {
+            self.memory.scan(from, to, rows, bytes)
+        }
+        fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
+            self.memory.commit(writes)
+        }
+        fn takes_bulk(&self) -> bool {
+            true
+        }
+        fn limits(&self) -> Limits {
+            self.memory.limits()
+        }
+        fn free_bytes(&self) -> Result<u64, EngineError> {
+            Ok(u64::MAX)
+        }
+    }
+
+    fn row(value: &[u8]) -> Bytes {
+        [&[0; 8], value].concat().into()
+    }
+
+    /// A read that a commit overtakes must not leave its older value in the cache.
+    #[test]
+    fn the_cache_follows_the_commit_order() {
+        for deleted in [false, true] {
+            let key = Bytes::from_static(b"key");
+            let ((read, has_read), (go, goes)) = (mpsc::channel(), mpsc::channel());
+            let pause = parking_lot::Mutex::new(Some((read, goes)));
+            let parts = parking_lot::Mutex::new(Some(Paused { memory: MemoryEngine::default(), pause }));
+            let embedded = Arc::new(Embedded::open(Box::new(move || Ok(Box::new(parts.lock().take().unwrap())))).unwrap());
+            embedded.commit(&[Write { key: key.clone(), value: Some(row(b"old")) }]).unwrap();
+            let reader = {
+                let (embedded, key) = (embedded.clone(), key.clone());
+                std::thread::spawn(move || embedded.get(&key).unwrap().unwrap())
+            };
+            has_read.recv().unwrap();
+            let new = (!deleted).then(|| row(b"new"));
+            embedded.commit(&[Write { key: key.clone(), value: new.clone() }]).unwrap();
+            embedded.remember(&key, new.map(Stored::parse));
+            go.send(()).unwrap();
+            assert_eq!(&reader.join().unwrap().bytes[..], b"old");
+            let now = embedded.get(&key).unwrap().map(|stored| stored.bytes.to_vec());
+            assert_eq!(now, (!deleted).then(|| b"new".to_vec()));
+        }
+    }
+}

@@ -147,3 +147,21 @@ impl Engine for SledEngine {
         free_bytes(NAME, &self.path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// sled alone would take the half-written snapshot for one, and not open (sled#1527).
+    #[test]
+    fn a_half_written_snapshot_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |value: &'static [u8]| [Write { key: Bytes::from_static(b"key"), value: Some(Bytes::from_static(value)) }];
+        SledEngine::open(dir.path()).unwrap().commit(&write(b"value")).unwrap();
+        let junk = dir.path().join("snap.0000000000000FFF.generating");
+        fs::write(&junk, b"half").unwrap();
+        let engine = SledEngine::open(dir.path()).unwrap();
+        assert!(!junk.exists());
+        assert_eq!(engine.get(b"key").unwrap().unwrap(), &b"value"[..]);
+    }
+}

@@ -1,7 +1,17 @@
 //! What happens when the engine, the disk or the audit log fails.
 
 use super::*;
-use crate::store::physical::faulty::Fault;
+use crate::{
+    base::random::OsRandom,
+    store::{
+        commit::Space,
+        physical::{
+            Engine,
+            faulty::{Fault, Faults, Faulty},
+            fjall::FjallEngine,
+        },
+    },
+};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -63,6 +73,30 @@ async fn a_failed_write_is_settled_by_reopening() {
 
     assert!(case.commit(b"three").await.is_ok());
     assert_eq!((case.value().await, case.counts().await), (b"three".to_vec(), (2, 2)));
+}
+
+/// The same on the real engine: it is closed and opened again under the running store.
+#[tokio::test]
+async fn fjall_is_reopened_in_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, faults) = (dir.path().to_owned(), Faults::default());
+    let given = faults.clone();
+    let opener = move || Ok(Box::new(Faulty::over(FjallEngine::open(&path)?, given.clone())) as Box<dyn Engine>);
+    let kept = Arc::new(Kept::default());
+    let disk = Disk::open_with(Box::new(opener), None, Space::new(None, 0), Arc::new(OsRandom), move |_, _, _| Ok(kept)).unwrap();
+    let store = init(&disk, Algorithm::default()).await;
+    let view = store.view(Namespace::ROOT, Table::System);
+    for (number, fault) in [Fault::FailBefore, Fault::FailAfter, Fault::FailBefore].into_iter().enumerate() {
+        put(&store, &view, &[Part::Raw(&[1, number as u8])], b"before").await;
+        faults.next(fault);
+        let mut change = Change::new();
+        change.put(&view, &[Part::Raw(&[2, number as u8])], value(b"during"));
+        assert_eq!(store.commit(change, vec![evidence("test")]).await.is_ok(), fault == Fault::FailAfter);
+        let found = view.get(&[Part::Raw(&[2, number as u8])]).await.unwrap();
+        assert_eq!(found.is_some(), fault == Fault::FailAfter);
+        assert_eq!(*view.get(&[Part::Raw(&[1, number as u8])]).await.unwrap().unwrap().value, b"before");
+    }
+    disk.close();
 }
 
 /// While the store does not open again its waiters are told that they do not know; hooks run when it does.
