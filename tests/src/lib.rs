@@ -8,7 +8,6 @@ pub mod campaign;
 pub mod cli;
 pub mod daemon;
 pub mod lab;
-pub mod storeload;
 
 pub use cli::{Cli, Ran};
 pub use daemon::Daemon;

@@ -1,6 +1,7 @@
 //! The store as rooms use it.
 
 mod barrier;
+mod crash;
 mod faults;
 mod flips;
 mod goldens;
