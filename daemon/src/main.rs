@@ -36,6 +36,18 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Accepts what a damaged audit log has lost, so that the vault opens again; the gap is recorded for ever.
+    ///
+    /// The daemon must be stopped. The factors of one key slot are asked for: shares from standard input, one a line, until there are enough.
+    #[command(after_help = "Example:\n  strongroomd repair --accept-loss --slot break-glass < shares.txt")]
+    Repair {
+        /// Says that you know records are lost.
+        #[arg(long, required = true)]
+        accept_loss: bool,
+        /// The key slot whose factors you present.
+        #[arg(long, value_name = "SLOT")]
+        slot: String,
+    },
     /// (internal) One PKCS#11 token's worker.
     #[command(hide = true)]
     HsmWorker,
@@ -52,6 +64,9 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig) => Config::load(&arguments.config).map_err(Into::into).map(|_| {
             println!("{}: the configuration is right", arguments.config.display());
         }),
+        Some(Command::Repair { slot, .. }) => {
+            Config::load(&arguments.config).map_err(Into::into).and_then(|config| assemble::repair(&config, &slot))
+        }
         Some(Command::Dev { listen, dir }) => assemble::dev(listen, dir),
         None => Config::load(&arguments.config).map_err(Into::into).and_then(|config| assemble::run(config, arguments.config)),
     };

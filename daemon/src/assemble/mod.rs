@@ -1,11 +1,13 @@
 //! The composition root: the only place that joins kinds together. Starts everything in the right order, and ends it in the reverse one.
-//! Reading order: this file (`run`), `parts` (from configuration to parts), `dev` (a throw-away daemon), `logging`.
+//! Reading order: this file (`run`), `parts` (from configuration to parts), `dev` (a throw-away daemon), `repair` (going on after a loss), `logging`.
 
 mod dev;
 mod logging;
 mod parts;
+mod repair;
 
 pub use dev::dev;
+pub use repair::repair;
 
 use crate::{
     config::Config,

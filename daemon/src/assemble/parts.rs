@@ -75,7 +75,8 @@ pub fn start_hsms(configs: Vec<HsmConfig>, launcher: &Launcher, pins: Vec<(Strin
     Ok(hsms)
 }
 
-fn disk_config(config: &Config) -> DiskConfig {
+/// Where and how the store lies.
+pub fn disk_config(config: &Config) -> DiskConfig {
     DiskConfig {
         dir: config.store.path.get_ref().clone(),
         engine: match config.store.backend.get_ref() {
@@ -142,16 +143,13 @@ fn setting(config: &Config) -> Setting {
     if *config.store.backend.get_ref() == Backend::Memory {
         warnings.push("the store is in memory: nothing survives the daemon".to_owned());
     }
-    if config.audit.sync == AuditSync::Written {
-        warnings.push("audit.sync = \"written\": records of reads and refusals may be lost on power loss".to_owned());
-    }
     Setting {
         store_backend: match config.store.backend.get_ref() {
             Backend::Fjall => "fjall",
             Backend::Sled => "sled",
             Backend::Memory => "memory",
         },
-        audit_sync: match config.audit.sync {
+        audit_sync: match config.audit.sync.get_ref() {
             AuditSync::Synced => "synced",
             AuditSync::Written => "written",
         },

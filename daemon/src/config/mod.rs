@@ -142,11 +142,11 @@ pub enum Mechanism {
 pub struct Audit {
     /// Segment files. Default: `audit` below the data directory.
     pub path: Option<Spanned<PathBuf>>,
-    /// `synced` (default): every record is durable before its answer. `written`: reads and refusals only written.
-    pub sync: AuditSync,
+    /// `synced` (default): every record is durable before its answer. `written` is refused: not available yet.
+    pub sync: Spanned<AuditSync>,
     /// Paths in clear (default) or as keyed hashes.
     pub paths: AuditPaths,
-    /// Size of a segment file, 1 to 1024 MiB. Default 64.
+    /// Size of a segment file, 1 to 1024 MiB. Default 16.
     pub segment_mib: Spanned<u64>,
 }
 
@@ -157,7 +157,7 @@ pub enum AuditSync {
     /// Durable before the answer (D2).
     #[default]
     Synced,
-    /// Written before the answer, synced within moments (D1).
+    /// Written before the answer, synced within moments (D1). Not available yet.
     Written,
 }
 
@@ -242,7 +242,7 @@ impl Default for Store {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { path: None, sync: AuditSync::default(), paths: AuditPaths::default(), segment_mib: unspanned(64) }
+        Self { path: None, sync: unspanned(AuditSync::default()), paths: AuditPaths::default(), segment_mib: unspanned(16) }
     }
 }
 

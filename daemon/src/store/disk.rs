@@ -228,7 +228,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// One writer a directory, for as long as the file is open.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
     let file = File::create(&path).map_err(io_error(&path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -239,7 +239,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 /// The directory belongs to the engine that made it.
-fn same_engine(dir: &Path, engine: EngineKind) -> Result<(), OpenError> {
+pub(super) fn same_engine(dir: &Path, engine: EngineKind) -> Result<(), OpenError> {
     let path = dir.join("ENGINE");
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == engine.name() => Ok(()),
@@ -303,7 +303,7 @@ fn make(embedded: &Embedded, random: &dyn Random) -> Result<(Ids, Heads), OpenEr
     Ok((ids, heads))
 }
 
-fn read_heads(embedded: &Embedded) -> Result<Heads, OpenError> {
+pub(super) fn read_heads(embedded: &Embedded) -> Result<Heads, OpenError> {
     read(embedded.get_row(&Heads::key()))?.and_then(Heads::parse).ok_or(OpenError::Raw(RawTable::Heads))
 }
 

@@ -19,6 +19,7 @@ pub mod physical;
 mod quarantine;
 mod raw;
 mod record;
+mod repair;
 mod rewrap;
 mod sequence;
 mod table;
