@@ -9,6 +9,7 @@
 use super::{
     Call, Failure, Gate, Open, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
+    ops::audit::TOKEN_PARAM,
     outcome,
     repeat::{Claim, Turn},
 };
@@ -83,7 +84,15 @@ impl Gate {
     }
 
     async fn decide<O: Operation>(open: &Open, call: &Call, op: &O, trail: &mut Trail) -> Result<Permit, Failure> {
-        let caller: Arc<Caller> = open.identify(call)?;
+        let caller: Arc<Caller> = match open.identify(call) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                if let Some(token) = &call.token {
+                    trail.param_hashed(TOKEN_PARAM, token.expose());
+                }
+                return Err(refusal);
+            }
+        };
         note_caller(trail, &caller);
         let Target { action, path, claim } = op.target(open, &caller).await?;
         trail.path(&path);

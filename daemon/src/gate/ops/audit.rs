@@ -5,6 +5,10 @@ use crate::{audit::{ChainHead, Tail as Reader}, gate::Rooms, vault::Vault};
 use bytes::Bytes;
 use std::sync::Arc;
 
+const TOKEN_PREFIX: &str = "srm_";
+/// The parameter that holds the keyed hash of a presented token that is nobody's.
+pub const TOKEN_PARAM: &str = "token";
+
 fn log() -> Result<Path, Failure> {
     Path::parse("sys/audit").map_err(|_| Reason::Internal.into())
 }
@@ -42,14 +46,15 @@ impl Operation for Tail {
     }
 }
 
-/// The keyed hash of a value, to look for it in the log.
+/// The keyed hash of a token (as it stands beside refusals of unknown tokens) or of a path (with `audit.paths = "hash"`), to look for it
+/// in the log.
 pub struct Hash {
     /// The candidate. Not recorded, not even hashed.
     pub value: Bytes,
 }
 
 impl Operation for Hash {
-    type Reply = Option<String>;
+    type Reply = String;
     const NAME: &'static str = "audit.hash";
     const CLASS: Class = Class::Read;
     fn describe(&self, _: &mut Trail) {}
@@ -57,7 +62,14 @@ impl Operation for Hash {
         Ok(Target::new(Action::AuditRead, log()?))
     }
     async fn handle(&self, rooms: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        Ok(Effect::Answer(rooms.hasher.hash("param", "value", &self.value)))
+        let text = std::str::from_utf8(&self.value).unwrap_or_default();
+        let hash = if text.starts_with(TOKEN_PREFIX) {
+            rooms.hasher.hash("param", TOKEN_PARAM, &self.value)
+        } else {
+            Path::parse(text).ok().map(|path| rooms.hasher.path(&path))
+        };
+        let wrong = || Failure::with(Reason::Malformed, "value: a token (srm_...) or a path");
+        hash.map(Effect::Answer).ok_or_else(wrong)
     }
 }
 

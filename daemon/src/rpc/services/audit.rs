@@ -40,7 +40,7 @@ impl audit_server::Audit for Services {
 
     async fn hash(&self, request: Request<v1::AuditHashRequest>) -> Result<Response<v1::AuditHashResponse>, Status> {
         let parse = |m: v1::AuditHashRequest| Ok(ops::Hash { value: m.value });
-        self.unary(request, parse, |hash| v1::AuditHashResponse { hash: hash.unwrap_or_default() }).await
+        self.unary(request, parse, |hash| v1::AuditHashResponse { hash }).await
     }
 
     async fn head(&self, request: Request<v1::AuditHeadRequest>) -> Result<Response<v1::AuditHeadResponse>, Status> {
