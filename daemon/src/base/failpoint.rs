@@ -21,7 +21,8 @@ mod armed {
     use std::{collections::HashMap, sync::Arc};
     use tokio::sync::Notify;
 
-    static ARMED: Mutex<Option<HashMap<(BootId, &'static str), Arc<Notify>>>> = Mutex::new(None);
+    type Points = HashMap<(BootId, &'static str), Arc<Notify>>;
+    static ARMED: Mutex<Option<Points>> = Mutex::new(None);
 
     /// An armed failpoint; disarmed on drop.
     pub struct Armed(BootId, &'static str, Arc<Notify>);
@@ -42,7 +43,10 @@ mod armed {
     /// Arms `name` for one run of the daemon.
     pub fn arm(boot: BootId, name: &'static str) -> Armed {
         let reached = Arc::new(Notify::new());
-        ARMED.lock().get_or_insert_default().insert((boot, name), reached.clone());
+        ARMED
+            .lock()
+            .get_or_insert_default()
+            .insert((boot, name), reached.clone());
         Armed(boot, name, reached)
     }
 

@@ -49,15 +49,30 @@ pub(crate) fn seen(boot: BootId) -> Birth {
 
 /// Perhaps never made.
 pub(crate) fn unseen(boot: BootId, deadline_passed: bool) -> Birth {
-    Birth { activated: false, boot, deadline: Timestamp(0), deadline_passed }
+    Birth {
+        activated: false,
+        boot,
+        deadline: Timestamp(0),
+        deadline_passed,
+    }
 }
 
 pub(crate) async fn make(bench: &dyn Bench, engine: &dyn Engine) -> (Plan, Fields) {
     let role = dynamic(&bench.role());
-    let plan = engine.plan(LeaseId::random(&OsRandom), "conformance", &role).await.unwrap();
+    let plan = engine
+        .plan(LeaseId::random(&OsRandom), "conformance", &role)
+        .await
+        .unwrap();
     let expires = SystemClock::default().now().plus_secs(600);
-    let fields = engine.create(&Durable::for_test(), &plan, &role, expires).await.unwrap();
-    assert_eq!(field(&fields, "username"), plan.account.as_bytes(), "the account's name is known before the account is made");
+    let fields = engine
+        .create(&Durable::for_test(), &plan, &role, expires)
+        .await
+        .unwrap();
+    assert_eq!(
+        field(&fields, "username"),
+        plan.account.as_bytes(),
+        "the account's name is known before the account is made"
+    );
     (plan, fields)
 }
 
@@ -75,16 +90,28 @@ async fn a_life(bench: &dyn Bench) {
     let (plan, fields) = make(bench, &*engine).await;
     let secret = field(&fields, "password");
     assert!(bench.works(&plan.account, secret).await);
-    engine.renew(&durable, &plan, SystemClock::default().now().plus_secs(1200)).await.unwrap();
+    engine
+        .renew(&durable, &plan, SystemClock::default().now().plus_secs(1200))
+        .await
+        .unwrap();
     assert!(bench.works(&plan.account, secret).await);
-    let again = engine.create(&durable, &plan, &dynamic(&bench.role()), SystemClock::default().now().plus_secs(600)).await;
+    let again = engine
+        .create(
+            &durable,
+            &plan,
+            &dynamic(&bench.role()),
+            SystemClock::default().now().plus_secs(600),
+        )
+        .await;
     assert!(matches!(again, Err(EngineError::Refused(_))), "an account is made once");
     for _ in 0..2 {
         engine.revoke(&durable, &plan, &seen(bench.boot())).await.unwrap();
         assert!(!bench.works(&plan.account, secret).await);
         assert!(!bench.exists(&plan.account).await);
     }
-    let renewed = engine.renew(&durable, &plan, SystemClock::default().now().plus_secs(1200)).await;
+    let renewed = engine
+        .renew(&durable, &plan, SystemClock::default().now().plus_secs(1200))
+        .await;
     assert!(matches!(renewed, Err(EngineError::Refused(_))), "{renewed:?}");
 }
 
@@ -92,15 +119,24 @@ async fn a_life(bench: &dyn Bench) {
 async fn never_was(bench: &dyn Bench) {
     let engine = bench.engine();
     let durable = Durable::for_test();
-    let plan = engine.plan(LeaseId::random(&OsRandom), "never", &dynamic(&bench.role())).await.unwrap();
+    let plan = engine
+        .plan(LeaseId::random(&OsRandom), "never", &dynamic(&bench.role()))
+        .await
+        .unwrap();
     let early = engine.revoke(&durable, &plan, &unseen(bench.boot(), false)).await;
     assert!(matches!(early, Err(EngineError::NotYet(_))), "{early:?}");
-    engine.revoke(&durable, &plan, &unseen(bench.boot(), true)).await.unwrap();
+    engine
+        .revoke(&durable, &plan, &unseen(bench.boot(), true))
+        .await
+        .unwrap();
     let earlier = BootId::random(&OsRandom);
     engine.revoke(&durable, &plan, &unseen(earlier, true)).await.unwrap();
     let (plan, _) = make(bench, &*engine).await;
     engine.revoke(&durable, &plan, &unseen(earlier, false)).await.unwrap();
-    assert!(!bench.exists(&plan.account).await, "one that is there is ended at any time");
+    assert!(
+        !bench.exists(&plan.account).await,
+        "one that is there is ended at any time"
+    );
 }
 
 async fn an_existing_account(bench: &dyn Bench) {
@@ -108,7 +144,10 @@ async fn an_existing_account(bench: &dyn Bench) {
     let account = bench.account();
     let (first, second) = (password(&OsRandom), password(&OsRandom));
     for secret in [&first, &second] {
-        engine.set_password(&Durable::for_test(), &account, secret).await.unwrap();
+        engine
+            .set_password(&Durable::for_test(), &account, secret)
+            .await
+            .unwrap();
         assert!(engine.try_password(&account, secret).await.unwrap());
         assert!(bench.works(&account, secret.expose()).await);
     }
@@ -124,7 +163,10 @@ async fn root_accounts_take_turns(bench: &dyn Bench) {
     for _ in 0..3 {
         let (plan, fields) = make(bench, &*engine).await;
         let secret = password(&OsRandom);
-        let next = Root { account: engine.successor(), secret: SecretBytes::from(secret.expose()) };
+        let next = Root {
+            account: engine.successor(),
+            secret: SecretBytes::from(secret.expose()),
+        };
         let name = next.account.clone();
         for _ in 0..2 {
             engine.create_root(&durable, &next).await.unwrap();
@@ -134,7 +176,10 @@ async fn root_accounts_take_turns(bench: &dyn Bench) {
         assert_eq!(successor.root_account(), name);
         let former = engine.root_account().to_owned();
         engine.drain().await;
-        assert!(matches!(engine.renew(&durable, &plan, Timestamp(0)).await, Err(EngineError::Draining)));
+        assert!(matches!(
+            engine.renew(&durable, &plan, Timestamp(0)).await,
+            Err(EngineError::Draining)
+        ));
         for _ in 0..2 {
             successor.retire_root(&durable, &former).await.unwrap();
         }

@@ -64,7 +64,9 @@ fn secs<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     }
     match Secs::deserialize(from)? {
         Secs::Number(secs) => Ok(secs),
-        Secs::Text(text) => humantime::parse_duration(&text).map(|duration| duration.as_secs()).map_err(serde::de::Error::custom),
+        Secs::Text(text) => humantime::parse_duration(&text)
+            .map(|duration| duration.as_secs())
+            .map_err(serde::de::Error::custom),
     }
 }
 
@@ -75,7 +77,9 @@ impl Definition {
     pub fn parse(json: &str) -> Result<Self, EngineError> {
         let wrong = |error: serde_json::Error| EngineError::Config(format!("role definition: {error}"));
         if json.len() > DEFINITION_BYTES_MAX {
-            return Err(EngineError::Config(format!("role definition: longer than {DEFINITION_BYTES_MAX} bytes")));
+            return Err(EngineError::Config(format!(
+                "role definition: longer than {DEFINITION_BYTES_MAX} bytes"
+            )));
         }
         let mut object: Map<String, Value> = serde_json::from_str(json).map_err(wrong)?;
         object.entry("type").or_insert_with(|| "dynamic".into());
@@ -92,16 +96,19 @@ impl Definition {
     fn check(&self) -> Result<(), EngineError> {
         let wrong = |text: String| Err(EngineError::Config(text));
         match self {
-            Self::Dynamic(role) if !(LEASE_TTL_MIN_SECS..=LEASE_TTL_MAX_SECS).contains(&role.max_ttl) => {
-                wrong(format!("max_ttl: between {LEASE_TTL_MIN_SECS} and {LEASE_TTL_MAX_SECS} seconds"))
-            }
+            Self::Dynamic(role) if !(LEASE_TTL_MIN_SECS..=LEASE_TTL_MAX_SECS).contains(&role.max_ttl) => wrong(
+                format!("max_ttl: between {LEASE_TTL_MIN_SECS} and {LEASE_TTL_MAX_SECS} seconds"),
+            ),
             Self::Dynamic(role) if !(LEASE_TTL_MIN_SECS..=role.max_ttl).contains(&role.default_ttl) => {
                 wrong(format!("default_ttl: between {LEASE_TTL_MIN_SECS} seconds and max_ttl"))
             }
             Self::Static(role)
-                if role.rotation_period != 0 && !(ROTATION_PERIOD_MIN_SECS..=ROTATION_PERIOD_MAX_SECS).contains(&role.rotation_period) =>
+                if role.rotation_period != 0
+                    && !(ROTATION_PERIOD_MIN_SECS..=ROTATION_PERIOD_MAX_SECS).contains(&role.rotation_period) =>
             {
-                wrong(format!("rotation_period: 0, or between {ROTATION_PERIOD_MIN_SECS} and {ROTATION_PERIOD_MAX_SECS} seconds"))
+                wrong(format!(
+                    "rotation_period: 0, or between {ROTATION_PERIOD_MIN_SECS} and {ROTATION_PERIOD_MAX_SECS} seconds"
+                ))
             }
             Self::Dynamic(_) | Self::Static(_) => Ok(()),
         }
@@ -125,19 +132,27 @@ mod tests {
     fn table() {
         for (json, want) in [
             (r#"{"group":"readers"}"#, Ok((3600, 86400))),
-            (r#"{"type":"dynamic","group":"readers","default_ttl":"10m","max_ttl":3600}"#, Ok((600, 3600))),
+            (
+                r#"{"type":"dynamic","group":"readers","default_ttl":"10m","max_ttl":3600}"#,
+                Ok((600, 3600)),
+            ),
             (r#"{"default_ttl":"2h","max_ttl":"1h"}"#, Err("default_ttl")),
             (r#"{"max_ttl":"25h"}"#, Err("max_ttl")),
             (r#"{"default_ttl":1}"#, Err("default_ttl")),
             (r#"{"default_ttl":-1}"#, Err("role definition")),
-            (r#"{"type":"static","account":"app","rotation_period":"1s"}"#, Err("rotation_period")),
+            (
+                r#"{"type":"static","account":"app","rotation_period":"1s"}"#,
+                Err("rotation_period"),
+            ),
             (r#"{"type":"static","account":"app","group":"x"}"#, Err("group")),
             (r#"{"type":"other"}"#, Err("other")),
             ("[]", Err("role definition")),
             ("", Err("role definition")),
         ] {
             match (Definition::parse(json), want) {
-                (Ok(Definition::Dynamic(role)), Ok(ttls)) => assert_eq!((role.default_ttl, role.max_ttl), ttls, "{json}"),
+                (Ok(Definition::Dynamic(role)), Ok(ttls)) => {
+                    assert_eq!((role.default_ttl, role.max_ttl), ttls, "{json}")
+                }
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{json}: {error}"),
                 (got, _) => panic!("{json}: {got:?}"),
             }
@@ -146,7 +161,9 @@ mod tests {
 
     #[test]
     fn ttl_is_the_default_and_never_above_the_maximum() {
-        let Ok(Definition::Dynamic(role)) = Definition::parse(r#"{"default_ttl":"10m","max_ttl":"1h"}"#) else { panic!() };
+        let Ok(Definition::Dynamic(role)) = Definition::parse(r#"{"default_ttl":"10m","max_ttl":"1h"}"#) else {
+            panic!()
+        };
         for (asked, want) in [(0, 600), (1, 5), (5, 5), (3600, 3600), (3601, 3600), (u64::MAX, 3600)] {
             assert_eq!(role.ttl_secs(asked), want, "{asked}");
         }

@@ -19,7 +19,9 @@ pub enum EngineError {
     #[error("too early to believe that the account was never made; looked at again at {0}")]
     NotYet(Timestamp),
     /// The plan belongs to another server than the one that answers.
-    #[error("the plan was made for server {planned}, but server {found} answers; list the former under `formerly` if it is the same one upgraded")]
+    #[error(
+        "the plan was made for server {planned}, but server {found} answers; list the former under `formerly` if it is the same one upgraded"
+    )]
     OtherServer {
         /// System identifier in the plan.
         planned: String,
@@ -39,14 +41,22 @@ impl EngineError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
-            Self::Config(_) | Self::Refused(_) | Self::NotYet(_) | Self::OtherServer { .. } | Self::Remains(_) | Self::Draining => false,
+            Self::Config(_)
+            | Self::Refused(_)
+            | Self::NotYet(_)
+            | Self::OtherServer { .. }
+            | Self::Remains(_)
+            | Self::Draining => false,
         }
     }
 }
 
 /// Cuts `text` to `max` bytes at a character's border.
 pub(super) fn cut(mut text: String, max: usize) -> String {
-    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     text.truncate(end);
     text
 }

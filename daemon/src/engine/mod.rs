@@ -1,9 +1,10 @@
 //! Credential engines: kinds of outside systems in which accounts are made, rotated and dropped.
 //! May touch: base, lease, policy::Permit, store::View, audit::Trail.
-//! Reading order: this file (the trait a kind implements), `definition` (roles), `room` (the facade: configure, roles, issue),
+//! Reading order: this file (the trait a kind implements), `definition` (roles), `room` (the facade: roles, issue), `configure`,
 //! `statics` (existing accounts), `root` (the engine's own credential), then a kind's folder. A new kind is one folder, one
 //! arm of [`Kind`] and one run of `conformance`.
 
+mod configure;
 #[cfg(test)]
 mod conformance;
 pub mod definition;
@@ -57,7 +58,12 @@ impl Kind {
     /// An engine from its configuration (JSON) and root credential. Touches nothing outside.
     /// # Errors
     /// `Config` naming the key that is wrong.
-    pub fn open(self, config_json: &str, root: &Root, surroundings: &Surroundings) -> Result<Arc<dyn Engine>, EngineError> {
+    pub fn open(
+        self,
+        config_json: &str,
+        root: &Root,
+        surroundings: &Surroundings,
+    ) -> Result<Arc<dyn Engine>, EngineError> {
         match self {
             Self::Postgres => Ok(Arc::new(postgres::Postgres::open(config_json, root, surroundings)?)),
         }
@@ -119,7 +125,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes the plan's account and returns its fields.
     /// # Errors
     /// Any: the caller then revokes by the plan, for the account may exist.
-    async fn create(&self, durable: &Durable, plan: &Plan, role: &DynamicRole, expires: Timestamp) -> Result<Fields, EngineError>;
+    async fn create(
+        &self,
+        durable: &Durable,
+        plan: &Plan,
+        role: &DynamicRole,
+        expires: Timestamp,
+    ) -> Result<Fields, EngineError>;
 
     /// Moves the target's own time limit. Done before the lease is renewed.
     /// # Errors
@@ -189,7 +201,10 @@ pub fn password(random: &dyn Random) -> SecretBytes {
     while chars.len() < PASSWORD_CHARS {
         random.fill(&mut *block);
         // Bytes of 248 and above would favour the first letters.
-        let fair = block.iter().filter(|&&byte| byte < 248).filter_map(|&byte| ALPHABET.get(usize::from(byte % 62)));
+        let fair = block
+            .iter()
+            .filter(|&&byte| byte < 248)
+            .filter_map(|&byte| ALPHABET.get(usize::from(byte % 62)));
         chars.extend(fair.take(PASSWORD_CHARS - chars.len()));
     }
     SecretBytes::new(chars)

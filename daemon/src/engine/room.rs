@@ -2,20 +2,19 @@
 //! in `statics` and `root`.
 
 use super::{
-    Definition, Engine, EngineError, Fields, Kind, ROOT_SECRET_BYTES_MAX, Root, Surroundings,
+    Definition, Engine, EngineError, Fields, Kind, Root, Surroundings,
     definition::ROLE_NAME_BYTES_MAX,
     statics,
-    stored::{Held, Kept, RoleRecord, Setup, StaticRecord, load, mount_key, named_key, replace},
+    stored::{Held, RoleRecord, Setup, StaticRecord, load, mount_key, named_key, replace},
 };
 use crate::{
-    audit::{Outcome, Recorder, Trail},
+    audit::{Recorder, Trail},
     base::{
         id::{LeaseId, MountId},
         path::{Path, PathError},
-        secret::SecretBytes,
         time::Timestamp,
     },
-    lease::{Ask, Birth, Durable, Lease, LeaseError, LeaseRoom, Scope, TargetError, Targets},
+    lease::{Ask, Birth, Durable, Lease, LeaseError, LeaseRoom, TargetError, Targets},
     policy::{Mismatch, Permit},
     store::{Change, CommitError, Cursor, Namespace, Store, StoreError, Table, View},
 };
@@ -78,7 +77,12 @@ impl From<EngineError> for TargetError {
             _ => None,
         };
         let caller = matches!(error, EngineError::Config(_));
-        Self { text: super::error::cut(error.to_string(), 240), outage: error.is_outage(), not_before, caller }
+        Self {
+            text: super::error::cut(error.to_string(), 240),
+            outage: error.is_outage(),
+            not_before,
+            caller,
+        }
     }
 }
 
@@ -124,6 +128,9 @@ pub enum Issued {
     },
 }
 
+/// One rotation of an account, or of a root credential, at a time.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// The engines that are open, and the views of this room. Shared with the lease room, for which it is the world outside.
 pub struct Engines {
     pub(super) store: Arc<Store>,
@@ -133,8 +140,7 @@ pub struct Engines {
     pub(super) roles: View,
     pub(super) statics: View,
     live: Mutex<HashMap<MountId, Arc<dyn Engine>>>,
-    /// One rotation of an account, or of a root credential, at a time.
-    pub(super) turns: Mutex<HashMap<(MountId, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<(MountId, String), Turn>>,
     pub(super) wake: tokio::sync::Notify,
 }
 
@@ -182,7 +188,14 @@ impl Engines {
             return Ok(Arc::clone(engine));
         }
         let setup = self.setup(mount).await?.ok_or(RoomError::Unconfigured)?.value;
-        let engine = setup.kind.open(&setup.config, &Root { account: setup.account, secret: setup.secret.0 }, &self.around)?;
+        let engine = setup.kind.open(
+            &setup.config,
+            &Root {
+                account: setup.account,
+                secret: setup.secret.0,
+            },
+            &self.around,
+        )?;
         // A change of the record meanwhile has put its own engine here: that one counts.
         Ok(Arc::clone(self.live.lock().entry(mount).or_insert(engine)))
     }
@@ -193,6 +206,11 @@ impl Engines {
         change.then(move || drop(engines.live.lock().insert(mount, engine)));
     }
 
+    /// The mount is gone: its engine ends with the last that uses it.
+    pub(super) fn close(&self, mount: MountId) {
+        self.live.lock().remove(&mount);
+    }
+
     /// A record of something the room does on its own.
     pub(super) fn trail(&self, op: &'static str, path: &Path) -> Trail {
         let mut trail = Trail::of_system(&self.recorder, op);
@@ -201,7 +219,7 @@ impl Engines {
     }
 
     /// The lock of one account of a mount. The table is bounded by the accounts there are.
-    pub(super) fn turn(&self, mount: MountId, account: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn turn(&self, mount: MountId, account: &str) -> Turn {
         Arc::clone(self.turns.lock().entry((mount, account.to_owned())).or_default())
     }
 }
@@ -222,7 +240,12 @@ impl Targets for Engines {
 fn outside(error: RoomError) -> TargetError {
     match error {
         RoomError::Engine(error) => error.into(),
-        other => TargetError { text: other.to_string(), outage: true, not_before: None, caller: false },
+        other => TargetError {
+            text: other.to_string(),
+            outage: true,
+            not_before: None,
+            caller: false,
+        },
     }
 }
 
@@ -230,90 +253,24 @@ impl EngineRoom {
     /// Opens the room: rotations that were under way go on.
     pub fn open(engines: Arc<Engines>, leases: Arc<LeaseRoom>) -> Self {
         let rotations = tokio::spawn(statics::keep_rotating(Arc::clone(&engines)));
-        Self { engines, leases, rotations }
-    }
-
-    /// Writes a mount's configuration after it was tested by the whole cycle from create to drop (unless `skip_test`).
-    /// Without `root_secret` the present one stays. Commits by itself; on `Ok` the response record is durable. Returns what
-    /// the test did, line by line.
-    /// # Errors
-    /// `Engine` with the step that failed; nothing is changed then.
-    pub async fn configure(&self, permit: &Permit, trail: &Trail, mount: &MountRef, config_json: &str, root_secret: Option<SecretBytes>, skip_test: bool) -> Result<Vec<String>, RoomError> {
-        permit.covers(Action::MountWrite, &mount.path)?;
-        let present = self.engines.setup(mount.id).await?;
-        if present.as_ref().is_some_and(|held| held.value.next.is_some() || held.value.retiring.is_some()) {
-            return Err(RoomError::Rotating);
+        Self {
+            engines,
+            leases,
+            rotations,
         }
-        let root = root_of(mount.kind, present.as_ref(), config_json, root_secret)?;
-        let engine = mount.kind.open(config_json, &root, &self.engines.around)?;
-        let version = present.as_ref().map(|held| held.version);
-        let setup = Setup {
-            kind: mount.kind,
-            path: mount.path.clone(),
-            config: engine.config_json(),
-            account: root.account,
-            secret: Kept(root.secret),
-            next: None,
-            retiring: None,
-            rotated: present.and_then(|held| held.value.rotated),
-        };
-        let write = |change: &mut Change| {
-            replace(change, &self.engines.setups, &mount_key(&mount.id), version, &setup);
-            self.engines.switch_with(change, mount.id, Arc::clone(&engine));
-        };
-        if skip_test {
-            let mut change = Change::new();
-            write(&mut change);
-            self.engines.store.commit(change, vec![trail.response(&Outcome::ok())]).await?;
-            return Ok(vec!["not tested".to_owned()]);
-        }
-        let id = LeaseId::random(&*self.engines.around.random);
-        let plan = engine.test_plan(id).await?;
-        let ask = Ask {
-            id,
-            mount: mount.id,
-            role: mount.role_path("configuration-test")?,
-            config_version: version.map_or(0, |version| version.0),
-            plan: plan.clone(),
-            ttl_secs: crate::base::limits::LEASE_TTL_MIN_SECS,
-            max_ttl_secs: crate::base::limits::LEASE_TTL_MIN_SECS,
-            deadline: engine.deadline(),
-        };
-        let tried = Arc::clone(&engine);
-        let test = |durable: Durable, _: Lease| async move {
-            match tried.test(&durable, &plan).await {
-                Ok(checks) => Ok(checks),
-                Err(error) => {
-                    // A server that answers has either not made the account, or lets go of it now.
-                    let birth = Birth::of_test(self.engines.around.boot);
-                    let settled = !error.is_outage() && tried.revoke(&durable, &plan, &birth).await.is_ok();
-                    Err((error.into(), settled))
-                }
-            }
-        };
-        Ok(self.leases.trial(permit, trail, ask, test, write).await?)
-    }
-
-    /// Whether the mount has a configuration.
-    /// # Errors
-    /// `Store`.
-    pub async fn is_configured(&self, mount: MountId) -> Result<bool, RoomError> {
-        Ok(self.engines.setup(mount).await?.is_some())
-    }
-
-    /// A mount's configuration, JSON, without secrets; `None` when there is none yet.
-    /// # Errors
-    /// `Store`.
-    pub async fn config(&self, permit: &Permit, mount: &MountRef) -> Result<Option<String>, RoomError> {
-        permit.covers(Action::MountRead, &mount.path)?;
-        Ok(self.engines.setup(mount.id).await?.map(|held| held.value.config))
     }
 
     /// Writes a role after its kind has checked it against the target. A static role's account gets its first password soon
     /// after the commit.
     /// # Errors
     /// `Engine` for what cannot work, `AccountTaken`.
-    pub async fn put_role(&self, permit: &Permit, mount: &MountRef, name: &str, json: &str) -> Result<(Change, ()), RoomError> {
+    pub async fn put_role(
+        &self,
+        permit: &Permit,
+        mount: &MountRef,
+        name: &str,
+        json: &str,
+    ) -> Result<(Change, ()), RoomError> {
         let path = mount.role_path(name)?;
         permit.covers(Action::RoleWrite, &path)?;
         let definition = Definition::parse(json)?;
@@ -324,21 +281,38 @@ impl EngineRoom {
         match (&definition, present.as_ref().map(|held| &held.value.definition)) {
             (Definition::Static(role), Some(Definition::Static(before))) if before.account == role.account => {}
             (Definition::Dynamic(_), Some(Definition::Dynamic(_)) | None) | (Definition::Static(_), None) => {}
-            _ => return Err(RoomError::WrongRole("a role keeps its type and account; delete it and make another")),
+            _ => {
+                return Err(RoomError::WrongRole(
+                    "a role keeps its type and account; delete it and make another",
+                ));
+            }
         }
         if let Definition::Static(role) = &definition {
             self.put_static(&mut change, mount.id, &path, role).await?;
         }
-        let created = present.as_ref().map_or_else(|| self.leases.now(), |held| held.value.created);
+        let created = present
+            .as_ref()
+            .map_or_else(|| self.leases.now(), |held| held.value.created);
         let record = RoleRecord { definition, created };
-        replace(&mut change, &self.engines.roles, &named_key(&mount.id, name), present.map(|held| held.version), &record);
+        replace(
+            &mut change,
+            &self.engines.roles,
+            &named_key(&mount.id, name),
+            present.map(|held| held.version),
+            &record,
+        );
         Ok((change, ()))
     }
 
     /// A role's definition, JSON, and when it was made.
     /// # Errors
     /// `NoRole`.
-    pub async fn get_role(&self, permit: &Permit, mount: &MountRef, name: &str) -> Result<(String, Timestamp), RoomError> {
+    pub async fn get_role(
+        &self,
+        permit: &Permit,
+        mount: &MountRef,
+        name: &str,
+    ) -> Result<(String, Timestamp), RoomError> {
         permit.covers(Action::RoleRead, &mount.role_path(name)?)?;
         let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?.value;
         Ok((record.definition.json(), record.created))
@@ -347,8 +321,18 @@ impl EngineRoom {
     /// Names of a mount's roles, a page in stored order. Which of them the caller may see is the gate's matter.
     /// # Errors
     /// `Store`.
-    pub async fn list_roles(&self, _permit: &Permit, mount: &MountRef, from: Option<&Cursor>, limit: usize) -> Result<(Vec<String>, Option<Cursor>), RoomError> {
-        let page = self.engines.roles.scan_names(&mount_key(&mount.id), from, limit).await?;
+    pub async fn list_roles(
+        &self,
+        _permit: &Permit,
+        mount: &MountRef,
+        from: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<String>, Option<Cursor>), RoomError> {
+        let page = self
+            .engines
+            .roles
+            .scan_names(&mount_key(&mount.id), from, limit)
+            .await?;
         Ok((page.children.into_iter().map(|child| child.name).collect(), page.next))
     }
 
@@ -361,46 +345,26 @@ impl EngineRoom {
         let held = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?;
         let mut change = Change::new();
         let key = named_key(&mount.id, name);
-        change.require_version(&self.engines.roles, &key, held.version).delete(&self.engines.roles, &key);
+        change
+            .require_version(&self.engines.roles, &key, held.version)
+            .delete(&self.engines.roles, &key);
         if let Definition::Static(role) = &held.value.definition {
             change.delete(&self.engines.statics, &named_key(&mount.id, &role.account));
         }
         Ok((change, ()))
     }
 
-    /// What goes with a mount that is disabled: configuration, roles, static accounts.
-    /// # Errors
-    /// `LeasesLive` while one does.
-    pub async fn forget(&self, permit: &Permit, mount: &MountRef) -> Result<(Change, ()), RoomError> {
-        permit.covers(Action::MountWrite, &mount.path)?;
-        if !self.leases.list(Some(&Scope::Mount(mount.id)), None, 1).await?.leases.is_empty() {
-            return Err(RoomError::LeasesLive);
-        }
-        let mut change = Change::new();
-        change.delete(&self.engines.setups, &mount_key(&mount.id));
-        for view in [&self.engines.roles, &self.engines.statics] {
-            let mut from = None;
-            loop {
-                let page = view.scan_names(&mount_key(&mount.id), from.as_ref(), 1000).await?;
-                for child in page.children {
-                    change.delete(view, &named_key(&mount.id, &child.name));
-                }
-                match page.next {
-                    Some(next) => from = Some(next),
-                    None => break,
-                }
-            }
-        }
-        let engines = Arc::clone(&self.engines);
-        let id = mount.id;
-        change.then(move || drop(engines.live.lock().remove(&id)));
-        Ok((change, ()))
-    }
-
     /// A credential of a role: a new leased account, or a static account's present password.
     /// # Errors
     /// `NoRole`, `Engine`, `Lease`. What was begun outside is being undone.
-    pub async fn issue(&self, permit: &Permit, trail: &Trail, mount: &MountRef, name: &str, ttl_secs: u64) -> Result<Issued, RoomError> {
+    pub async fn issue(
+        &self,
+        permit: &Permit,
+        trail: &Trail,
+        mount: &MountRef,
+        name: &str,
+        ttl_secs: u64,
+    ) -> Result<Issued, RoomError> {
         let path = mount.role_path(name)?;
         permit.covers(Action::Issue, &path)?;
         let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?;
@@ -432,16 +396,28 @@ impl EngineRoom {
                 // The root credential was just rotated; nothing was sent.
                 Err(EngineError::Draining) => {
                     let engine = self.engines.engine(lease.mount).await.map_err(outside)?;
-                    engine.create(&durable, &lease.plan, &role, lease.expires).await.map_err(TargetError::from)
+                    engine
+                        .create(&durable, &lease.plan, &role, lease.expires)
+                        .await
+                        .map_err(TargetError::from)
                 }
                 made => made.map_err(TargetError::from),
             }
         };
         let (lease, fields) = self.leases.issue(permit, trail, ask, create).await?;
-        Ok(Issued::Dynamic { lease: Box::new(lease), fields })
+        Ok(Issued::Dynamic {
+            lease: Box::new(lease),
+            fields,
+        })
     }
 
-    async fn put_static(&self, change: &mut Change, mount: MountId, path: &Path, role: &super::StaticRole) -> Result<(), RoomError> {
+    async fn put_static(
+        &self,
+        change: &mut Change,
+        mount: MountId,
+        path: &Path,
+        role: &super::StaticRole,
+    ) -> Result<(), RoomError> {
         let key = named_key(&mount, &role.account);
         let present: Option<Held<StaticRecord>> = load(&self.engines.statics, &key, "static account").await?;
         let now = self.engines.around.clock.now();
@@ -449,7 +425,14 @@ impl EngineRoom {
             Some(held) if held.value.role != *path => return Err(RoomError::AccountTaken(held.value.role)),
             Some(held) => {
                 let due = statics::next_due(&held.value, role.rotation_period, now);
-                (Some(held.version), StaticRecord { period: role.rotation_period, due, ..held.value })
+                (
+                    Some(held.version),
+                    StaticRecord {
+                        period: role.rotation_period,
+                        due,
+                        ..held.value
+                    },
+                )
             }
             None => (None, StaticRecord::new(path.clone(), role.rotation_period, now)),
         };
@@ -458,21 +441,4 @@ impl EngineRoom {
         change.then(move || engines.wake.notify_one());
         Ok(())
     }
-}
-
-/// The root credential that a new configuration means.
-fn root_of(kind: Kind, present: Option<&Held<Setup>>, config_json: &str, root_secret: Option<SecretBytes>) -> Result<Root, RoomError> {
-    let configured = kind.configured_account(config_json)?;
-    if let Some(secret) = root_secret {
-        if secret.is_empty() || secret.len() > ROOT_SECRET_BYTES_MAX {
-            return Err(EngineError::Config(format!("root secret: 1 to {ROOT_SECRET_BYTES_MAX} bytes")).into());
-        }
-        return Ok(Root { account: configured, secret });
-    }
-    let missing = || EngineError::Config("root secret: needed for a new root account".to_owned());
-    let setup = &present.ok_or_else(missing)?.value;
-    if setup.kind.configured_account(&setup.config)? != configured {
-        return Err(missing().into());
-    }
-    Ok(Root { account: setup.account.clone(), secret: setup.secret.copy() })
 }

@@ -47,8 +47,22 @@ impl Engines {
         }
         let engine = self.engine(mount).await?;
         if held.value.next.is_none() {
-            let next = NextRoot { account: engine.successor(), secret: Kept(password(&*self.around.random)) };
-            held = self.put_setup(mount, held.version, Setup { next: Some(next), ..held.value }, vec![trail.request()], None).await?;
+            let next = NextRoot {
+                account: engine.successor(),
+                secret: Kept(password(&*self.around.random)),
+            };
+            held = self
+                .put_setup(
+                    mount,
+                    held.version,
+                    Setup {
+                        next: Some(next),
+                        ..held.value
+                    },
+                    vec![trail.request()],
+                    None,
+                )
+                .await?;
         }
         failpoint!(self.around.boot, "root.after-intent");
         let (held, former) = self.succeed(mount, held, &engine).await?;
@@ -58,15 +72,26 @@ impl Engines {
     }
 
     /// Makes the successor, tests it, and switches to it. Returns the former engine.
-    async fn succeed(self: &Arc<Self>, mount: MountId, held: Held<Setup>, engine: &Arc<dyn Engine>) -> Result<(Held<Setup>, Arc<dyn Engine>), RoomError> {
+    async fn succeed(
+        self: &Arc<Self>,
+        mount: MountId,
+        held: Held<Setup>,
+        engine: &Arc<dyn Engine>,
+    ) -> Result<(Held<Setup>, Arc<dyn Engine>), RoomError> {
         let durable = held.durable();
         let Held { value: setup, version } = held;
-        let Some(next) = &setup.next else { return Err(RoomError::Rotating) };
-        let root = Root { account: next.account.clone(), secret: next.secret.copy() };
+        let Some(next) = &setup.next else {
+            return Err(RoomError::Rotating);
+        };
+        let root = Root {
+            account: next.account.clone(),
+            secret: next.secret.copy(),
+        };
         if let Err(error) = engine.create_root(&durable, &root).await {
             // Nothing was made where the configuration itself forbids it: the mount goes on as before.
             if matches!(error, EngineError::Config(_)) {
-                self.put_setup(mount, version, Setup { next: None, ..setup }, Vec::new(), None).await?;
+                self.put_setup(mount, version, Setup { next: None, ..setup }, Vec::new(), None)
+                    .await?;
             }
             return Err(error.into());
         }
@@ -83,27 +108,54 @@ impl Engines {
             rotated: Some(self.around.clock.now()),
             ..setup
         };
-        let held = self.put_setup(mount, version, setup, Vec::new(), Some(successor)).await?;
+        let held = self
+            .put_setup(mount, version, setup, Vec::new(), Some(successor))
+            .await?;
         Ok((held, Arc::clone(engine)))
     }
 
-    async fn retire(self: &Arc<Self>, mount: MountId, held: Held<Setup>, trail: &Trail) -> Result<Held<Setup>, RoomError> {
+    async fn retire(
+        self: &Arc<Self>,
+        mount: MountId,
+        held: Held<Setup>,
+        trail: &Trail,
+    ) -> Result<Held<Setup>, RoomError> {
         let engine = self.engine(mount).await?;
         if let Some(former) = &held.value.retiring {
             engine.retire_root(&held.durable(), former).await?;
         }
         failpoint!(self.around.boot, "root.after-retire");
-        self.put_setup(mount, held.version, Setup { retiring: None, ..held.value }, vec![trail.response(&Outcome::ok())], None).await
+        self.put_setup(
+            mount,
+            held.version,
+            Setup {
+                retiring: None,
+                ..held.value
+            },
+            vec![trail.response(&Outcome::ok())],
+            None,
+        )
+        .await
     }
 
-    async fn put_setup(self: &Arc<Self>, mount: MountId, version: crate::store::Version, setup: Setup, records: Vec<Encoded>, engine: Option<Arc<dyn Engine>>) -> Result<Held<Setup>, RoomError> {
+    async fn put_setup(
+        self: &Arc<Self>,
+        mount: MountId,
+        version: crate::store::Version,
+        setup: Setup,
+        records: Vec<Encoded>,
+        engine: Option<Arc<dyn Engine>>,
+    ) -> Result<Held<Setup>, RoomError> {
         let mut change = Change::new();
         replace(&mut change, &self.setups, &mount_key(&mount), Some(version), &setup);
         if let Some(engine) = engine {
             self.switch_with(&mut change, mount, engine);
         }
         let committed = self.store.commit(change, records).await?;
-        Ok(Held { value: setup, version: committed.version })
+        Ok(Held {
+            value: setup,
+            version: committed.version,
+        })
     }
 
     async fn interrupted(&self) -> Result<Vec<(MountId, crate::base::path::Path)>, StoreError> {
@@ -111,7 +163,11 @@ impl Engines {
         loop {
             let page = self.setups.scan(&[], from.as_ref(), PAGE).await?;
             for entry in page.entries {
-                let mount = entry.key.first().and_then(|part| part.raw_array()).map(MountId::from_bytes);
+                let mount = entry
+                    .key
+                    .first()
+                    .and_then(|part| part.raw_array())
+                    .map(MountId::from_bytes);
                 let setup = serde_json::from_slice::<Setup>(&entry.record.value).ok();
                 if let (Some(mount), Some(setup)) = (mount, setup)
                     && (setup.next.is_some() || setup.retiring.is_some())

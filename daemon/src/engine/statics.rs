@@ -37,7 +37,17 @@ pub struct Rotated {
 impl StaticRecord {
     /// An account that gets its first password at once.
     pub(super) fn new(role: Path, period: u64, now: Timestamp) -> Self {
-        Self { role, period, current: None, previous: None, pending: None, rotated: None, due: Some(now), attempts: 0, last_error: None }
+        Self {
+            role,
+            period,
+            current: None,
+            previous: None,
+            pending: None,
+            rotated: None,
+            due: Some(now),
+            attempts: 0,
+            last_error: None,
+        }
     }
 }
 
@@ -54,12 +64,20 @@ impl EngineRoom {
     /// Sets a static role's password anew, now. Commits by itself; on `Ok` the response record is durable.
     /// # Errors
     /// `WrongRole` for a dynamic role; `Engine`: the rotation goes on by itself.
-    pub async fn rotate(&self, permit: &Permit, trail: &Trail, mount: &MountRef, name: &str) -> Result<Rotated, RoomError> {
+    pub async fn rotate(
+        &self,
+        permit: &Permit,
+        trail: &Trail,
+        mount: &MountRef,
+        name: &str,
+    ) -> Result<Rotated, RoomError> {
         permit.covers(Action::Rotate, &mount.role_path(name)?)?;
         let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?.value;
         match record.definition {
             super::Definition::Static(role) => self.engines.rotate(mount.id, &role.account, trail).await,
-            super::Definition::Dynamic(_) => Err(RoomError::WrongRole("only static roles rotate; leases of a dynamic role are revoked")),
+            super::Definition::Dynamic(_) => Err(RoomError::WrongRole(
+                "only static roles rotate; leases of a dynamic role are revoked",
+            )),
         }
     }
 
@@ -77,13 +95,19 @@ impl EngineRoom {
         }
         let record = held.value;
         let secret = record.current.ok_or(RoomError::NotRotated)?.0;
-        Ok(Issued::Static { fields: engine.static_fields(&role.account, &secret), rotated: record.rotated, rotates: record.due })
+        Ok(Issued::Static {
+            fields: engine.static_fields(&role.account, &secret),
+            rotated: record.rotated,
+            rotates: record.due,
+        })
     }
 }
 
 impl Engines {
     async fn account(&self, mount: MountId, account: &str) -> Result<Held<StaticRecord>, RoomError> {
-        load(&self.statics, &named_key(&mount, account), "static account").await?.ok_or(RoomError::NoRole)
+        load(&self.statics, &named_key(&mount, account), "static account")
+            .await?
+            .ok_or(RoomError::NoRole)
     }
 
     /// One rotation: intent, set, log in, done.
@@ -96,10 +120,15 @@ impl Engines {
         if record.pending.is_none() {
             record.pending = Some(Kept(password(&*self.around.random)));
         }
-        let held = self.put_account(mount, account, held.version, record, vec![trail.request()]).await?;
+        let held = self
+            .put_account(mount, account, held.version, record, vec![trail.request()])
+            .await?;
         failpoint!(self.around.boot, "static.after-intent");
         match self.set(&*engine, account, &held).await {
-            Ok(()) => self.publish(mount, account, held, Some(trail.response(&Outcome::ok()))).await,
+            Ok(()) => {
+                self.publish(mount, account, held, Some(trail.response(&Outcome::ok())))
+                    .await
+            }
             Err(error) => {
                 self.note_failure(mount, account, held, &error).await;
                 Err(error.into())
@@ -109,33 +138,58 @@ impl Engines {
 
     async fn set(&self, engine: &dyn Engine, account: &str, held: &Held<StaticRecord>) -> Result<(), EngineError> {
         // Our caller has just put it there.
-        let Some(pending) = &held.value.pending else { return Ok(()) };
+        let Some(pending) = &held.value.pending else {
+            return Ok(());
+        };
         engine.set_password(&held.durable(), account, &pending.0).await?;
         failpoint!(self.around.boot, "static.after-set");
         if !engine.try_password(account, &pending.0).await? {
-            return Err(EngineError::Refused(format!("{account} cannot log in with its new password")));
+            return Err(EngineError::Refused(format!(
+                "{account} cannot log in with its new password"
+            )));
         }
         failpoint!(self.around.boot, "static.after-test");
         Ok(())
     }
 
     /// The pending password works: it is the present one now.
-    async fn publish(&self, mount: MountId, account: &str, held: Held<StaticRecord>, record: Option<Encoded>) -> Result<Rotated, RoomError> {
+    async fn publish(
+        &self,
+        mount: MountId,
+        account: &str,
+        held: Held<StaticRecord>,
+        record: Option<Encoded>,
+    ) -> Result<Rotated, RoomError> {
         let now = self.around.clock.now();
         let mut next = held.value;
         if let Some(pending) = next.pending.take() {
             next.previous = next.current.replace(pending);
         }
         let rotates = (next.period != 0).then(|| now.plus_secs(next.period));
-        let next = StaticRecord { rotated: Some(now), due: rotates, attempts: 0, last_error: None, ..next };
+        let next = StaticRecord {
+            rotated: Some(now),
+            due: rotates,
+            attempts: 0,
+            last_error: None,
+            ..next
+        };
         let record = record.unwrap_or_else(|| self.trail("creds.rotate", &next.role).response(&Outcome::ok()));
-        self.put_account(mount, account, held.version, next, vec![record]).await?;
+        self.put_account(mount, account, held.version, next, vec![record])
+            .await?;
         Ok(Rotated { rotated: now, rotates })
     }
 
     /// An interrupted rotation: if the target takes the pending password, that is the present one.
-    async fn settle(&self, engine: &dyn Engine, mount: MountId, account: &str, held: Held<StaticRecord>) -> Result<Held<StaticRecord>, RoomError> {
-        let Some(pending) = &held.value.pending else { return Ok(held) };
+    async fn settle(
+        &self,
+        engine: &dyn Engine,
+        mount: MountId,
+        account: &str,
+        held: Held<StaticRecord>,
+    ) -> Result<Held<StaticRecord>, RoomError> {
+        let Some(pending) = &held.value.pending else {
+            return Ok(held);
+        };
         if engine.try_password(account, &pending.0).await? {
             self.publish(mount, account, held, None).await?;
             return self.account(mount, account).await;
@@ -147,18 +201,39 @@ impl Engines {
         let attempts = held.value.attempts.saturating_add(1);
         let pause = RETRY_MIN_SECS.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX_SECS);
         let due = Some(self.around.clock.now().plus_secs(pause));
-        let next = StaticRecord { attempts, due, last_error: Some(error.to_string()), ..held.value };
+        let next = StaticRecord {
+            attempts,
+            due,
+            last_error: Some(error.to_string()),
+            ..held.value
+        };
         tracing::warn!(role = %next.role, attempts, %error, "a password was not rotated yet");
         if let Err(error) = self.put_account(mount, account, held.version, next, Vec::new()).await {
             tracing::warn!(%error, "a failed rotation could not be noted");
         }
     }
 
-    async fn put_account(&self, mount: MountId, account: &str, version: crate::store::Version, record: StaticRecord, records: Vec<Encoded>) -> Result<Held<StaticRecord>, RoomError> {
+    async fn put_account(
+        &self,
+        mount: MountId,
+        account: &str,
+        version: crate::store::Version,
+        record: StaticRecord,
+        records: Vec<Encoded>,
+    ) -> Result<Held<StaticRecord>, RoomError> {
         let mut change = Change::new();
-        replace(&mut change, &self.statics, &named_key(&mount, account), Some(version), &record);
+        replace(
+            &mut change,
+            &self.statics,
+            &named_key(&mount, account),
+            Some(version),
+            &record,
+        );
         let committed = self.store.commit(change, records).await?;
-        Ok(Held { value: record, version: committed.version })
+        Ok(Held {
+            value: record,
+            version: committed.version,
+        })
     }
 
     /// Accounts whose time has come, with their mounts.
@@ -168,7 +243,11 @@ impl Engines {
         loop {
             let page = self.statics.scan(&[], from.as_ref(), PAGE).await?;
             for entry in page.entries {
-                let mount = entry.key.first().and_then(|part| part.raw_array()).map(MountId::from_bytes);
+                let mount = entry
+                    .key
+                    .first()
+                    .and_then(|part| part.raw_array())
+                    .map(MountId::from_bytes);
                 let account = entry.key.get(1).and_then(|part| part.name());
                 let record = serde_json::from_slice::<StaticRecord>(&entry.record.value).ok();
                 if let (Some(mount), Some(account), Some(record)) = (mount, account, record)

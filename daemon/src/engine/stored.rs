@@ -28,7 +28,9 @@ impl Serialize for Kept {
 impl<'de> Deserialize<'de> for Kept {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = Zeroizing::new(String::deserialize(from)?);
-        let bytes = data_encoding::BASE64.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("not base64"))?;
+        let bytes = data_encoding::BASE64
+            .decode(text.as_bytes())
+            .map_err(|_| serde::de::Error::custom("not base64"))?;
         Ok(Self(SecretBytes::new(bytes)))
     }
 }
@@ -108,14 +110,31 @@ impl<T> Held<T> {
     }
 }
 
-pub(super) async fn load<T: DeserializeOwned>(view: &View, key: &[Part<'_>], words: &str) -> Result<Option<Held<T>>, StoreError> {
-    let Some(record) = view.get(key).await? else { return Ok(None) };
-    let value = serde_json::from_slice(&record.value).map_err(|_| StoreError::Damaged { record: words.to_owned() })?;
-    Ok(Some(Held { value, version: record.version }))
+pub(super) async fn load<T: DeserializeOwned>(
+    view: &View,
+    key: &[Part<'_>],
+    words: &str,
+) -> Result<Option<Held<T>>, StoreError> {
+    let Some(record) = view.get(key).await? else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(&record.value).map_err(|_| StoreError::Damaged {
+        record: words.to_owned(),
+    })?;
+    Ok(Some(Held {
+        value,
+        version: record.version,
+    }))
 }
 
 /// Writes `value`; the record must still be as it was read.
-pub(super) fn replace<T: Serialize>(change: &mut Change, view: &View, key: &[Part<'_>], version: Option<Version>, value: &T) {
+pub(super) fn replace<T: Serialize>(
+    change: &mut Change,
+    view: &View,
+    key: &[Part<'_>],
+    version: Option<Version>,
+    value: &T,
+) {
     match version {
         Some(version) => change.require_version(view, key, version),
         None => change.require_absent(view, key),

@@ -41,7 +41,11 @@ impl VaultClock {
     /// believed at start, as far as it is not behind the mark.
     pub fn resume(clock: Arc<dyn Clock>, stored: Timestamp) -> Self {
         let now = clock.now().max(stored).0;
-        let state = Mutex::new(Reading { now, mono: clock.monotonic(), held_since: None });
+        let state = Mutex::new(Reading {
+            now,
+            mono: clock.monotonic(),
+            held_since: None,
+        });
         Self { clock, state }
     }
 
@@ -59,7 +63,11 @@ impl VaultClock {
             (true, Some(since)) if mono.saturating_sub(since) >= HOLD_MAX => None,
             (true, Some(since)) => Some(since),
         };
-        state.now = if state.held_since.is_some() { paced } else { paced.max(wall) };
+        state.now = if state.held_since.is_some() {
+            paced
+        } else {
+            paced.max(wall)
+        };
         Timestamp(state.now)
     }
 
@@ -68,7 +76,11 @@ impl VaultClock {
         let vault = self.now();
         let state = self.state.lock();
         let since = state.held_since?;
-        Some(Hold { wall: self.clock.now(), vault, remaining: HOLD_MAX.saturating_sub(state.mono.saturating_sub(since)) })
+        Some(Hold {
+            wall: self.clock.now(),
+            vault,
+            remaining: HOLD_MAX.saturating_sub(state.mono.saturating_sub(since)),
+        })
     }
 
     /// An operator says that the wall clock is right.
@@ -103,7 +115,11 @@ mod tests {
         assert_eq!(vault.now(), Timestamp(START + JUMP_MAX_MS));
         assert_eq!(vault.hold().unwrap().wall, Timestamp(far));
         manual.advance(HOLD_MAX - Duration::from_secs(1));
-        assert_eq!(vault.now(), Timestamp(START + JUMP_MAX_MS).plus_secs(3599), "time goes on at the monotonic pace");
+        assert_eq!(
+            vault.now(),
+            Timestamp(START + JUMP_MAX_MS).plus_secs(3599),
+            "time goes on at the monotonic pace"
+        );
         manual.advance(Duration::from_secs(1));
         assert_eq!(vault.now(), Timestamp(far).plus_secs(3600));
         assert_eq!(vault.hold(), None);

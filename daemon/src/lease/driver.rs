@@ -72,7 +72,9 @@ pub(super) async fn run(inner: Arc<Inner>, targets: Arc<dyn Targets>, mut kept: 
             kept_at = kept.vault_time;
         }
         start(&inner, &targets, &mut attempts);
-        let nap = next.map_or(Duration::from_secs(SLEEP_MAX_SECS), |next| inner.time.now().until(next)).min(Duration::from_secs(SLEEP_MAX_SECS));
+        let nap = next
+            .map_or(Duration::from_secs(SLEEP_MAX_SECS), |next| inner.time.now().until(next))
+            .min(Duration::from_secs(SLEEP_MAX_SECS));
         tokio::select! {
             Some(done) = attempts.join_next(), if !attempts.is_empty() => finish(&inner, done).await,
             () = inner.wake.notified() => {}
@@ -109,14 +111,25 @@ async fn keep(inner: &Inner, kept: &Kept) -> bool {
 fn start(inner: &Arc<Inner>, targets: &Arc<dyn Targets>, attempts: &mut JoinSet<Attempt>) {
     while let Some((mount, id)) = { inner.lanes.lock().start() } {
         let (inner, targets) = (Arc::clone(inner), Arc::clone(targets));
-        attempts.spawn(async move { Attempt { mount, id, outage: attempt(&inner, &*targets, id).await } });
+        attempts.spawn(async move {
+            Attempt {
+                mount,
+                id,
+                outage: attempt(&inner, &*targets, id).await,
+            }
+        });
     }
 }
 
 async fn finish(inner: &Inner, done: Result<Attempt, tokio::task::JoinError>) {
     // An attempt that panicked keeps its place in the lane; the panic is logged by its hook, and an unseal clears it.
-    let Ok(Attempt { mount, id, outage }) = done else { return };
-    let closed = inner.lanes.lock().finish(mount, id, outage, inner.time.now(), &*inner.around.random);
+    let Ok(Attempt { mount, id, outage }) = done else {
+        return;
+    };
+    let closed = inner
+        .lanes
+        .lock()
+        .finish(mount, id, outage, inner.time.now(), &*inner.around.random);
     if let Some((until, waiting)) = closed {
         let jittered = |id| (id, Timestamp(until.0.saturating_add(inner.around.random.below(1000))));
         let later: Vec<_> = waiting.into_iter().map(jittered).collect();
@@ -138,9 +151,22 @@ async fn attempt(inner: &Inner, targets: &dyn Targets, id: LeaseId) -> bool {
     };
     failpoint!(inner.around.boot, "lease.revoke.before-act");
     let lease = &held.lease;
-    let birth = Birth { activated: lease.activated, boot: lease.boot, deadline: lease.deadline, deadline_passed: lease.deadline <= inner.time.now() };
-    let late = |_| TargetError { text: "no end within the time of an attempt".to_owned(), outage: true, not_before: None, caller: false };
-    let ended = tokio::time::timeout(ATTEMPT_MAX, targets.revoke(&Durable(()), lease, &birth)).await.map_err(late).and_then(|ended| ended);
+    let birth = Birth {
+        activated: lease.activated,
+        boot: lease.boot,
+        deadline: lease.deadline,
+        deadline_passed: lease.deadline <= inner.time.now(),
+    };
+    let late = |_| TargetError {
+        text: "no end within the time of an attempt".to_owned(),
+        outage: true,
+        not_before: None,
+        caller: false,
+    };
+    let ended = tokio::time::timeout(ATTEMPT_MAX, targets.revoke(&Durable(()), lease, &birth))
+        .await
+        .map_err(late)
+        .and_then(|ended| ended);
     failpoint!(inner.around.boot, "lease.revoke.after-act");
     match ended {
         Ok(()) => {
@@ -159,7 +185,9 @@ async fn forget(inner: &Inner, held: &Held) {
     let mut change = Change::new();
     change.urgent();
     inner.books.remove(&mut change, held);
-    let record = inner.trail("lease.revoked", &held.lease.role).response(&Outcome::ok().with_lease(id));
+    let record = inner
+        .trail("lease.revoked", &held.lease.role)
+        .response(&Outcome::ok().with_lease(id));
     match inner.commit(change, vec![record]).await {
         Ok(_) => {
             Counts::add(&inner.counts.revoked);
@@ -174,18 +202,33 @@ async fn note_failure(inner: &Inner, held: &Held, error: &TargetError) {
     Counts::add(&inner.counts.failed);
     let now = inner.time.now();
     let waiting = error.not_before.is_some();
-    let attempts = if waiting { held.lease.attempts } else { held.lease.attempts.saturating_add(1) };
-    let pause = Timestamp(now.0.saturating_add(u64::try_from(backoff(attempts, BACKOFF_MAX, &*inner.around.random).as_millis()).unwrap_or(u64::MAX)));
+    let attempts = if waiting {
+        held.lease.attempts
+    } else {
+        held.lease.attempts.saturating_add(1)
+    };
+    let pause = Timestamp(now.0.saturating_add(
+        u64::try_from(backoff(attempts, BACKOFF_MAX, &*inner.around.random).as_millis()).unwrap_or(u64::MAX),
+    ));
     let due = error.not_before.map_or(pause, |at| at.max(now));
     let mut text = error.text.clone();
     text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
-    let lease = Lease { due, attempts, last_error: Some(text), ..held.lease.clone() };
+    let lease = Lease {
+        due,
+        attempts,
+        last_error: Some(text),
+        ..held.lease.clone()
+    };
     let mut change = Change::new();
     change.urgent();
     inner.books.update(&mut change, held, &lease);
     // The first failure is evidence; the others are counted in the lease itself.
     let first = attempts == 1 && !waiting;
-    let record = first.then(|| inner.trail("lease.revoke-failed", &lease.role).response(&Outcome::failed("UNAVAILABLE", "REVOCATION_PENDING").with_lease(lease.id)));
+    let record = first.then(|| {
+        inner
+            .trail("lease.revoke-failed", &lease.role)
+            .response(&Outcome::failed("UNAVAILABLE", "REVOCATION_PENDING").with_lease(lease.id))
+    });
     tracing::warn!(lease = %lease.id, role = %lease.role, attempts, next = %due, error = %error.text, "a lease is not revoked yet");
     match inner.commit(change, record.into_iter().collect()).await {
         Ok(_) => inner.wake.notify_one(),
@@ -239,7 +282,10 @@ async fn mend(inner: &Inner, id: LeaseId) -> Result<(), super::LeaseError> {
         return Ok(());
     }
     // A damaged row is overwritten; one below the mark would never be seen.
-    let lease = Lease { due: held.lease.due.max(inner.time.now().plus_secs(1)), ..held.lease.clone() };
+    let lease = Lease {
+        due: held.lease.due.max(inner.time.now().plus_secs(1)),
+        ..held.lease.clone()
+    };
     let mut change = Change::new();
     inner.books.update(&mut change, &held, &lease);
     match inner.commit(change, Vec::new()).await {

@@ -47,7 +47,13 @@ impl LeaseRoom {
     /// response record of `trail` is durable, on `Err` the caller records the failure.
     /// # Errors
     /// `SessionEnded`, `Target`, `Commit`.
-    pub async fn issue<T, F>(&self, permit: &Permit, trail: &Trail, ask: Ask, create: impl FnOnce(Durable, Lease) -> F) -> Result<(Lease, T), LeaseError>
+    pub async fn issue<T, F>(
+        &self,
+        permit: &Permit,
+        trail: &Trail,
+        ask: Ask,
+        create: impl FnOnce(Durable, Lease) -> F,
+    ) -> Result<(Lease, T), LeaseError>
     where
         F: Future<Output = Result<T, TargetError>>,
     {
@@ -81,7 +87,14 @@ impl LeaseRoom {
     /// if not, the intent stays and is revoked. Commits by itself, as `issue`.
     /// # Errors
     /// `SessionEnded`, `Target`, `Commit`.
-    pub async fn trial<T, F>(&self, permit: &Permit, trail: &Trail, ask: Ask, act: impl FnOnce(Durable, Lease) -> F, and_then: impl FnOnce(&mut Change)) -> Result<T, LeaseError>
+    pub async fn trial<T, F>(
+        &self,
+        permit: &Permit,
+        trail: &Trail,
+        ask: Ask,
+        act: impl FnOnce(Durable, Lease) -> F,
+        and_then: impl FnOnce(&mut Change),
+    ) -> Result<T, LeaseError>
     where
         F: Future<Output = Result<T, (TargetError, bool)>>,
     {
@@ -106,10 +119,29 @@ impl LeaseRoom {
         }
     }
 
-    async fn intend(&self, identity: IdentityId, session: SessionId, trail: &Trail, ask: Ask) -> Result<Held, LeaseError> {
-        let Ask { id, mount, role, config_version, plan, ttl_secs, max_ttl_secs, deadline } = ask;
+    async fn intend(
+        &self,
+        identity: IdentityId,
+        session: SessionId,
+        trail: &Trail,
+        ask: Ask,
+    ) -> Result<Held, LeaseError> {
+        let Ask {
+            id,
+            mount,
+            role,
+            config_version,
+            plan,
+            ttl_secs,
+            max_ttl_secs,
+            deadline,
+        } = ask;
         let created = self.inner.time.now();
-        let deadline = Timestamp(created.0.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)));
+        let deadline = Timestamp(
+            created
+                .0
+                .saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+        );
         let max_expires = created.plus_secs(max_ttl_secs);
         let lease = Lease {
             id,
@@ -134,13 +166,25 @@ impl LeaseRoom {
         let mut change = Change::new();
         self.inner.books.insert(&mut change, &lease);
         self.inner.require_grounds(&mut change, session, mount);
-        let committed = self.inner.commit(change, vec![trail.request()]).await.map_err(groundless)?;
+        let committed = self
+            .inner
+            .commit(change, vec![trail.request()])
+            .await
+            .map_err(groundless)?;
         self.inner.wake_by(deadline);
-        Ok(Held { lease, version: committed.version })
+        Ok(Held {
+            lease,
+            version: committed.version,
+        })
     }
 
     async fn activate(&self, intent: &Held, trail: &Trail) -> Result<Lease, LeaseError> {
-        let lease = Lease { state: State::Active, activated: true, due: intent.lease.expires, ..intent.lease.clone() };
+        let lease = Lease {
+            state: State::Active,
+            activated: true,
+            due: intent.lease.expires,
+            ..intent.lease.clone()
+        };
         let mut change = Change::new();
         self.inner.books.update(&mut change, intent, &lease);
         self.inner.require_grounds(&mut change, lease.session, lease.mount);
@@ -169,15 +213,27 @@ impl LeaseRoom {
     pub async fn withdraw(&self, id: LeaseId) -> Result<(), LeaseError> {
         Counts::add(&self.inner.counts.withheld);
         let held = self.inner.books.need(id).await?;
-        let record = self.inner.trail("lease.withdraw", &held.lease.role).response(&Outcome::ok().with_lease(id));
-        self.inner.claim_for_revocation(&held, vec![record]).await.map_err(Into::into)
+        let record = self
+            .inner
+            .trail("lease.withdraw", &held.lease.role)
+            .response(&Outcome::ok().with_lease(id));
+        self.inner
+            .claim_for_revocation(&held, vec![record])
+            .await
+            .map_err(Into::into)
     }
 
     /// Prolongs a lease to `ttl_secs` from now (0: its own), never beyond its maximum: the target first, then the record.
     /// Commits by itself: on `Ok` the response record is durable.
     /// # Errors
     /// `Unknown`, `Ended`, `AtMaximum`, `Busy`, `Target`, `Commit`.
-    pub async fn renew(&self, _permit: &Permit, trail: &Trail, id: LeaseId, ttl_secs: u64) -> Result<Lease, LeaseError> {
+    pub async fn renew(
+        &self,
+        _permit: &Permit,
+        trail: &Trail,
+        id: LeaseId,
+        ttl_secs: u64,
+    ) -> Result<Lease, LeaseError> {
         let _turn = Turn::take(&self.inner, id)?;
         let held = self.inner.books.need(id).await?;
         let now = self.inner.time.now();
@@ -192,13 +248,23 @@ impl LeaseRoom {
         }
         let committed = self.inner.commit(Change::new(), vec![trail.request()]).await?;
         failpoint!(self.inner.around.boot, "lease.renew.after-intent");
-        self.targets.renew(&Durable::after(&committed), &held.lease, expires).await?;
+        self.targets
+            .renew(&Durable::after(&committed), &held.lease, expires)
+            .await?;
         failpoint!(self.inner.around.boot, "lease.renew.after-act");
-        let lease = Lease { expires, due: expires, ..held.lease.clone() };
+        let lease = Lease {
+            expires,
+            due: expires,
+            ..held.lease.clone()
+        };
         let mut change = Change::new();
         self.inner.books.update(&mut change, &held, &lease);
         self.inner.require_grounds(&mut change, lease.session, lease.mount);
-        match self.inner.commit(change, vec![trail.response(&Outcome::ok().with_lease(id))]).await {
+        match self
+            .inner
+            .commit(change, vec![trail.response(&Outcome::ok().with_lease(id))])
+            .await
+        {
             Ok(_) => {
                 self.inner.wake_by(lease.due);
                 Counts::add(&self.inner.counts.renewed);
@@ -223,8 +289,16 @@ impl Inner {
     }
 
     /// To `revoking`, claimed, and straight into its lane.
-    pub(super) async fn claim_for_revocation(&self, held: &Held, records: Vec<crate::audit::Encoded>) -> Result<(), CommitError> {
-        let lease = Lease { state: State::Revoking, due: self.time.now().plus_secs(CLAIM_SECS), ..held.lease.clone() };
+    pub(super) async fn claim_for_revocation(
+        &self,
+        held: &Held,
+        records: Vec<crate::audit::Encoded>,
+    ) -> Result<(), CommitError> {
+        let lease = Lease {
+            state: State::Revoking,
+            due: self.time.now().plus_secs(CLAIM_SECS),
+            ..held.lease.clone()
+        };
         let mut change = Change::new();
         self.books.update(&mut change, held, &lease);
         change.urgent();
@@ -249,7 +323,11 @@ struct Turn<'r>(&'r Inner, LeaseId);
 
 impl<'r> Turn<'r> {
     fn take(inner: &'r Inner, id: LeaseId) -> Result<Self, LeaseError> {
-        if inner.renewing.lock().insert(id) { Ok(Self(inner, id)) } else { Err(LeaseError::Busy) }
+        if inner.renewing.lock().insert(id) {
+            Ok(Self(inner, id))
+        } else {
+            Err(LeaseError::Busy)
+        }
     }
 }
 

@@ -90,7 +90,12 @@ pub struct Birth {
 impl Birth {
     /// Of an account that its maker has just seen, in a configuration test.
     pub fn of_test(boot: BootId) -> Self {
-        Self { activated: true, boot, deadline: Timestamp(0), deadline_passed: true }
+        Self {
+            activated: true,
+            boot,
+            deadline: Timestamp(0),
+            deadline_passed: true,
+        }
     }
 }
 
@@ -251,7 +256,12 @@ impl LeaseRoom {
             (lanes.len(), lanes.closed(now))
         };
         let quarantined = self.inner.quarantined.lock().iter().copied().collect();
-        Standing { in_lanes, targets_down, hold: self.inner.time.hold(), quarantined }
+        Standing {
+            in_lanes,
+            targets_down,
+            hold: self.inner.time.hold(),
+            quarantined,
+        }
     }
 
     /// One lease.
@@ -264,7 +274,12 @@ impl LeaseRoom {
     /// A page of the leases in `scope` (`None`: all), at most `limit`. Who may see which is the gate's matter.
     /// # Errors
     /// When the store cannot be read.
-    pub async fn list(&self, scope: Option<&Scope>, after: Option<&Cursor>, limit: usize) -> Result<LeasePage, LeaseError> {
+    pub async fn list(
+        &self,
+        scope: Option<&Scope>,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<LeasePage, LeaseError> {
         let (ids, next) = self.inner.page(scope, after, limit).await?;
         let mut leases = Vec::with_capacity(ids.len());
         for id in ids {

@@ -30,7 +30,9 @@ const FULL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Full jitter: uniform in 0..=min(max, min * 2^attempts), at least a tenth of `BACKOFF_MIN`.
 pub(super) fn backoff(attempts: u32, max: Duration, random: &dyn Random) -> Duration {
-    let ceiling = BACKOFF_MIN.saturating_mul(1u32.checked_shl(attempts.min(16)).unwrap_or(u32::MAX)).min(max);
+    let ceiling = BACKOFF_MIN
+        .saturating_mul(1u32.checked_shl(attempts.min(16)).unwrap_or(u32::MAX))
+        .min(max);
     let millis = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(random.below(millis + 1).max(100))
 }
@@ -85,8 +87,14 @@ impl Lanes {
         if self.running >= WORKERS_MAX {
             return None;
         }
-        let ready = |lane: &Lane| !lane.waiting.is_empty() && lane.running < if lane.outages >= BREAKER_AFTER { 1 } else { LANE_WORKERS };
-        let (&mount, lane) = self.lanes.iter_mut().filter(|(_, lane)| ready(lane)).min_by_key(|(_, lane)| lane.running)?;
+        let ready = |lane: &Lane| {
+            !lane.waiting.is_empty() && lane.running < if lane.outages >= BREAKER_AFTER { 1 } else { LANE_WORKERS }
+        };
+        let (&mount, lane) = self
+            .lanes
+            .iter_mut()
+            .filter(|(_, lane)| ready(lane))
+            .min_by_key(|(_, lane)| lane.running)?;
         let id = lane.waiting.pop_front()?;
         lane.running += 1;
         self.running += 1;
@@ -95,7 +103,14 @@ impl Lanes {
 
     /// One ended. After too many outages in a row the lane closes until the returned instant; what waits in it is given
     /// back, to be put off in the store.
-    pub fn finish(&mut self, mount: MountId, id: LeaseId, outage: bool, now: Timestamp, random: &dyn Random) -> Option<(Timestamp, Vec<LeaseId>)> {
+    pub fn finish(
+        &mut self,
+        mount: MountId,
+        id: LeaseId,
+        outage: bool,
+        now: Timestamp,
+        random: &dyn Random,
+    ) -> Option<(Timestamp, Vec<LeaseId>)> {
         self.known.remove(&id);
         self.running = self.running.saturating_sub(1);
         let lane = self.lanes.get_mut(&mount)?;
@@ -160,7 +175,11 @@ mod tests {
             let closed = lanes.finish(target, lease, true, now, &OsRandom);
             assert_eq!(closed.is_some(), n + 1 >= BREAKER_AFTER as usize);
             if n + 1 == BREAKER_AFTER as usize {
-                assert_eq!(closed.unwrap().1.len(), 40 - LANE_WORKERS, "what waited goes back to the store");
+                assert_eq!(
+                    closed.unwrap().1.len(),
+                    40 - LANE_WORKERS,
+                    "what waited goes back to the store"
+                );
             }
         }
         assert_eq!(lanes.closed(now), 1);
@@ -180,7 +199,10 @@ mod tests {
         for attempts in [0, 1, 5, 16, u32::MAX] {
             let ceiling = Duration::from_secs(1u64 << attempts.min(16)).min(BACKOFF_MAX);
             let all: Vec<_> = (0..200).map(|_| backoff(attempts, BACKOFF_MAX, &OsRandom)).collect();
-            assert!(all.iter().all(|pause| *pause <= ceiling && *pause >= Duration::from_millis(100)));
+            assert!(
+                all.iter()
+                    .all(|pause| *pause <= ceiling && *pause >= Duration::from_millis(100))
+            );
             assert!(all.iter().any(|pause| *pause > ceiling / 2) && all.iter().any(|pause| *pause < ceiling / 2));
         }
     }

@@ -153,10 +153,17 @@ impl Books {
     }
 
     pub async fn get(&self, id: LeaseId) -> Result<Option<Held>, StoreError> {
-        let Some(record) = self.leases.get(&[Part::Raw(id.as_bytes())]).await? else { return Ok(None) };
-        let mut lease: Lease = serde_json::from_slice(&record.value).map_err(|_| StoreError::Damaged { record: format!("lease {id}") })?;
+        let Some(record) = self.leases.get(&[Part::Raw(id.as_bytes())]).await? else {
+            return Ok(None);
+        };
+        let mut lease: Lease = serde_json::from_slice(&record.value).map_err(|_| StoreError::Damaged {
+            record: format!("lease {id}"),
+        })?;
         lease.id = id;
-        Ok(Some(Held { lease, version: record.version }))
+        Ok(Some(Held {
+            lease,
+            version: record.version,
+        }))
     }
 
     pub async fn need(&self, id: LeaseId) -> Result<Held, LeaseError> {
@@ -169,7 +176,11 @@ impl Books {
         change
             .require_absent(&self.leases, &[id])
             .put(&self.leases, &[id], encode(lease))
-            .put(&self.by_role, &[Part::Raw(lease.mount.as_bytes()), Part::Name(lease.role_name()), id], empty())
+            .put(
+                &self.by_role,
+                &[Part::Raw(lease.mount.as_bytes()), Part::Name(lease.role_name()), id],
+                empty(),
+            )
             .put(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id], empty())
             .put(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id], empty());
         self.put_due(change, lease.due, lease.id, lease.state);
@@ -178,7 +189,9 @@ impl Books {
     /// A change of a lease that must still be as it was read; its due row moves along. One precondition.
     pub fn update(&self, change: &mut Change, held: &Held, lease: &Lease) {
         let id = Part::Raw(lease.id.as_bytes());
-        change.require_version(&self.leases, &[id], held.version).put(&self.leases, &[id], encode(lease));
+        change
+            .require_version(&self.leases, &[id], held.version)
+            .put(&self.leases, &[id], encode(lease));
         if held.lease.due != lease.due {
             self.forget_due(change, held.lease.due, lease.id);
         }
@@ -192,7 +205,10 @@ impl Books {
         change
             .require_version(&self.leases, &[id], held.version)
             .delete(&self.leases, &[id])
-            .delete(&self.by_role, &[Part::Raw(lease.mount.as_bytes()), Part::Name(lease.role_name()), id])
+            .delete(
+                &self.by_role,
+                &[Part::Raw(lease.mount.as_bytes()), Part::Name(lease.role_name()), id],
+            )
             .delete(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id])
             .delete(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id]);
         self.forget_due(change, lease.due, lease.id);
@@ -204,8 +220,16 @@ impl Books {
 
     /// The row says whether the lease is being revoked, so that recovery need not read the others.
     pub fn put_due(&self, change: &mut Change, due: Timestamp, id: LeaseId, state: State) {
-        let value = if state == State::Revoking { vec![REVOKING] } else { Vec::new() };
-        change.put(&self.due, &[Part::Raw(&due.0.to_be_bytes()), Part::Raw(id.as_bytes())], Zeroizing::new(value));
+        let value = if state == State::Revoking {
+            vec![REVOKING]
+        } else {
+            Vec::new()
+        };
+        change.put(
+            &self.due,
+            &[Part::Raw(&due.0.to_be_bytes()), Part::Raw(id.as_bytes())],
+            Zeroizing::new(value),
+        );
     }
 }
 
@@ -218,4 +242,23 @@ fn encode(lease: &Lease) -> Zeroizing<Vec<u8>> {
 
 fn empty() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Golden of the record's first format; kept for ever.
+    const GOLDEN: &str = r#"{"m":"01010101010101010101010101010101","r":"pg/readers","v":7,"p":{"a":"sr_readers_02020202020202020202020202020202","b":{"owner":"readers","system":"7400000000000000000"}},"i":"03030303030303030303030303030303","s":"04040404040404040404040404040404","b":"05050505050505050505050505050505","c":1795000000000,"e":1795003600000,"x":1795086400000,"t":3600,"d":1795000027000,"u":1795003600000,"z":"a","w":true}"#;
+
+    #[test]
+    fn golden_lease() {
+        let lease: Lease = serde_json::from_str(GOLDEN).unwrap();
+        assert_eq!(
+            (lease.state, lease.activated, lease.attempts, lease.role_name()),
+            (State::Active, true, 0, "readers")
+        );
+        assert_eq!(lease.expires, lease.created.plus_secs(3600));
+        assert_eq!(String::from_utf8(encode(&lease).to_vec()).unwrap(), GOLDEN);
+    }
 }

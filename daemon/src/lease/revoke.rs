@@ -73,9 +73,16 @@ impl Marker {
         let mut markers = Vec::new();
         let mut after = None;
         loop {
-            let page = books.system.scan(&[Part::Raw(MARKERS)], after.as_ref(), WALK_PAGE).await?;
+            let page = books
+                .system
+                .scan(&[Part::Raw(MARKERS)], after.as_ref(), WALK_PAGE)
+                .await?;
             for entry in page.entries {
-                let id = entry.key.first().and_then(|part| part.raw_array()).map(OpId::from_bytes);
+                let id = entry
+                    .key
+                    .first()
+                    .and_then(|part| part.raw_array())
+                    .map(OpId::from_bytes);
                 match (id, serde_json::from_slice::<Self>(&entry.record.value)) {
                     (Some(id), Ok(marker)) => markers.push(Self { id, ..marker }),
                     _ => tracing::error!("a marker of a revocation is damaged; revoke again what it was for"),
@@ -90,7 +97,11 @@ impl Marker {
 
     fn put(&self, books: &Books, change: &mut Change) {
         let value = Zeroizing::new(serde_json::to_vec(self).unwrap_or_default());
-        change.put(&books.system, &[Part::Raw(MARKERS), Part::Raw(self.id.as_bytes())], value);
+        change.put(
+            &books.system,
+            &[Part::Raw(MARKERS), Part::Raw(self.id.as_bytes())],
+            value,
+        );
     }
 }
 
@@ -99,11 +110,21 @@ impl LeaseRoom {
     /// `trail` is durable.
     /// # Errors
     /// `Unknown`, `Damaged`, `Commit`.
-    pub async fn revoke(&self, _permit: &Permit, trail: &Trail, id: LeaseId, wait: Option<Duration>) -> Result<Revoked, LeaseError> {
+    pub async fn revoke(
+        &self,
+        _permit: &Permit,
+        trail: &Trail,
+        id: LeaseId,
+        wait: Option<Duration>,
+    ) -> Result<Revoked, LeaseError> {
         let held = self.inner.books.need(id).await?;
         let watcher = wait.map(|_| self.inner.watch(std::iter::once(id)));
         let outcome = Outcome::ok().with_lease(id).with_count(1);
-        let record = if wait.is_some() { trail.request() } else { trail.response(&outcome) };
+        let record = if wait.is_some() {
+            trail.request()
+        } else {
+            trail.response(&outcome)
+        };
         self.inner.turn_one(held, record).await?;
         let gone = self.wait(watcher, wait).await;
         if wait.is_some() {
@@ -116,7 +137,13 @@ impl LeaseRoom {
     /// that long has passed. Commits by itself, as [`LeaseRoom::revoke`].
     /// # Errors
     /// `Commit`, `Store`. What was begun goes on.
-    pub async fn revoke_scope(&self, _permit: &Permit, trail: &Trail, scope: Scope, wait: Option<Duration>) -> Result<Revoked, LeaseError> {
+    pub async fn revoke_scope(
+        &self,
+        _permit: &Permit,
+        trail: &Trail,
+        scope: Scope,
+        wait: Option<Duration>,
+    ) -> Result<Revoked, LeaseError> {
         let marker = self.marker(scope);
         let mut change = Change::new();
         marker.put(&self.inner.books, &mut change);
@@ -125,7 +152,9 @@ impl LeaseRoom {
         let watcher = wait.map(|_| self.inner.watch(std::iter::empty()));
         let queued = self.inner.walk(&marker, watcher.as_deref()).await?;
         let gone = self.wait(watcher, wait).await;
-        self.inner.commit(Change::new(), vec![trail.response(&Outcome::ok().with_count(queued))]).await?;
+        self.inner
+            .commit(Change::new(), vec![trail.response(&Outcome::ok().with_count(queued))])
+            .await?;
         Ok(Revoked { queued, gone })
     }
 
@@ -141,11 +170,17 @@ impl LeaseRoom {
     }
 
     fn marker(&self, scope: Scope) -> Marker {
-        Marker { id: OpId::random(&*self.inner.around.random), scope, until: self.inner.time.now() }
+        Marker {
+            id: OpId::random(&*self.inner.around.random),
+            scope,
+            until: self.inner.time.now(),
+        }
     }
 
     async fn wait(&self, watcher: Option<Arc<Watcher>>, wait: Option<Duration>) -> u64 {
-        let (Some(watcher), Some(wait)) = (watcher, wait) else { return 0 };
+        let (Some(watcher), Some(wait)) = (watcher, wait) else {
+            return 0;
+        };
         // What is not proven in time goes on; the caller learns how far it came.
         let _ = tokio::time::timeout(wait, watcher.done()).await;
         watcher.gone()
@@ -154,14 +189,34 @@ impl LeaseRoom {
 
 impl Inner {
     /// Ids of one page of `scope`.
-    pub(super) async fn page(&self, scope: Option<&Scope>, after: Option<&Cursor>, limit: usize) -> Result<(Vec<LeaseId>, Option<Cursor>), StoreError> {
+    pub(super) async fn page(
+        &self,
+        scope: Option<&Scope>,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<LeaseId>, Option<Cursor>), StoreError> {
         let books = &self.books;
         let page = match scope {
             None => books.leases.scan(&[], after, limit).await?,
             Some(Scope::Mount(mount)) => books.by_role.scan(&[Part::Raw(mount.as_bytes())], after, limit).await?,
-            Some(Scope::Role(mount, role)) => books.by_role.scan(&[Part::Raw(mount.as_bytes()), Part::Name(role)], after, limit).await?,
-            Some(Scope::Session(session)) => books.by_session.scan(&[Part::Raw(session.as_bytes())], after, limit).await?,
-            Some(Scope::Identity(identity)) => books.by_identity.scan(&[Part::Raw(identity.as_bytes())], after, limit).await?,
+            Some(Scope::Role(mount, role)) => {
+                books
+                    .by_role
+                    .scan(&[Part::Raw(mount.as_bytes()), Part::Name(role)], after, limit)
+                    .await?
+            }
+            Some(Scope::Session(session)) => {
+                books
+                    .by_session
+                    .scan(&[Part::Raw(session.as_bytes())], after, limit)
+                    .await?
+            }
+            Some(Scope::Identity(identity)) => {
+                books
+                    .by_identity
+                    .scan(&[Part::Raw(identity.as_bytes())], after, limit)
+                    .await?
+            }
         };
         let id = |entry: &crate::store::Entry| entry.key.last()?.raw_array().map(LeaseId::from_bytes);
         Ok((page.entries.iter().filter_map(id).collect(), page.next))
@@ -224,7 +279,11 @@ impl Inner {
                 };
                 counted += 1;
                 if held.lease.state != State::Revoking {
-                    let lease = Lease { state: State::Revoking, due: claimed, ..held.lease.clone() };
+                    let lease = Lease {
+                        state: State::Revoking,
+                        due: claimed,
+                        ..held.lease.clone()
+                    };
                     self.books.update(&mut change, &held, &lease);
                     turned.push((lease.mount, id));
                 }
@@ -255,7 +314,11 @@ impl Inner {
 
     /// A lease is gone: whoever waits for it is told.
     pub(super) fn tell_gone(&self, id: LeaseId) {
-        self.watchers.lock().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.saw(id));
+        self.watchers
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|watcher| watcher.saw(id));
     }
 }
 

@@ -39,11 +39,17 @@ impl Kept {
             Err(StoreError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(record.and_then(|record| serde_json::from_slice(&record.value).ok()).unwrap_or_default())
+        Ok(record
+            .and_then(|record| serde_json::from_slice(&record.value).ok())
+            .unwrap_or_default())
     }
 
     pub fn put(&self, books: &Books, change: &mut Change) {
-        change.put(&books.system, &[Part::Raw(KEPT)], Zeroizing::new(serde_json::to_vec(self).unwrap_or_default()));
+        change.put(
+            &books.system,
+            &[Part::Raw(KEPT)],
+            Zeroizing::new(serde_json::to_vec(self).unwrap_or_default()),
+        );
     }
 }
 
@@ -66,13 +72,27 @@ enum Step {
 
 impl Inner {
     /// Takes everything that is due by `now`, and the revoking ones due by `claims_until`. Returns when the next is due.
-    pub(super) async fn sweep(&self, kept: &mut Kept, now: Timestamp, claims_until: Timestamp) -> Result<Option<Timestamp>, SweepError> {
+    pub(super) async fn sweep(
+        &self,
+        kept: &mut Kept,
+        now: Timestamp,
+        claims_until: Timestamp,
+    ) -> Result<Option<Timestamp>, SweepError> {
         let mut from = self.books.due.cursor_at(&[Part::Raw(&kept.mark.0.to_be_bytes())])?;
         loop {
             let (rows, next) = self.rows(&from).await?;
-            let upcoming = rows.iter().find(|row| row.due > now.max(claims_until)).map(|row| row.due);
-            let first_left = rows.iter().find(|row| row.due > now && !row.revoking).map(|row| row.due);
-            let due: Vec<Row> = rows.into_iter().filter(|row| row.due <= now || row.revoking && row.due <= claims_until).collect();
+            let upcoming = rows
+                .iter()
+                .find(|row| row.due > now.max(claims_until))
+                .map(|row| row.due);
+            let first_left = rows
+                .iter()
+                .find(|row| row.due > now && !row.revoking)
+                .map(|row| row.due);
+            let due: Vec<Row> = rows
+                .into_iter()
+                .filter(|row| row.due <= now || row.revoking && row.due <= claims_until)
+                .collect();
             if !due.is_empty() {
                 self.take(&due, now, kept).await?;
             }
@@ -92,7 +112,11 @@ impl Inner {
         let row = |entry: &crate::store::Entry| {
             let due = Timestamp(u64::from_be_bytes(entry.key.first()?.raw_array()?));
             let id = LeaseId::from_bytes(entry.key.get(1)?.raw_array()?);
-            Some(Row { due, id, revoking: entry.record.value.first() == Some(&REVOKING) })
+            Some(Row {
+                due,
+                id,
+                revoking: entry.record.value.first() == Some(&REVOKING),
+            })
         };
         Ok((page.entries.iter().filter_map(row).collect(), page.next))
     }
@@ -106,7 +130,8 @@ impl Inner {
                     Step::Forget => self.books.forget_due(&mut change, row.due, row.id),
                     Step::PutOff => {
                         self.books.forget_due(&mut change, row.due, row.id);
-                        self.books.put_due(&mut change, now.plus_secs(QUARANTINE_SECS), row.id, State::Intent);
+                        self.books
+                            .put_due(&mut change, now.plus_secs(QUARANTINE_SECS), row.id, State::Intent);
                     }
                     Step::Move(held, lease) => self.books.update(&mut change, &held, &lease),
                 }
@@ -137,11 +162,19 @@ impl Inner {
             return Ok(Step::Forget);
         }
         // A worker that starts before the commit finds the lease unchanged and leaves it.
-        let due = match self.lanes.lock().offer(held.lease.mount, row.id, now, &*self.around.random) {
+        let due = match self
+            .lanes
+            .lock()
+            .offer(held.lease.mount, row.id, now, &*self.around.random)
+        {
             Verdict::Queued | Verdict::Known => now.plus_secs(CLAIM_SECS),
             Verdict::Later(at) => at,
         };
-        let lease = Lease { state: State::Revoking, due, ..held.lease.clone() };
+        let lease = Lease {
+            state: State::Revoking,
+            due,
+            ..held.lease.clone()
+        };
         Ok(Step::Move(Box::new(held), Box::new(lease)))
     }
 
@@ -153,11 +186,14 @@ impl Inner {
                 change.urgent();
                 for &(id, until) in page {
                     // What does not open keeps its claim and is found by the sweep.
-                    if let Ok(Some(held)) = self.books.get(id).await {
-                        if held.lease.state == State::Revoking {
-                            let lease = Lease { due: until, ..held.lease.clone() };
-                            self.books.update(&mut change, &held, &lease);
-                        }
+                    if let Ok(Some(held)) = self.books.get(id).await
+                        && held.lease.state == State::Revoking
+                    {
+                        let lease = Lease {
+                            due: until,
+                            ..held.lease.clone()
+                        };
+                        self.books.update(&mut change, &held, &lease);
                     }
                 }
                 match self.commit(change, Vec::new()).await {

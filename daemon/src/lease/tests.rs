@@ -42,7 +42,12 @@ impl World {
         self.accounts.lock().keys().cloned().collect()
     }
     fn up(&self) -> Result<(), TargetError> {
-        let outage = TargetError { text: "down".into(), outage: true, not_before: None, caller: false };
+        let outage = TargetError {
+            text: "down".into(),
+            outage: true,
+            not_before: None,
+            caller: false,
+        };
         if *self.down.lock() { Err(outage) } else { Ok(()) }
     }
 }
@@ -53,7 +58,12 @@ impl Targets for World {
         self.up()?;
         let there = self.accounts.lock().remove(&lease.plan.account).is_some();
         if !there && !birth.activated && !birth.deadline_passed {
-            return Err(TargetError { text: "too early".into(), outage: false, not_before: Some(birth.deadline), caller: false });
+            return Err(TargetError {
+                text: "too early".into(),
+                outage: false,
+                not_before: Some(birth.deadline),
+                caller: false,
+            });
         }
         Ok(())
     }
@@ -61,7 +71,14 @@ impl Targets for World {
         self.up()?;
         match self.accounts.lock().get_mut(&lease.plan.account) {
             Some(limit) => *limit = expires,
-            None => return Err(TargetError { text: "gone".into(), outage: false, not_before: None, caller: false }),
+            None => {
+                return Err(TargetError {
+                    text: "gone".into(),
+                    outage: false,
+                    not_before: None,
+                    caller: false,
+                });
+            }
         }
         Ok(())
     }
@@ -109,7 +126,11 @@ impl Lab {
             room: None,
         };
         let mut change = Change::new();
-        change.put(&lab.view(Table::System), &[Part::Raw(b"open"), Part::Raw(mount.as_bytes())], Zeroizing::new(Vec::new()));
+        change.put(
+            &lab.view(Table::System),
+            &[Part::Raw(b"open"), Part::Raw(mount.as_bytes())],
+            Zeroizing::new(Vec::new()),
+        );
         lab.store.commit(change, Vec::new()).await.unwrap();
         lab.set_session(true).await;
         lab.open().await;
@@ -141,7 +162,10 @@ impl Lab {
             clock: self.clock.clone(),
             random: Arc::new(OsRandom),
             boot: self.boot,
-            grounds: Arc::new(Marks { sessions: self.view(Table::Session), system: self.view(Table::System) }),
+            grounds: Arc::new(Marks {
+                sessions: self.view(Table::Session),
+                system: self.view(Table::System),
+            }),
         };
         self.room = Some(LeaseRoom::open(around, self.world.clone()).await.unwrap());
     }
@@ -161,7 +185,10 @@ impl Lab {
             mount: self.mount,
             role: Path::parse("pg/readers").unwrap(),
             config_version: 1,
-            plan: Plan { account: id.to_string(), body: serde_json::Value::Null },
+            plan: Plan {
+                account: id.to_string(),
+                body: serde_json::Value::Null,
+            },
             ttl_secs,
             max_ttl_secs: 3600,
             deadline: DEADLINE,
@@ -175,7 +202,10 @@ impl Lab {
             world.accounts.lock().insert(lease.plan.account, lease.expires);
             Ok(())
         };
-        self.room().issue(&self.permit, &self.trail(), self.ask(ttl_secs), make).await.map(|(lease, ())| lease)
+        self.room()
+            .issue(&self.permit, &self.trail(), self.ask(ttl_secs), make)
+            .await
+            .map(|(lease, ())| lease)
     }
 
     fn advance(&self, by: Duration) {
@@ -198,7 +228,11 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        panic!("never: {words}; world {:?}, leases {:?}", self.world.names(), self.leases().await);
+        panic!(
+            "never: {words}; world {:?}, leases {:?}",
+            self.world.names(),
+            self.leases().await
+        );
     }
 }
 
@@ -207,24 +241,47 @@ impl Lab {
 async fn issue_renew_expire() {
     let lab = Lab::new().await;
     let lease = lab.issue(60).await.unwrap();
-    assert_eq!((lease.state, lease.expires), (State::Active, Timestamp(START).plus_secs(60)));
+    assert_eq!(
+        (lease.state, lease.expires),
+        (State::Active, Timestamp(START).plus_secs(60))
+    );
     lab.advance(Duration::from_secs(50));
     let renewed = lab.room().renew(&lab.permit, &lab.trail(), lease.id, 0).await.unwrap();
     assert_eq!(renewed.expires, Timestamp(START).plus_secs(110));
-    assert_eq!(lab.world.accounts.lock()[&lease.plan.account], renewed.expires, "the target was told first");
-    let renewed = lab.room().renew(&lab.permit, &lab.trail(), lease.id, 100_000).await.unwrap();
+    assert_eq!(
+        lab.world.accounts.lock()[&lease.plan.account],
+        renewed.expires,
+        "the target was told first"
+    );
+    let renewed = lab
+        .room()
+        .renew(&lab.permit, &lab.trail(), lease.id, 100_000)
+        .await
+        .unwrap();
     assert_eq!(renewed.expires, Timestamp(START).plus_secs(3600));
-    assert!(matches!(lab.room().renew(&lab.permit, &lab.trail(), lease.id, 100_000).await, Err(LeaseError::AtMaximum)));
+    assert!(matches!(
+        lab.room().renew(&lab.permit, &lab.trail(), lease.id, 100_000).await,
+        Err(LeaseError::AtMaximum)
+    ));
     lab.advance(Duration::from_secs(3549));
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert_eq!(lab.world.names().len(), 1);
     lab.advance(Duration::from_secs(1));
-    lab.until("gone", async || lab.world.names().is_empty() && lab.leases().await.is_empty()).await;
-    assert!(matches!(lab.room().renew(&lab.permit, &lab.trail(), lease.id, 0).await, Err(LeaseError::Unknown)));
+    lab.until("gone", async || {
+        lab.world.names().is_empty() && lab.leases().await.is_empty()
+    })
+    .await;
+    assert!(matches!(
+        lab.room().renew(&lab.permit, &lab.trail(), lease.id, 0).await,
+        Err(LeaseError::Unknown)
+    ));
     let due = lab.view(Table::LeaseDue).scan(&[], None, 10).await.unwrap();
     assert!(due.entries.is_empty(), "no index row stays behind");
     for table in [Table::LeaseByRole, Table::LeaseByIdentity, Table::LeaseBySession] {
-        assert!(lab.view(table).scan(&[], None, 10).await.unwrap().entries.is_empty(), "{table:?}");
+        assert!(
+            lab.view(table).scan(&[], None, 10).await.unwrap().entries.is_empty(),
+            "{table:?}"
+        );
     }
 }
 
@@ -242,7 +299,10 @@ async fn what_cannot_be_recorded_is_withheld_and_revoked() {
     assert!(matches!(answer, Err(LeaseError::Commit(_))), "{answer:?}");
     assert_eq!(lab.room().counts().withheld.load(Ordering::Relaxed), 1);
     *lab.rig.kept.unavailable.lock() = None;
-    lab.until("gone", async || lab.world.names().is_empty() && lab.leases().await.is_empty()).await;
+    lab.until("gone", async || {
+        lab.world.names().is_empty() && lab.leases().await.is_empty()
+    })
+    .await;
 }
 
 /// R-LEASE-1: a session that ends while its credential is being made gets nothing.
@@ -258,7 +318,10 @@ async fn an_ended_session_gets_nothing() {
     let answer = lab.room().issue(&lab.permit, &lab.trail(), lab.ask(60), make).await;
     assert!(matches!(answer, Err(LeaseError::SessionEnded)), "{answer:?}");
     assert!(matches!(lab.issue(60).await, Err(LeaseError::SessionEnded)));
-    lab.until("gone", async || lab.world.names().is_empty() && lab.leases().await.is_empty()).await;
+    lab.until("gone", async || {
+        lab.world.names().is_empty() && lab.leases().await.is_empty()
+    })
+    .await;
 }
 
 /// R-LEASE-1: by id, role, session, identity; R-LEASE-3: a target that is down is tried again for as long as it takes, visibly.
@@ -269,24 +332,59 @@ async fn revocation_on_demand_and_a_target_that_is_down() {
         lab.issue(3600).await.unwrap();
     }
     let one = lab.leases().await[0].id;
-    let done = lab.room().revoke(&lab.permit, &lab.trail(), one, Some(Duration::from_secs(10))).await.unwrap();
+    let done = lab
+        .room()
+        .revoke(&lab.permit, &lab.trail(), one, Some(Duration::from_secs(10)))
+        .await
+        .unwrap();
     assert_eq!((done.queued, done.gone, lab.world.names().len()), (1, 1, 299));
     *lab.world.down.lock() = true;
-    let done = lab.room().revoke_scope(&lab.permit, &lab.trail(), Scope::Role(lab.mount, "readers".into()), None).await.unwrap();
+    let done = lab
+        .room()
+        .revoke_scope(
+            &lab.permit,
+            &lab.trail(),
+            Scope::Role(lab.mount, "readers".into()),
+            None,
+        )
+        .await
+        .unwrap();
     assert_eq!(done.queued, 299);
-    lab.until("failures are shown", async || lab.leases().await.iter().any(|lease| lease.attempts > 1)).await;
-    let stuck: Vec<_> = lab.leases().await.into_iter().filter(|lease| lease.attempts > 0).collect();
-    assert!(stuck.iter().all(|lease| lease.last_error.as_deref() == Some("down") && lease.state == State::Revoking));
+    lab.until("failures are shown", async || {
+        lab.leases().await.iter().any(|lease| lease.attempts > 1)
+    })
+    .await;
+    let stuck: Vec<_> = lab
+        .leases()
+        .await
+        .into_iter()
+        .filter(|lease| lease.attempts > 0)
+        .collect();
+    assert!(
+        stuck
+            .iter()
+            .all(|lease| lease.last_error.as_deref() == Some("down") && lease.state == State::Revoking)
+    );
     lab.advance(Duration::from_secs(7 * 24 * 3600));
     *lab.world.down.lock() = false;
-    lab.until("gone", async || lab.world.names().is_empty() && lab.leases().await.is_empty()).await;
-    for scope in [Scope::Session(lab.permit.session()), Scope::Identity(lab.permit.identity()), Scope::Mount(lab.mount)] {
+    lab.until("gone", async || {
+        lab.world.names().is_empty() && lab.leases().await.is_empty()
+    })
+    .await;
+    for scope in [
+        Scope::Session(lab.permit.session()),
+        Scope::Identity(lab.permit.identity()),
+        Scope::Mount(lab.mount),
+    ] {
         lab.issue(3600).await.unwrap();
         lab.issue(3600).await.unwrap();
         let mut change = Change::new();
         lab.room().end_with(&mut change, scope.clone());
         lab.store.commit(change, Vec::new()).await.unwrap();
-        lab.until("gone", async || lab.world.names().is_empty() && lab.leases().await.is_empty()).await;
+        lab.until("gone", async || {
+            lab.world.names().is_empty() && lab.leases().await.is_empty()
+        })
+        .await;
     }
 }
 
@@ -297,11 +395,16 @@ async fn a_damaged_record_stops_nobody() {
     let damaged = lab.issue(5).await.unwrap().id;
     lab.issue(5).await.unwrap();
     let mut change = Change::new();
-    change.put(&lab.view(Table::Lease), &[Part::Raw(damaged.as_bytes())], Zeroizing::new(b"{}".to_vec()));
+    change.put(
+        &lab.view(Table::Lease),
+        &[Part::Raw(damaged.as_bytes())],
+        Zeroizing::new(b"{}".to_vec()),
+    );
     lab.store.commit(change, Vec::new()).await.unwrap();
     lab.open().await;
     lab.advance(Duration::from_secs(6));
-    lab.until("the other is gone", async || lab.world.names().len() == 1).await;
+    lab.until("the other is gone", async || lab.world.names().len() == 1)
+        .await;
     assert_eq!(lab.room().standing().quarantined, [damaged]);
     assert!(matches!(lab.room().get(damaged).await, Err(LeaseError::Damaged)));
     assert!(lab.issue(60).await.is_ok());
@@ -371,7 +474,8 @@ async fn step(lab: &mut Lab, model: &mut Model, op: Op) {
         }
         Op::Advance(secs) => lab.advance(Duration::from_secs(secs)),
         Op::Jump(secs) => {
-            lab.clock.jump_to(Timestamp(lab.clock.now().0.saturating_add_signed(secs * 1000)));
+            lab.clock
+                .jump_to(Timestamp(lab.clock.now().0.saturating_add_signed(secs * 1000)));
             lab.advance(Duration::ZERO);
         }
         Op::Down(down) => *lab.world.down.lock() = down,
@@ -384,7 +488,10 @@ async fn crash_at(lab: &mut Lab, model: &mut Model, point: &'static str) {
     let armed = failpoint::arm(lab.boot, point);
     if point.starts_with("lease.revoke") {
         if let Ok(lease) = lab.issue(300).await {
-            lab.room().revoke(&lab.permit, &lab.trail(), lease.id, None).await.unwrap();
+            lab.room()
+                .revoke(&lab.permit, &lab.trail(), lease.id, None)
+                .await
+                .unwrap();
         }
         // With the target under suspicion its turn may be far.
         let _ = tokio::time::timeout(Duration::from_millis(200), armed.reached()).await;
@@ -407,15 +514,27 @@ async fn crash_at(lab: &mut Lab, model: &mut Model, point: &'static str) {
 /// At every instant: each account has a lease, and what was handed out and is not over works.
 async fn check(lab: &Lab, model: &mut Model) {
     let before = lab.world.names();
-    let tracked: BTreeSet<String> = lab.leases().await.into_iter().map(|lease| lease.id.to_string()).collect();
+    let tracked: BTreeSet<String> = lab
+        .leases()
+        .await
+        .into_iter()
+        .map(|lease| lease.id.to_string())
+        .collect();
     // Read before and after: what vanished in between was being revoked.
-    let untracked: Vec<_> = before.difference(&tracked).filter(|name| lab.world.names().contains(*name)).collect();
+    let untracked: Vec<_> = before
+        .difference(&tracked)
+        .filter(|name| lab.world.names().contains(*name))
+        .collect();
     assert!(untracked.is_empty(), "untracked: {untracked:?}");
     let now = lab.room().now();
     model.retain(|_, expires| *expires > now);
     for (id, expires) in model {
         let there = lab.world.names().contains(&id.to_string());
-        assert!(there || *expires <= lab.room().now(), "{id} died {} ms early", expires.0 - now.0);
+        assert!(
+            there || *expires <= lab.room().now(),
+            "{id} died {} ms early",
+            expires.0 - now.0
+        );
     }
 }
 

@@ -1,9 +1,6 @@
 //! The engine's configuration and the PostgreSQL part of a role, parsed once.
 
-use super::{
-    scram::ITERATIONS_DEFAULT,
-    sql::Name,
-};
+use super::{scram::ITERATIONS_DEFAULT, sql::Name};
 use crate::{
     base::limits::DEFINITION_BYTES_MAX,
     engine::{DynamicRole, EngineError},
@@ -100,15 +97,39 @@ impl Config {
         }
         let config: Self = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
         for (fits, text) in [
-            ((1..=HOST_BYTES_MAX).contains(&config.host.len()), format!("host: 1 to {HOST_BYTES_MAX} bytes")),
+            (
+                (1..=HOST_BYTES_MAX).contains(&config.host.len()),
+                format!("host: 1 to {HOST_BYTES_MAX} bytes"),
+            ),
             (config.port != 0, "port: not 0".to_owned()),
-            ((1..=CONNECT_TIMEOUT_MAX_SECS).contains(&config.connect_timeout_secs), format!("connect_timeout_secs: 1 to {CONNECT_TIMEOUT_MAX_SECS}")),
-            ((1..=STATEMENT_TIMEOUT_MAX_SECS).contains(&config.statement_timeout_secs), format!("statement_timeout_secs: 1 to {STATEMENT_TIMEOUT_MAX_SECS}")),
-            ((1..=CONNECTIONS_MAX).contains(&config.connections), format!("connections: 1 to {CONNECTIONS_MAX}")),
-            (config.databases.len() <= DATABASES_MAX, format!("databases: at most {DATABASES_MAX}")),
-            (config.formerly.len() <= FORMERLY_MAX, format!("formerly: at most {FORMERLY_MAX}")),
-            (config.username != config.manager, "manager: a NOLOGIN role of its own, not the root account".to_owned()),
-            (config.sslmode != SslMode::VerifyFull || !config.cas()?.is_empty(), "ca_pem: certificates in PEM are needed for sslmode verify-full".to_owned()),
+            (
+                (1..=CONNECT_TIMEOUT_MAX_SECS).contains(&config.connect_timeout_secs),
+                format!("connect_timeout_secs: 1 to {CONNECT_TIMEOUT_MAX_SECS}"),
+            ),
+            (
+                (1..=STATEMENT_TIMEOUT_MAX_SECS).contains(&config.statement_timeout_secs),
+                format!("statement_timeout_secs: 1 to {STATEMENT_TIMEOUT_MAX_SECS}"),
+            ),
+            (
+                (1..=CONNECTIONS_MAX).contains(&config.connections),
+                format!("connections: 1 to {CONNECTIONS_MAX}"),
+            ),
+            (
+                config.databases.len() <= DATABASES_MAX,
+                format!("databases: at most {DATABASES_MAX}"),
+            ),
+            (
+                config.formerly.len() <= FORMERLY_MAX,
+                format!("formerly: at most {FORMERLY_MAX}"),
+            ),
+            (
+                config.username != config.manager,
+                "manager: a NOLOGIN role of its own, not the root account".to_owned(),
+            ),
+            (
+                config.sslmode != SslMode::VerifyFull || !config.cas()?.is_empty(),
+                "ca_pem: certificates in PEM are needed for sslmode verify-full".to_owned(),
+            ),
         ] {
             if !fits {
                 return Err(wrong(text));
@@ -163,14 +184,21 @@ fn is_default(iterations: &u32) -> bool {
 impl Template {
     pub fn of(role: &DynamicRole) -> Result<Self, EngineError> {
         let wrong = |text: String| EngineError::Config(format!("role definition: {text}"));
-        let template: Self = serde_json::from_value(serde_json::Value::Object(role.body.clone())).map_err(|error| wrong(error.to_string()))?;
+        let template: Self = serde_json::from_value(serde_json::Value::Object(role.body.clone()))
+            .map_err(|error| wrong(error.to_string()))?;
         if !SCRAM_ITERATIONS.contains(&template.scram_iterations) {
-            return Err(wrong(format!("scram_iterations: {} to {}", SCRAM_ITERATIONS.start(), SCRAM_ITERATIONS.end())));
+            return Err(wrong(format!(
+                "scram_iterations: {} to {}",
+                SCRAM_ITERATIONS.start(),
+                SCRAM_ITERATIONS.end()
+            )));
         }
         // Predefined roles such as pg_execute_server_program would hand out the whole server.
         for (key, name) in [("group", &template.group), ("owner", template.owner())] {
             if name.as_str().starts_with("pg_") {
-                return Err(wrong(format!("{key}: predefined roles (pg_...) are not handed out; make a group that is a member")));
+                return Err(wrong(format!(
+                    "{key}: predefined roles (pg_...) are not handed out; make a group that is a member"
+                )));
             }
         }
         Ok(template)
@@ -198,9 +226,18 @@ mod tests {
             (with(r#","connections":0"#), Some("connections")),
             (with(r#","statement_timeout_secs":31"#), Some("statement_timeout_secs")),
             (with(r#","dbname":"""#), Some("1 to 63 bytes")),
-            (r#"{"host":"db","username":"a","manager":"a","sslmode":"disable"}"#.to_owned(), Some("manager")),
-            (r#"{"host":"db","username":"a","manager":"m"}"#.to_owned(), Some("ca_pem")),
-            (r#"{"host":"db","username":"a","manager":"m","ca_pem":"x"}"#.to_owned(), Some("ca_pem")),
+            (
+                r#"{"host":"db","username":"a","manager":"a","sslmode":"disable"}"#.to_owned(),
+                Some("manager"),
+            ),
+            (
+                r#"{"host":"db","username":"a","manager":"m"}"#.to_owned(),
+                Some("ca_pem"),
+            ),
+            (
+                r#"{"host":"db","username":"a","manager":"m","ca_pem":"x"}"#.to_owned(),
+                Some("ca_pem"),
+            ),
             (r#"{"host":"db","username":"a"}"#.to_owned(), Some("manager")),
             ("null".to_owned(), Some("configuration")),
         ] {
@@ -223,7 +260,9 @@ mod tests {
             (r#"{"group":"readers","superuser":true}"#, Err("superuser")),
             ("{}", Err("group")),
         ] {
-            let Ok(Definition::Dynamic(role)) = Definition::parse(json) else { panic!("{json}") };
+            let Ok(Definition::Dynamic(role)) = Definition::parse(json) else {
+                panic!("{json}")
+            };
             match (Template::of(&role), want) {
                 (Ok(template), Ok(owner)) => assert_eq!(template.owner().as_str(), owner, "{json}"),
                 (Err(error), Err(key)) => assert!(error.to_string().contains(key), "{json}: {error}"),

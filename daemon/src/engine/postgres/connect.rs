@@ -52,7 +52,13 @@ pub(super) fn application(boot: BootId) -> String {
 impl Door {
     pub fn new(config: Config, account: String, secret: SecretBytes, boot: BootId) -> Result<Self, EngineError> {
         let tls = tls(&config)?;
-        Ok(Self { config, account, secret, tls, application: application(boot) })
+        Ok(Self {
+            config,
+            account,
+            secret,
+            tls,
+            application: application(boot),
+        })
     }
 
     /// One session, as `account`, in `dbname`.
@@ -71,13 +77,21 @@ impl Door {
             }
         };
         let limit = self.config.statement_timeout() + ANSWER_GRACE;
-        Ok(Session { client, driver, limit, since: Instant::now(), system: String::new() })
+        Ok(Session {
+            client,
+            driver,
+            limit,
+            since: Instant::now(),
+            system: String::new(),
+        })
     }
 
     /// One session as the root account in the engine's own database; it knows which server it talks to.
     pub async fn open_root(&self) -> Result<Session, EngineError> {
         let mut session = self.open_root_in(self.config.dbname.as_str()).await?;
-        let rows = session.ask("SELECT system_identifier::text FROM pg_control_system()", &[]).await?;
+        let rows = session
+            .ask("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .await?;
         session.system = one(&rows)?;
         Ok(session)
     }
@@ -117,7 +131,11 @@ impl Door {
         } else {
             config.host(&self.config.host);
         }
-        config.ssl_mode(if self.tls.is_some() { tokio_postgres::config::SslMode::Require } else { tokio_postgres::config::SslMode::Disable });
+        config.ssl_mode(if self.tls.is_some() {
+            tokio_postgres::config::SslMode::Require
+        } else {
+            tokio_postgres::config::SslMode::Disable
+        });
         config
     }
 }
@@ -133,24 +151,38 @@ where
 }
 
 /// Bounds an act on the server in time and puts its error into the engine's words.
-pub(super) async fn bounded<T>(limit: Duration, act: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
+pub(super) async fn bounded<T>(
+    limit: Duration,
+    act: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, EngineError> {
     match tokio::time::timeout(limit, act).await {
         Ok(done) => done.map_err(|error| sort(&error)),
-        Err(_) => Err(EngineError::Unreachable(format!("no answer within {} s", limit.as_secs()))),
+        Err(_) => Err(EngineError::Unreachable(format!(
+            "no answer within {} s",
+            limit.as_secs()
+        ))),
     }
 }
 
 /// The server's refusal, or an outage. PostgreSQL's messages name objects, never the statement's text.
 fn sort(error: &tokio_postgres::Error) -> EngineError {
     let Some(refusal) = error.as_db_error() else {
-        let text = std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        let text =
+            std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
         return EngineError::Unreachable(cut(text, ERROR_BYTES_MAX));
     };
     let code = refusal.code();
     let text = cut(format!("{} ({})", refusal.message(), code.code()), ERROR_BYTES_MAX);
     // Connection trouble, too many connections, shutting down or starting up, read-only after a fail-over.
-    let outage = code.code().starts_with("08") || code.code().starts_with("57P") || code.code().starts_with("53") || *code == SqlState::READ_ONLY_SQL_TRANSACTION;
-    if outage { EngineError::Unreachable(text) } else { EngineError::Refused(text) }
+    let outage = code.code().starts_with("08")
+        || code.code().starts_with("57P")
+        || code.code().starts_with("53")
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION;
+    if outage {
+        EngineError::Unreachable(text)
+    } else {
+        EngineError::Refused(text)
+    }
 }
 
 /// One session. Dropping it closes the connection, whatever it was at.
@@ -174,7 +206,13 @@ impl Session {
     pub async fn run_unless(&self, sql: &str, unless: &SqlState) -> Result<Option<String>, EngineError> {
         let act = async {
             match self.client.batch_execute(sql).await {
-                Err(error) if error.code() == Some(unless) => Ok(Some(error.as_db_error().and_then(DbError::detail).unwrap_or_default().to_owned())),
+                Err(error) if error.code() == Some(unless) => Ok(Some(
+                    error
+                        .as_db_error()
+                        .and_then(DbError::detail)
+                        .unwrap_or_default()
+                        .to_owned(),
+                )),
                 done => done.map(|()| None),
             }
         };
@@ -199,7 +237,8 @@ impl Session {
 
 /// A column of a row.
 pub(super) fn column<T: for<'a> FromSql<'a>>(row: &Row, index: usize) -> Result<T, EngineError> {
-    row.try_get(index).map_err(|error| EngineError::Refused(cut(error.to_string(), ERROR_BYTES_MAX)))
+    row.try_get(index)
+        .map_err(|error| EngineError::Refused(cut(error.to_string(), ERROR_BYTES_MAX)))
 }
 
 /// The first column of the first row, if there is one.
@@ -253,13 +292,20 @@ impl Lent {
 impl Pool {
     pub fn new(door: Door) -> Self {
         let size = u32::try_from(door.config.connections).unwrap_or(1);
-        Self { slots: Arc::new(Semaphore::new(door.config.connections)), size, idle: Arc::default(), door: Arc::new(door) }
+        Self {
+            slots: Arc::new(Semaphore::new(door.config.connections)),
+            size,
+            idle: Arc::default(),
+            door: Arc::new(door),
+        }
     }
 
     /// A session: the one used last, or a new one. All in all it takes no longer than [`Pool::patience`].
     pub async fn take(&self) -> Result<Lent, EngineError> {
         let busy = |_| EngineError::Unreachable("no connection became free or answered in time".to_owned());
-        tokio::time::timeout(self.patience(), self.take_any()).await.map_err(busy)?
+        tokio::time::timeout(self.patience(), self.take_any())
+            .await
+            .map_err(busy)?
     }
 
     /// Longest wait for a session.
@@ -268,12 +314,19 @@ impl Pool {
     }
 
     async fn take_any(&self) -> Result<Lent, EngineError> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| EngineError::Draining)?;
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| EngineError::Draining)?;
         let session = match self.reusable() {
             Some(session) => session,
             None => self.door.open_root().await?,
         };
-        Ok(Lent { session, idle: Arc::clone(&self.idle), _slot: slot })
+        Ok(Lent {
+            session,
+            idle: Arc::clone(&self.idle),
+            _slot: slot,
+        })
     }
 
     fn reusable(&self) -> Option<Session> {
@@ -302,11 +355,16 @@ fn tls(config: &Config) -> Result<Option<MakeRustlsConnect>, EngineError> {
         .map_err(|error| EngineError::Config(format!("configuration: TLS: {error}")))?;
     let client = match config.sslmode {
         SslMode::Disable => return Ok(None),
-        SslMode::Require => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))).with_no_client_auth(),
+        SslMode::Require => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth(),
         SslMode::VerifyFull => {
             let mut roots = RootCertStore::empty();
             for certificate in config.cas()? {
-                roots.add(certificate).map_err(|error| EngineError::Config(format!("configuration: ca_pem: {error}")))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| EngineError::Config(format!("configuration: ca_pem: {error}")))?;
             }
             builder.with_root_certificates(roots).with_no_client_auth()
         }
@@ -320,13 +378,30 @@ fn tls(config: &Config) -> Result<Option<MakeRustlsConnect>, EngineError> {
 struct AnyServer(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -23,17 +23,32 @@ pub(super) async fn run(engine: &Postgres, durable: &Durable, plan: &Plan) -> Re
         checks.push(format!("connected to database {}", database.as_str()));
     }
     let (account, _) = thaw(plan)?;
-    let (secret, verifier) = engine.verifier(password(&*engine.surroundings.random), super::scram::ITERATIONS_DEFAULT).await?;
+    let (secret, verifier) = engine
+        .verifier(password(&*engine.surroundings.random), super::scram::ITERATIONS_DEFAULT)
+        .await?;
     let expires = engine.surroundings.clock.now().plus_secs(TEST_TTL_SECS);
     let lent = engine.pool.take().await?;
-    lent.run(&format!("CREATE ROLE {account} LOGIN ROLE {} PASSWORD {} VALID UNTIL {}", engine.config().manager, literal(&verifier), valid_until(expires))).await?;
+    lent.run(&format!(
+        "CREATE ROLE {account} LOGIN ROLE {} PASSWORD {} VALID UNTIL {}",
+        engine.config().manager,
+        literal(&verifier),
+        valid_until(expires)
+    ))
+    .await?;
     lent.give_back();
     checks.push(format!("created account {}", account.as_str()));
     // An open session, so that ending sessions is tried as well.
-    let session = engine.pool.door.open(engine.config().dbname.as_str(), account.as_str(), &secret).await?;
+    let session = engine
+        .pool
+        .door
+        .open(engine.config().dbname.as_str(), account.as_str(), &secret)
+        .await?;
     session.run("SELECT 1").await?;
     checks.push("logged in as it".to_owned());
-    let birth = Birth { activated: true, ..Birth::of_test(engine.surroundings.boot) };
+    let birth = Birth {
+        activated: true,
+        ..Birth::of_test(engine.surroundings.boot)
+    };
     engine.revoke(durable, plan, &birth).await?;
     checks.push("locked it, ended its session, dropped it, read back that it is gone".to_owned());
     if session.run("SELECT 1").await.is_ok() || bounded_login(&engine.pool.door, account.as_str(), &secret).await? {
@@ -49,23 +64,41 @@ pub(super) async fn check_account(engine: &Postgres, checks: &mut Vec<String>) -
     let manager = engine.config().manager.as_str();
     let lent = engine.pool.take().await?;
     checks.push(format!("connected to server {} as {root}", lent.system));
-    let has_role = |sql: &'static str| lent.ask_bool(sql, &manager);
-    for (good, complaint) in [
-        (lent.ask_bool("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1 AND NOT rolcanlogin)", &manager).await?, format!("manager: {manager} must exist and not log in: CREATE ROLE {manager} NOLOGIN")),
-        (has_role("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = current_user AND (rolcreaterole OR rolsuper) AND $1 <> '')").await?, format!("username: {root} needs CREATEROLE: ALTER ROLE {root} CREATEROLE")),
-        (has_role("SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(current_user, m.oid, 'USAGE'))").await?, format!("manager: GRANT {manager} TO {root}, with INHERIT")),
-        (has_role("SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(m.oid, 'pg_signal_backend', 'USAGE'))").await?, format!("manager: GRANT pg_signal_backend TO {manager}")),
-        (has_role("SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(m.oid, 'pg_read_all_stats', 'USAGE'))").await?, format!("manager: GRANT pg_read_all_stats TO {manager}")),
+    for (sql, complaint) in [
+        (
+            "SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1 AND NOT rolcanlogin)",
+            format!("manager: {manager} must exist and not log in: CREATE ROLE {manager} NOLOGIN"),
+        ),
+        (
+            "SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = current_user AND (rolcreaterole OR rolsuper) AND $1 <> '')",
+            format!("username: ALTER ROLE {root} CREATEROLE"),
+        ),
+        (
+            "SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(current_user, m.oid, 'USAGE'))",
+            format!("manager: GRANT {manager} TO {root}, with INHERIT"),
+        ),
+        (
+            "SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(m.oid, 'pg_signal_backend', 'USAGE'))",
+            format!("manager: GRANT pg_signal_backend TO {manager}"),
+        ),
+        (
+            "SELECT EXISTS (SELECT 1 FROM pg_roles m WHERE m.rolname = $1 AND pg_has_role(m.oid, 'pg_read_all_stats', 'USAGE'))",
+            format!("manager: GRANT pg_read_all_stats TO {manager}"),
+        ),
     ] {
-        if !good {
+        if !lent.ask_bool(sql, manager).await? {
             return Err(EngineError::Config(complaint));
         }
     }
-    let superuser = lent.ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[]).await?;
+    let superuser = lent
+        .ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user", &[])
+        .await?;
     lent.give_back();
     checks.push(format!("{root} has CREATEROLE and is a member of {manager}"));
     if one::<bool>(&superuser)? {
-        checks.push(format!("warning: {root} is a superuser; none is needed, and it cannot be rotated"));
+        checks.push(format!(
+            "warning: {root} is a superuser; none is needed, and it cannot be rotated"
+        ));
     }
     Ok(())
 }
@@ -84,10 +117,18 @@ pub(super) async fn check_template(engine: &Postgres, template: &Template) -> Re
             FROM pg_roles r WHERE rolname = $1";
         match super::connect::first(&lent.ask(sql, &[(&name, Type::TEXT)]).await?)? {
             Some(true) => {}
-            Some(false) => return Err(EngineError::Config(format!("{key}: {name} has attributes or memberships that must not be handed out (superuser, CREATEROLE, replication, bypass RLS, server files or programs)"))),
-            None => return Err(EngineError::Config(format!("{key}: {name} does not exist in the target"))),
+            Some(false) => {
+                return Err(EngineError::Config(format!(
+                    "{key}: {name} has attributes or memberships that must not be handed out (superuser, CREATEROLE, replication, bypass RLS, server files or programs)"
+                )));
+            }
+            None => {
+                return Err(EngineError::Config(format!(
+                    "{key}: {name} does not exist in the target"
+                )));
+            }
         }
-        if !lent.ask_bool("SELECT EXISTS (SELECT 1 FROM pg_roles g WHERE g.rolname = $1 AND pg_has_role(current_user, g.oid, 'USAGE'))", &name).await? {
+        if !lent.ask_bool("SELECT EXISTS (SELECT 1 FROM pg_roles g WHERE g.rolname = $1 AND pg_has_role(current_user, g.oid, 'USAGE'))", name).await? {
             return Err(EngineError::Config(format!("{key}: so that objects can be given away, GRANT {name} TO {manager}")));
         }
     }

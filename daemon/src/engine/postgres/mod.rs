@@ -57,8 +57,17 @@ impl Postgres {
     /// `Config`.
     pub fn open(config_json: &str, root: &Root, surroundings: &Surroundings) -> Result<Self, EngineError> {
         let config = Config::parse(config_json)?;
-        let door = Door::new(config, root.account.clone(), SecretBytes::from(root.secret.expose()), surroundings.boot)?;
-        Ok(Self { pool: Pool::new(door), proofs: Proofs::default(), surroundings: surroundings.clone() })
+        let door = Door::new(
+            config,
+            root.account.clone(),
+            SecretBytes::from(root.secret.expose()),
+            surroundings.boot,
+        )?;
+        Ok(Self {
+            pool: Pool::new(door),
+            proofs: Proofs::default(),
+            surroundings: surroundings.clone(),
+        })
     }
 
     /// The account that a configuration names; a rotated root account takes its place later.
@@ -74,7 +83,10 @@ impl Postgres {
 
     async fn plan_for(&self, account: String, owner: Name) -> Result<Plan, EngineError> {
         let lent = self.pool.take().await?;
-        let frozen = Frozen { owner, system: lent.system.clone() };
+        let frozen = Frozen {
+            owner,
+            system: lent.system.clone(),
+        };
         lent.give_back();
         let body = serde_json::to_value(frozen).map_err(|error| EngineError::Config(error.to_string()))?;
         Ok(Plan { account, body })
@@ -87,7 +99,8 @@ impl Postgres {
             let verifier = scram::verifier(secret.expose(), iterations, &*random);
             (secret, verifier)
         });
-        made.await.map_err(|_| EngineError::Unreachable("the daemon is stopping".to_owned()))
+        made.await
+            .map_err(|_| EngineError::Unreachable("the daemon is stopping".to_owned()))
     }
 }
 
@@ -101,7 +114,10 @@ fn thaw(plan: &Plan) -> Result<(Name, Frozen), EngineError> {
 
 /// `sr_<role>_<lease id>`: at most 60 bytes, found again from the lease alone.
 fn account_name(lease: LeaseId, role_name: &str) -> String {
-    format!("sr_{}_{lease}", super::error::cut(role_name.to_owned(), ACCOUNT_ROLE_BYTES))
+    format!(
+        "sr_{}_{lease}",
+        super::error::cut(role_name.to_owned(), ACCOUNT_ROLE_BYTES)
+    )
 }
 
 #[async_trait::async_trait]
@@ -124,23 +140,37 @@ impl Engine for Postgres {
 
     async fn plan(&self, lease: LeaseId, role_name: &str, role: &DynamicRole) -> Result<Plan, EngineError> {
         let template = Template::of(role)?;
-        self.plan_for(account_name(lease, role_name), template.owner().clone()).await
+        self.plan_for(account_name(lease, role_name), template.owner().clone())
+            .await
     }
 
-    async fn create(&self, _: &Durable, plan: &Plan, role: &DynamicRole, expires: Timestamp) -> Result<Fields, EngineError> {
+    async fn create(
+        &self,
+        _: &Durable,
+        plan: &Plan,
+        role: &DynamicRole,
+        expires: Timestamp,
+    ) -> Result<Fields, EngineError> {
         let (account, _) = thaw(plan)?;
         let template = Template::of(role)?;
         let ready = async {
-            let (secret, verifier) = self.verifier(password(&*self.surroundings.random), template.scram_iterations).await?;
+            let (secret, verifier) = self
+                .verifier(password(&*self.surroundings.random), template.scram_iterations)
+                .await?;
             Ok((secret, verifier, self.pool.take().await?))
         };
         // The deadline counts from here: what is not ready in time does not start.
         let late = |_| EngineError::Unreachable("not ready in time".to_owned());
-        let (secret, verifier, lent) = tokio::time::timeout(self.pool.patience(), ready).await.map_err(late)??;
+        let (secret, verifier, lent) = tokio::time::timeout(self.pool.patience(), ready)
+            .await
+            .map_err(late)??;
         let group = template.group;
         let manager = &self.config().manager;
         let (password, until) = (literal(&verifier), valid_until(expires));
-        lent.run(&format!("CREATE ROLE {account} LOGIN IN ROLE {group} ROLE {manager} PASSWORD {password} VALID UNTIL {until}")).await?;
+        lent.run(&format!(
+            "CREATE ROLE {account} LOGIN IN ROLE {group} ROLE {manager} PASSWORD {password} VALID UNTIL {until}"
+        ))
+        .await?;
         lent.give_back();
         Ok(self.static_fields(account.as_str(), &secret))
     }
@@ -148,7 +178,8 @@ impl Engine for Postgres {
     async fn renew(&self, _: &Durable, plan: &Plan, expires: Timestamp) -> Result<(), EngineError> {
         let (account, _) = thaw(plan)?;
         let lent = self.pool.take().await?;
-        lent.run(&format!("ALTER ROLE {account} VALID UNTIL {}", valid_until(expires))).await?;
+        lent.run(&format!("ALTER ROLE {account} VALID UNTIL {}", valid_until(expires)))
+            .await?;
         lent.give_back();
         Ok(())
     }
@@ -159,7 +190,8 @@ impl Engine for Postgres {
     }
 
     async fn test_plan(&self, lease: LeaseId) -> Result<Plan, EngineError> {
-        self.plan_for(account_name(lease, "test"), self.config().manager.clone()).await
+        self.plan_for(account_name(lease, "test"), self.config().manager.clone())
+            .await
     }
 
     async fn test(&self, durable: &Durable, plan: &Plan) -> Result<Vec<String>, EngineError> {
@@ -168,9 +200,12 @@ impl Engine for Postgres {
 
     async fn set_password(&self, _: &Durable, account: &str, secret: &SecretBytes) -> Result<(), EngineError> {
         let account = self.check_static(account).await?;
-        let (_, verifier) = self.verifier(SecretBytes::from(secret.expose()), scram::ITERATIONS_DEFAULT).await?;
+        let (_, verifier) = self
+            .verifier(SecretBytes::from(secret.expose()), scram::ITERATIONS_DEFAULT)
+            .await?;
         let lent = self.pool.take().await?;
-        lent.run(&format!("ALTER ROLE {account} PASSWORD {}", literal(&verifier))).await?;
+        lent.run(&format!("ALTER ROLE {account} PASSWORD {}", literal(&verifier)))
+            .await?;
         lent.give_back();
         Ok(())
     }
@@ -222,14 +257,23 @@ impl Postgres {
         let name = Name::parse(account).map_err(|error| wrong(error.to_string()))?;
         let root = self.pool.door.account();
         if account == root || account == root::successor(root) || name == self.config().manager {
-            return Err(wrong("the engine's own accounts rotate by `mount rotate-root`".to_owned()));
+            return Err(wrong(
+                "the engine's own accounts rotate by `mount rotate-root`".to_owned(),
+            ));
         }
         let lent = self.pool.take().await?;
-        let rows = lent.ask("SELECT rolcanlogin AND NOT rolsuper AND NOT rolreplication FROM pg_roles WHERE rolname = $1", &[(&account, Type::TEXT)]).await?;
+        let rows = lent
+            .ask(
+                "SELECT rolcanlogin AND NOT rolsuper AND NOT rolreplication FROM pg_roles WHERE rolname = $1",
+                &[(&account, Type::TEXT)],
+            )
+            .await?;
         lent.give_back();
         match connect::first(&rows)? {
             Some(true) => Ok(name),
-            Some(false) => Err(wrong(format!("{account} must be able to log in and be neither superuser nor replication"))),
+            Some(false) => Err(wrong(format!(
+                "{account} must be able to log in and be neither superuser nor replication"
+            ))),
             None => Err(wrong(format!("{account} does not exist in the target"))),
         }
     }

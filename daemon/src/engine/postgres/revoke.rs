@@ -26,7 +26,12 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Accounts that one fresh connection proves gone.
 const PROOFS_MAX: usize = 256;
 
-pub(super) async fn revoke(engine: &Postgres, account: &Name, frozen: &Frozen, birth: &Birth) -> Result<(), EngineError> {
+pub(super) async fn revoke(
+    engine: &Postgres,
+    account: &Name,
+    frozen: &Frozen,
+    birth: &Birth,
+) -> Result<(), EngineError> {
     for _ in 0..ROUNDS_MAX {
         let lent = engine.pool.take().await?;
         same_server(engine, &lent, frozen)?;
@@ -35,7 +40,12 @@ pub(super) async fn revoke(engine: &Postgres, account: &Name, frozen: &Frozen, b
         }
         // Looked for first where it may never have been: ALTER ROLE would wait for whatever keeps CREATE ROLE waiting.
         let there = birth.activated || exists(&lent, account).await?;
-        let oid = if there && lent.run_unless(&format!("ALTER ROLE {account} NOLOGIN"), ABSENT).await?.is_none() {
+        let oid = if there
+            && lent
+                .run_unless(&format!("ALTER ROLE {account} NOLOGIN"), ABSENT)
+                .await?
+                .is_none()
+        {
             end_account(engine, &lent, account, frozen).await?
         } else {
             None
@@ -53,14 +63,21 @@ pub(super) async fn revoke(engine: &Postgres, account: &Name, frozen: &Frozen, b
 }
 
 async fn exists(lent: &Lent, account: &Name) -> Result<bool, EngineError> {
-    lent.ask_bool("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)", account.as_str()).await
+    lent.ask_bool(
+        "SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)",
+        account.as_str(),
+    )
+    .await
 }
 
 fn same_server(engine: &Postgres, lent: &Lent, frozen: &Frozen) -> Result<(), EngineError> {
     if lent.system == frozen.system || engine.config().formerly.contains(&frozen.system) {
         return Ok(());
     }
-    Err(EngineError::OtherServer { planned: frozen.system.clone(), found: lent.system.clone() })
+    Err(EngineError::OtherServer {
+        planned: frozen.system.clone(),
+        found: lent.system.clone(),
+    })
 }
 
 /// Ends whatever session might still be making the account. Sessions of an earlier run of the daemon (their
@@ -72,7 +89,16 @@ async fn end_creators(lent: &Lent, account: &Name, birth: &Birth, engine: &Postg
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE application_name = $1 AND pid <> pg_backend_pid() AND (NOT $2 OR state <> 'idle' AND position($3 IN query) > 0)";
     for _ in 0..LOOKS_MAX {
-        let rows = lent.ask(sql, &[(&creator, Type::TEXT), (&ours, Type::BOOL), (&account.as_str(), Type::TEXT)]).await?;
+        let rows = lent
+            .ask(
+                sql,
+                &[
+                    (&creator, Type::TEXT),
+                    (&ours, Type::BOOL),
+                    (&account.as_str(), Type::TEXT),
+                ],
+            )
+            .await?;
         if one::<i64>(&rows)? == 0 {
             return Ok(());
         }
@@ -82,21 +108,41 @@ async fn end_creators(lent: &Lent, account: &Name, birth: &Birth, engine: &Postg
 }
 
 /// Ends sessions, gives away, drops. `None` when the account vanished meanwhile.
-async fn end_account(engine: &Postgres, lent: &Lent, account: &Name, frozen: &Frozen) -> Result<Option<u32>, EngineError> {
+async fn end_account(
+    engine: &Postgres,
+    lent: &Lent,
+    account: &Name,
+    frozen: &Frozen,
+) -> Result<Option<u32>, EngineError> {
     let mut holds = String::new();
     for _ in 0..ROUNDS_MAX {
-        let Some((oid, databases)) = end_sessions(lent, account).await? else { return Ok(None) };
+        let Some((oid, databases)) = end_sessions(lent, account).await? else {
+            return Ok(None);
+        };
         for database in &databases {
             give_away(engine, lent, account, frozen, database).await?;
         }
         // What a session made between our look and its end shows here, and gets another round. What others granted on
         // objects of theirs stays, for only they can take it back.
-        match lent.run_unless(&format!("DROP ROLE IF EXISTS {account}"), &SqlState::DEPENDENT_OBJECTS_STILL_EXIST).await? {
+        match lent
+            .run_unless(
+                &format!("DROP ROLE IF EXISTS {account}"),
+                &SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
+            )
+            .await?
+        {
             None => return Ok(Some(oid)),
             Some(detail) => holds = detail,
         }
     }
-    Err(EngineError::Remains(cut(format!("{} is locked, but held by {}", account.as_str(), holds.replace('\n', ", ")), ERROR_BYTES_MAX)))
+    Err(EngineError::Remains(cut(
+        format!(
+            "{} is locked, but held by {}",
+            account.as_str(),
+            holds.replace('\n', ", ")
+        ),
+        ERROR_BYTES_MAX,
+    )))
 }
 
 /// Ends the account's sessions and returns its oid and the databases in which something depends on it.
@@ -117,8 +163,17 @@ async fn end_sessions(lent: &Lent, account: &Name) -> Result<Option<(u32, Vec<St
     Err(EngineError::Remains(format!("sessions of {}", account.as_str())))
 }
 
-async fn give_away(engine: &Postgres, lent: &Lent, account: &Name, frozen: &Frozen, database: &str) -> Result<(), EngineError> {
-    let sql = format!("REASSIGN OWNED BY {account} TO {}; DROP OWNED BY {account}", frozen.owner);
+async fn give_away(
+    engine: &Postgres,
+    lent: &Lent,
+    account: &Name,
+    frozen: &Frozen,
+    database: &str,
+) -> Result<(), EngineError> {
+    let sql = format!(
+        "REASSIGN OWNED BY {account} TO {}; DROP OWNED BY {account}",
+        frozen.owner
+    );
     if database == engine.config().dbname.as_str() {
         return lent.run(&sql).await;
     }
@@ -144,13 +199,19 @@ impl Proofs {
     /// Whether neither the account nor a session of it is left.
     pub async fn gone(&self, door: &Door, account: &Name, oid: Option<u32>) -> Result<bool, EngineError> {
         let (answer, mut answered) = oneshot::channel();
-        self.waiting.lock().push(Waiting { account: account.as_str().to_owned(), oid, answer });
+        self.waiting.lock().push(Waiting {
+            account: account.as_str().to_owned(),
+            oid,
+            answer,
+        });
         loop {
             let _turn = self.turn.lock().await;
             match answered.try_recv() {
                 Ok(gone) => return Ok(gone),
                 // Another's turn failed and took our question with it.
-                Err(oneshot::error::TryRecvError::Closed) => return Err(EngineError::Unreachable("the proof was interrupted".to_owned())),
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    return Err(EngineError::Unreachable("the proof was interrupted".to_owned()));
+                }
                 Err(oneshot::error::TryRecvError::Empty) => self.prove(door).await?,
             }
         }
@@ -183,7 +244,14 @@ async fn remains(session: &Session, batch: &[Waiting]) -> Result<Remains, Engine
     let oids: Vec<u32> = batch.iter().filter_map(|waiting| waiting.oid).collect();
     let sql = "SELECT ARRAY(SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1)),
         ARRAY(SELECT usesysid FROM pg_stat_activity WHERE usesysid = ANY ($2) AND (pg_terminate_backend(pid) OR true))";
-    let rows = session.ask(sql, &[(&accounts, Type::TEXT_ARRAY), (&oids, Type::OID_ARRAY)]).await?;
-    let row = rows.first().ok_or_else(|| EngineError::Refused("an answer without a row".to_owned()))?;
-    Ok(Remains { accounts: column(row, 0)?, sessions: column(row, 1)? })
+    let rows = session
+        .ask(sql, &[(&accounts, Type::TEXT_ARRAY), (&oids, Type::OID_ARRAY)])
+        .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| EngineError::Refused("an answer without a row".to_owned()))?;
+    Ok(Remains {
+        accounts: column(row, 0)?,
+        sessions: column(row, 1)?,
+    })
 }

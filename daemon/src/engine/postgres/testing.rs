@@ -14,7 +14,11 @@ use std::{
 };
 
 /// Where Debian puts the server's programs; the others are tried in turn.
-const BIN_DIRS: [&str; 3] = ["/usr/lib/postgresql/15/bin", "/usr/pgsql-15/bin", "/usr/local/pgsql/bin"];
+const BIN_DIRS: [&str; 3] = [
+    "/usr/lib/postgresql/15/bin",
+    "/usr/pgsql-15/bin",
+    "/usr/local/pgsql/bin",
+];
 /// How long the server may take to start or stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// `nobody`, where there is no user `postgres`.
@@ -61,10 +65,25 @@ impl Server {
             .iter()
             .map(PathBuf::from)
             .find(|dir| dir.join("postgres").exists())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "PostgreSQL 15 is not installed: apt-get install postgresql-15"))?;
-        let dir = std::env::temp_dir().join(format!("sr-pg-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "PostgreSQL 15 is not installed: apt-get install postgresql-15",
+                )
+            })?;
+        let dir = std::env::temp_dir().join(format!(
+            "sr-pg-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        ));
         fs::create_dir(&dir)?;
-        let mut server = Self { bin, dir, port: free_port()?, user: unprivileged()?, process: None };
+        let mut server = Self {
+            bin,
+            dir,
+            port: free_port()?,
+            user: unprivileged()?,
+            process: None,
+        };
         if let Some((uid, gid)) = server.user {
             chown(&server.dir, Some(uid), Some(gid))?;
         }
@@ -77,14 +96,28 @@ impl Server {
     fn initialise(&self, settings: &str) -> io::Result<()> {
         let out = self
             .command("initdb")
-            .args(["--no-sync", "--no-instructions", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--pgdata"])
+            .args([
+                "--no-sync",
+                "--no-instructions",
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--pgdata",
+            ])
             .arg(self.data())
             .stdin(Stdio::null())
             .output()?;
         if !out.status.success() {
-            return Err(io::Error::other(format!("initdb: {}", String::from_utf8_lossy(&out.stderr))));
+            return Err(io::Error::other(format!(
+                "initdb: {}",
+                String::from_utf8_lossy(&out.stderr)
+            )));
         }
-        fs::write(self.data().join("pg_hba.conf"), "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")?;
+        fs::write(
+            self.data().join("pg_hba.conf"),
+            "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+        )?;
         let dir = self.dir.display();
         let port = self.port;
         let conf = format!(
@@ -103,7 +136,14 @@ impl Server {
     /// When it does not.
     pub fn resume(&mut self) -> io::Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let child = self.command("postgres").arg("-D").arg(self.data()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let child = self
+            .command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
         self.process = Some(child);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -112,14 +152,19 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("PostgreSQL did not start: {}", self.log())))
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("PostgreSQL did not start: {}", self.log()),
+        ))
     }
 
     /// Stops the server at once; sessions die.
     /// # Errors
     /// When it does not stop.
     pub fn stop(&mut self) -> io::Result<()> {
-        let Some(mut child) = self.process.take() else { return Ok(()) };
+        let Some(mut child) = self.process.take() else {
+            return Ok(());
+        };
         self.signal(&child, rustix::process::Signal::QUIT);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -168,7 +213,11 @@ impl Server {
             .env("PGOPTIONS", "-c log_statement=none -c log_min_duration_statement=-1")
             .stdin(Stdio::null())
             .output()?;
-        if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned()) } else { Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned())) }
+        if out.status.success() {
+            Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        } else {
+            Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()))
+        }
     }
 
     /// What the engine's README asks an administrator to do, and something to work with: manager role, root account, group
@@ -194,7 +243,10 @@ impl Server {
 
     /// The mount configuration for this server, JSON.
     pub fn config_json(&self) -> String {
-        format!(r#"{{"host":"127.0.0.1","port":{},"dbname":"postgres","username":"{ROOT}","manager":"{MANAGER}","sslmode":"disable","connect_timeout_secs":2,"statement_timeout_secs":3}}"#, self.port)
+        format!(
+            r#"{{"host":"127.0.0.1","port":{},"dbname":"postgres","username":"{ROOT}","manager":"{MANAGER}","sslmode":"disable","connect_timeout_secs":2,"statement_timeout_secs":3}}"#,
+            self.port
+        )
     }
 
     /// TCP port on 127.0.0.1.
@@ -218,7 +270,9 @@ impl Server {
 
     /// Everything the server has logged: every statement, as it came.
     pub fn log(&self) -> String {
-        fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(self.log_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     fn command(&self, program: &str) -> Command {

@@ -32,7 +32,11 @@ impl Real {
         let server = Server::start().unwrap();
         server.prepare().unwrap();
         let config = server.config_json();
-        Self { server, config, around: around() }
+        Self {
+            server,
+            config,
+            around: around(),
+        }
     }
 
     fn postgres(&self) -> Postgres {
@@ -41,7 +45,13 @@ impl Real {
 
     async fn connect(&self, database: &str, name: &str, secret: &[u8]) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.server.port()).user(name).password(secret).dbname(database).application_name("client");
+        config
+            .host("127.0.0.1")
+            .port(self.server.port())
+            .user(name)
+            .password(secret)
+            .dbname(database)
+            .application_name("client");
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -49,11 +59,18 @@ impl Real {
 }
 
 fn around() -> Surroundings {
-    Surroundings { boot: BootId::random(&OsRandom), clock: Arc::new(SystemClock::default()), random: Arc::new(OsRandom) }
+    Surroundings {
+        boot: BootId::random(&OsRandom),
+        clock: Arc::new(SystemClock::default()),
+        random: Arc::new(OsRandom),
+    }
 }
 
 fn root() -> Root {
-    Root { account: ROOT.to_owned(), secret: SecretBytes::from(ROOT_SECRET.as_bytes()) }
+    Root {
+        account: ROOT.to_owned(),
+        secret: SecretBytes::from(ROOT_SECRET.as_bytes()),
+    }
 }
 
 #[async_trait::async_trait]
@@ -75,12 +92,19 @@ impl Bench for Real {
     }
     async fn works(&self, name: &str, secret: &[u8]) -> bool {
         match self.connect("postgres", name, secret).await {
-            Ok(client) => client.query("SELECT * FROM items", &[]).await.is_ok_and(|rows| rows.len() == 3),
+            Ok(client) => client
+                .query("SELECT * FROM items", &[])
+                .await
+                .is_ok_and(|rows| rows.len() == 3),
             Err(_) => false,
         }
     }
     async fn exists(&self, name: &str) -> bool {
-        !self.server.admin("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = '{name}'")).unwrap().is_empty()
+        !self
+            .server
+            .admin("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = '{name}'"))
+            .unwrap()
+            .is_empty()
     }
 }
 
@@ -92,18 +116,30 @@ async fn conforms_and_the_servers_log_holds_no_password() {
     let secret = String::from_utf8(field(&fields, "password").to_vec()).unwrap();
     let chosen = password(&OsRandom);
     engine.set_password(&Durable::for_test(), "app", &chosen).await.unwrap();
-    engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap();
+    engine
+        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .await
+        .unwrap();
     conformance::run(&real).await;
     let log = real.server.log();
-    assert!(log.contains("CREATE ROLE") && log.contains("SCRAM-SHA-256$4096:"), "the log does hold statements");
+    assert!(
+        log.contains("CREATE ROLE") && log.contains("SCRAM-SHA-256$4096:"),
+        "the log does hold statements"
+    );
     for password in [&secret, std::str::from_utf8(chosen.expose()).unwrap(), ROOT_SECRET] {
         assert!(!log.contains(password));
     }
     // Every PASSWORD in the log is a verifier, or none at all.
     for line in log.lines().filter(|line| line.contains("PASSWORD ")) {
-        assert!(line.contains("PASSWORD E'SCRAM-SHA-256$") || line.contains("PASSWORD NULL"), "{line}");
+        assert!(
+            line.contains("PASSWORD E'SCRAM-SHA-256$") || line.contains("PASSWORD NULL"),
+            "{line}"
+        );
     }
-    assert!(log.contains(&format!("strongroom/{}", real.boot())), "sessions name the run of the daemon");
+    assert!(
+        log.contains(&format!("strongroom/{}", real.boot())),
+        "sessions name the run of the daemon"
+    );
 }
 
 /// R-LEASE-3: what an account owns in two databases goes to its group, with names that nobody should use.
@@ -115,36 +151,94 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
     admin("CREATE ROLE \"Wri\"\"ters'; DROP TABLE items; --\" NOLOGIN");
     admin("GRANT \"Wri\"\"ters'; DROP TABLE items; --\" TO strongroom_manager");
     for database in ["postgres", "Shop \"; DROP DATABASE postgres; --"] {
-        real.server.admin(database, "GRANT CREATE ON SCHEMA public TO \"Wri\"\"ters'; DROP TABLE items; --\"").unwrap();
+        real.server
+            .admin(
+                database,
+                "GRANT CREATE ON SCHEMA public TO \"Wri\"\"ters'; DROP TABLE items; --\"",
+            )
+            .unwrap();
     }
-    real.config = real.config.replace("\"sslmode\"", "\"databases\":[\"Shop \\\"; DROP DATABASE postgres; --\"],\"sslmode\"");
+    real.config = real.config.replace(
+        "\"sslmode\"",
+        "\"databases\":[\"Shop \\\"; DROP DATABASE postgres; --\"],\"sslmode\"",
+    );
     let engine = real.postgres();
     let definition = r#"{"group":"Wri\"ters'; DROP TABLE items; --"}"#;
-    engine.check_role(&Definition::parse(definition).unwrap()).await.unwrap();
+    engine
+        .check_role(&Definition::parse(definition).unwrap())
+        .await
+        .unwrap();
     let role = dynamic(definition);
-    let plan = engine.plan(LeaseId::random(&OsRandom), "a\"; DROP ROLE app; --", &role).await.unwrap();
-    let fields = engine.create(&Durable::for_test(), &plan, &role, SystemClock::default().now().plus_secs(600)).await.unwrap();
+    let plan = engine
+        .plan(LeaseId::random(&OsRandom), "a\"; DROP ROLE app; --", &role)
+        .await
+        .unwrap();
+    let fields = engine
+        .create(
+            &Durable::for_test(),
+            &plan,
+            &role,
+            SystemClock::default().now().plus_secs(600),
+        )
+        .await
+        .unwrap();
     let mut sessions = Vec::new();
     for database in ["postgres", "Shop \"; DROP DATABASE postgres; --"] {
-        let client = real.connect(database, &plan.account, field(&fields, "password")).await.unwrap();
+        let client = real
+            .connect(database, &plan.account, field(&fields, "password"))
+            .await
+            .unwrap();
         client.batch_execute("CREATE TABLE kept (n int); INSERT INTO kept VALUES (7); CREATE VIEW seen AS SELECT n FROM kept; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; GRANT SELECT ON kept TO PUBLIC").await.unwrap();
         sessions.push(client);
     }
     let quoted = format!("\"{}\"", plan.account.replace('"', "\"\""));
-    admin(&format!("CREATE TABLE theirs (n int); ALTER TABLE theirs OWNER TO \"Wri\"\"ters'; DROP TABLE items; --\"; GRANT SELECT ON theirs TO {quoted}"));
+    admin(&format!(
+        "CREATE TABLE theirs (n int); ALTER TABLE theirs OWNER TO \"Wri\"\"ters'; DROP TABLE items; --\"; GRANT SELECT ON theirs TO {quoted}"
+    ));
     admin(&format!("GRANT SELECT ON items TO {quoted}"));
     // What the superuser granted only they can take back: locked, held, and said.
     let held = engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await;
-    assert!(matches!(&held, Err(EngineError::Remains(text)) if text.contains("privileges for table public.items")), "{held:?}");
-    assert!(real.connect("postgres", &plan.account, field(&fields, "password")).await.is_err());
+    assert!(
+        matches!(&held, Err(EngineError::Remains(text)) if text.contains("privileges for table public.items")),
+        "{held:?}"
+    );
+    assert!(
+        real.connect("postgres", &plan.account, field(&fields, "password"))
+            .await
+            .is_err()
+    );
     admin(&format!("REVOKE SELECT ON items FROM {quoted}"));
-    engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap();
-    for (client, database) in sessions.into_iter().zip(["postgres", "Shop \"; DROP DATABASE postgres; --"]) {
-        assert!(client.query("SELECT 1", &[]).await.is_err(), "an open session's next statement fails");
-        assert_eq!(real.server.admin(database, "SELECT n, (SELECT tableowner FROM pg_tables WHERE tablename = 'kept') FROM seen").unwrap(), "7|Wri\"ters'; DROP TABLE items; --");
+    engine
+        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .await
+        .unwrap();
+    for (client, database) in sessions
+        .into_iter()
+        .zip(["postgres", "Shop \"; DROP DATABASE postgres; --"])
+    {
+        assert!(
+            client.query("SELECT 1", &[]).await.is_err(),
+            "an open session's next statement fails"
+        );
+        assert_eq!(
+            real.server
+                .admin(
+                    database,
+                    "SELECT n, (SELECT tableowner FROM pg_tables WHERE tablename = 'kept') FROM seen"
+                )
+                .unwrap(),
+            "7|Wri\"ters'; DROP TABLE items; --"
+        );
     }
-    assert!(real.connect("postgres", &plan.account, field(&fields, "password")).await.is_err());
-    assert_eq!(real.server.admin("postgres", "SELECT count(*) FROM items").unwrap(), "3");
+    assert!(
+        real.connect("postgres", &plan.account, field(&fields, "password"))
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        real.server.admin("postgres", "SELECT count(*) FROM items").unwrap(),
+        "3"
+    );
     assert!(real.exists("app").await);
 }
 
@@ -153,21 +247,46 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
     let real = Real::start();
-    let dead = Surroundings { boot: BootId::random(&OsRandom), ..real.around.clone() };
+    let dead = Surroundings {
+        boot: BootId::random(&OsRandom),
+        ..real.around.clone()
+    };
     let former = Postgres::open(&real.config, &root(), &dead).unwrap();
     let role = dynamic(&real.role());
     let plan = former.plan(LeaseId::random(&OsRandom), "stuck", &role).await.unwrap();
     let holder = lock_pg_authid(&real).await;
     let stuck = {
         let (plan, role) = (plan.clone(), role.clone());
-        tokio::spawn(async move { former.create(&Durable::for_test(), &plan, &role, SystemClock::default().now().plus_secs(60)).await.map(drop) })
+        tokio::spawn(async move {
+            former
+                .create(
+                    &Durable::for_test(),
+                    &plan,
+                    &role,
+                    SystemClock::default().now().plus_secs(60),
+                )
+                .await
+                .map(drop)
+        })
     };
-    wait_for(&real, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'", "1").await;
+    wait_for(
+        &real,
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'",
+        "1",
+    )
+    .await;
     // The daemon dies without a word to the server: the statement stays there.
     stuck.abort();
     let next = real.postgres();
-    next.revoke(&Durable::for_test(), &plan, &unseen(dead.boot, true)).await.unwrap();
-    wait_for(&real, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND state = 'active'", "0").await;
+    next.revoke(&Durable::for_test(), &plan, &unseen(dead.boot, true))
+        .await
+        .unwrap();
+    wait_for(
+        &real,
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND state = 'active'",
+        "0",
+    )
+    .await;
     drop(holder);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!real.exists(&plan.account).await);
@@ -176,10 +295,27 @@ async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
     let holder = lock_pg_authid(&real).await;
     let next = Arc::new(next);
     let (engine, copy) = (next.clone(), plan.clone());
-    let stuck = tokio::spawn(async move { engine.create(&Durable::for_test(), &copy, &role, SystemClock::default().now().plus_secs(60)).await.map(drop) });
-    wait_for(&real, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'", "1").await;
+    let stuck = tokio::spawn(async move {
+        engine
+            .create(
+                &Durable::for_test(),
+                &copy,
+                &role,
+                SystemClock::default().now().plus_secs(60),
+            )
+            .await
+            .map(drop)
+    });
+    wait_for(
+        &real,
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'",
+        "1",
+    )
+    .await;
     stuck.abort();
-    next.revoke(&Durable::for_test(), &plan, &unseen(real.boot(), true)).await.unwrap();
+    next.revoke(&Durable::for_test(), &plan, &unseen(real.boot(), true))
+        .await
+        .unwrap();
     drop(holder);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!real.exists(&plan.account).await);
@@ -188,10 +324,17 @@ async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
 /// A superuser's transaction that makes every CREATE ROLE wait (and lets log-ins and reads through).
 async fn lock_pg_authid(real: &Real) -> Client {
     let mut config = tokio_postgres::Config::new();
-    config.host_path(real.server.socket_dir()).port(real.server.port()).user("postgres").dbname("postgres");
+    config
+        .host_path(real.server.socket_dir())
+        .port(real.server.port())
+        .user("postgres")
+        .dbname("postgres");
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
-    client.batch_execute("BEGIN; LOCK TABLE pg_authid IN SHARE MODE").await.unwrap();
+    client
+        .batch_execute("BEGIN; LOCK TABLE pg_authid IN SHARE MODE")
+        .await
+        .unwrap();
     client
 }
 
@@ -216,13 +359,39 @@ async fn the_configuration_test_names_what_is_missing() {
     };
     let checks = try_it().await.unwrap();
     assert_eq!(checks.len(), 6, "{checks:?}");
-    assert_eq!(real.server.admin("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_%'").unwrap(), "0", "nothing stays");
+    assert_eq!(
+        real.server
+            .admin("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_%'")
+            .unwrap(),
+        "0",
+        "nothing stays"
+    );
     for (break_it, mend_it, complaint) in [
-        ("ALTER ROLE strongroom NOCREATEROLE", "ALTER ROLE strongroom CREATEROLE", "CREATEROLE"),
-        ("REVOKE pg_signal_backend FROM strongroom_manager", "GRANT pg_signal_backend TO strongroom_manager", "GRANT pg_signal_backend"),
-        ("REVOKE pg_read_all_stats FROM strongroom_manager", "GRANT pg_read_all_stats TO strongroom_manager", "GRANT pg_read_all_stats"),
-        ("REVOKE strongroom_manager FROM strongroom", "GRANT strongroom_manager TO strongroom", "GRANT strongroom_manager TO strongroom"),
-        ("ALTER ROLE strongroom_manager LOGIN", "ALTER ROLE strongroom_manager NOLOGIN", "NOLOGIN"),
+        (
+            "ALTER ROLE strongroom NOCREATEROLE",
+            "ALTER ROLE strongroom CREATEROLE",
+            "CREATEROLE",
+        ),
+        (
+            "REVOKE pg_signal_backend FROM strongroom_manager",
+            "GRANT pg_signal_backend TO strongroom_manager",
+            "GRANT pg_signal_backend",
+        ),
+        (
+            "REVOKE pg_read_all_stats FROM strongroom_manager",
+            "GRANT pg_read_all_stats TO strongroom_manager",
+            "GRANT pg_read_all_stats",
+        ),
+        (
+            "REVOKE strongroom_manager FROM strongroom",
+            "GRANT strongroom_manager TO strongroom",
+            "GRANT strongroom_manager TO strongroom",
+        ),
+        (
+            "ALTER ROLE strongroom_manager LOGIN",
+            "ALTER ROLE strongroom_manager NOLOGIN",
+            "NOLOGIN",
+        ),
     ] {
         real.server.admin("postgres", break_it).unwrap();
         let error = try_it().await.unwrap_err().to_string();
@@ -232,17 +401,35 @@ async fn the_configuration_test_names_what_is_missing() {
     let engine = real.postgres();
     for (before, definition, complaint) in [
         ("SELECT 1", r#"{"group":"nobody"}"#, "does not exist"),
-        ("CREATE ROLE mine NOLOGIN", r#"{"group":"mine"}"#, "GRANT mine TO strongroom_manager"),
-        ("CREATE ROLE boss NOLOGIN SUPERUSER", r#"{"group":"boss"}"#, "must not be handed out"),
-        ("CREATE ROLE files NOLOGIN IN ROLE pg_write_server_files", r#"{"group":"files"}"#, "must not be handed out"),
+        (
+            "CREATE ROLE mine NOLOGIN",
+            r#"{"group":"mine"}"#,
+            "GRANT mine TO strongroom_manager",
+        ),
+        (
+            "CREATE ROLE boss NOLOGIN SUPERUSER",
+            r#"{"group":"boss"}"#,
+            "must not be handed out",
+        ),
+        (
+            "CREATE ROLE files NOLOGIN IN ROLE pg_write_server_files",
+            r#"{"group":"files"}"#,
+            "must not be handed out",
+        ),
         ("SELECT 1", r#"{"group":"strongroom_manager"}"#, "engine's own"),
         ("SELECT 1", r#"{"type":"static","account":"strongroom"}"#, "rotate-root"),
         ("SELECT 1", r#"{"type":"static","account":"postgres"}"#, "superuser"),
         ("SELECT 1", r#"{"type":"static","account":"ghost"}"#, "does not exist"),
     ] {
         real.server.admin("postgres", before).unwrap();
-        let error = engine.check_role(&Definition::parse(definition).unwrap()).await.unwrap_err();
-        assert!(matches!(&error, EngineError::Config(text) if text.contains(complaint)), "{definition}: {error}");
+        let error = engine
+            .check_role(&Definition::parse(definition).unwrap())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, EngineError::Config(text) if text.contains(complaint)),
+            "{definition}: {error}"
+        );
     }
 }
 
@@ -255,17 +442,34 @@ async fn a_plan_is_bound_to_its_server_and_an_outage_is_an_outage() {
     let system = plan.body["system"].as_str().unwrap().to_owned();
     plan.body["system"] = "1234".into();
     let other = engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await;
-    assert!(matches!(&other, Err(EngineError::OtherServer { planned, found }) if planned == "1234" && *found == system), "{other:?}");
-    let config = real.config.replace("\"sslmode\"", "\"formerly\":[\"1234\"],\"sslmode\"");
+    assert!(
+        matches!(&other, Err(EngineError::OtherServer { planned, found }) if planned == "1234" && *found == system),
+        "{other:?}"
+    );
+    let config = real
+        .config
+        .replace("\"sslmode\"", "\"formerly\":[\"1234\"],\"sslmode\"");
     let upgraded = Postgres::open(&config, &root(), &real.around).unwrap();
     real.server.stop().unwrap();
     for _ in 0..2 {
-        let down = upgraded.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap_err();
+        let down = upgraded
+            .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+            .await
+            .unwrap_err();
         assert!(down.is_outage(), "{down:?}");
     }
-    assert!(engine.try_password("app", &password(&OsRandom)).await.unwrap_err().is_outage());
+    assert!(
+        engine
+            .try_password("app", &password(&OsRandom))
+            .await
+            .unwrap_err()
+            .is_outage()
+    );
     real.server.resume().unwrap();
-    upgraded.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await.unwrap();
+    upgraded
+        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .await
+        .unwrap();
     assert!(!real.exists(&plan.account).await);
 }
 
@@ -275,15 +479,29 @@ async fn tls_verifies_the_server() {
     let real = Real::start();
     let (ca, other) = (certificate_authority(), certificate_authority());
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &ca.1).unwrap();
-    real.server.install_tls(&certificate.pem(), &key.serialize_pem()).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &ca.1)
+        .unwrap();
+    real.server
+        .install_tls(&certificate.pem(), &key.serialize_pem())
+        .unwrap();
     let with = |mode: &str, pem: &str| {
         let ca = serde_json::to_string(pem).unwrap();
-        real.config.replace("\"sslmode\":\"disable\"", &format!("\"sslmode\":\"{mode}\",\"ca_pem\":{ca}"))
+        real.config.replace(
+            "\"sslmode\":\"disable\"",
+            &format!("\"sslmode\":\"{mode}\",\"ca_pem\":{ca}"),
+        )
     };
-    for (config, good) in [(with("verify-full", &ca.0), true), (with("verify-full", &other.0), false), (with("require", &other.0), true)] {
+    for (config, good) in [
+        (with("verify-full", &ca.0), true),
+        (with("verify-full", &other.0), false),
+        (with("require", &other.0), true),
+    ] {
         let engine = Postgres::open(&config, &root(), &real.around).unwrap();
-        let planned = engine.plan(LeaseId::random(&OsRandom), "tls", &dynamic(&real.role())).await;
+        let planned = engine
+            .plan(LeaseId::random(&OsRandom), "tls", &dynamic(&real.role()))
+            .await;
         assert_eq!(planned.is_ok(), good, "{planned:?}");
         if good {
             assert_eq!(real.server.admin("postgres", "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'strongroom'").unwrap(), "t");
