@@ -1,5 +1,5 @@
 //! What the daemon's own process gives up, so that its memory stays its own (R-SEAL-7) and a daemon that was taken over gains little.
-//! May touch: nothing of the daemon; the kernel only.
+//! May touch: nothing of the daemon; the kernel only. Reading order: this file, `landlock`, `seccomp`.
 //!
 //! The order matters (each step takes away what an earlier one needs), and `main` follows it with one thread until the last:
 //! 1. [`limits`]: no core dumps, no ptrace by the same user, no new privileges, private files.
