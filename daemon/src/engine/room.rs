@@ -10,7 +10,6 @@ use super::{
 use crate::{
     audit::{Recorder, Trail},
     base::{
-        format::Format1,
         id::{LeaseId, MountId},
         path::{Path, PathError},
         time::Timestamp,
@@ -294,11 +293,7 @@ impl EngineRoom {
         let created = present
             .as_ref()
             .map_or_else(|| self.leases.now(), |held| held.value.created);
-        let record = RoleRecord {
-            format: Format1,
-            definition,
-            created,
-        };
+        let record = RoleRecord { definition, created };
         replace(
             &mut change,
             &self.engines.roles,

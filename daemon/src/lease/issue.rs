@@ -7,7 +7,6 @@ use super::{
 use crate::{
     audit::{Outcome, Trail},
     base::{
-        format::Format1,
         id::{IdentityId, LeaseId, MountId, SessionId},
         path::Path,
         time::Timestamp,
@@ -145,7 +144,6 @@ impl LeaseRoom {
         );
         let max_expires = created.plus_secs(max_ttl_secs);
         let lease = Lease {
-            format: Format1,
             id,
             mount,
             role,
