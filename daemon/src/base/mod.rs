@@ -3,6 +3,7 @@
 
 pub mod alloc;
 pub mod failpoint;
+pub mod format;
 pub mod id;
 pub mod limits;
 pub mod locked;

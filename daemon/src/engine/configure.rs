@@ -7,6 +7,7 @@ use super::{
 use crate::{
     audit::{Outcome, Trail},
     base::{
+        format::Format1,
         id::{LeaseId, MountId},
         limits::LEASE_TTL_MIN_SECS,
         secret::SecretBytes,
@@ -45,6 +46,7 @@ impl EngineRoom {
         let engine = mount.kind.open(config_json, &root, &self.engines.around)?;
         let version = present.as_ref().map(|held| held.version);
         let setup = Setup {
+            format: Format1,
             kind: mount.kind,
             path: mount.path.clone(),
             config: engine.config_json(),

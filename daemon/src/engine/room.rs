@@ -10,6 +10,7 @@ use super::{
 use crate::{
     audit::{Recorder, Trail},
     base::{
+        format::Format1,
         id::{LeaseId, MountId},
         path::{Path, PathError},
         time::Timestamp,
@@ -293,7 +294,11 @@ impl EngineRoom {
         let created = present
             .as_ref()
             .map_or_else(|| self.leases.now(), |held| held.value.created);
-        let record = RoleRecord { definition, created };
+        let record = RoleRecord {
+            format: Format1,
+            definition,
+            created,
+        };
         replace(
             &mut change,
             &self.engines.roles,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     audit::{Encoded, Outcome, Trail},
-    base::{id::MountId, path::Path, time::Timestamp},
+    base::{format::Format1, id::MountId, path::Path, time::Timestamp},
     failpoint,
     policy::Permit,
     store::{Change, Cursor, StoreError},
@@ -38,6 +38,7 @@ impl StaticRecord {
     /// An account that gets its first password at once.
     pub(super) fn new(role: Path, period: u64, now: Timestamp) -> Self {
         Self {
+            format: Format1,
             role,
             period,
             current: None,

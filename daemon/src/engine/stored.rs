@@ -3,7 +3,7 @@
 
 use super::{Definition, Kind};
 use crate::{
-    base::{id::MountId, path::Path, secret::SecretBytes, time::Timestamp},
+    base::{format::Format1, id::MountId, path::Path, secret::SecretBytes, time::Timestamp},
     lease::Durable,
     store::{Change, Part, StoreError, Version, View},
 };
@@ -37,7 +37,9 @@ impl<'de> Deserialize<'de> for Kept {
 
 /// A mount's configuration and root credential, with what a rotation has under way.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Setup {
+    pub format: Format1,
     pub kind: Kind,
     /// The mount's path when it was configured, for records of what the daemon does on its own.
     pub path: Path,
@@ -65,14 +67,18 @@ pub(super) struct NextRoot {
 
 /// A role.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RoleRecord {
+    pub format: Format1,
     pub definition: Definition,
     pub created: Timestamp,
 }
 
 /// An existing account whose password rotates.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct StaticRecord {
+    pub format: Format1,
     /// The role that names it, mount path and name.
     pub role: Path,
     /// Seconds between rotations; 0: on demand.
@@ -150,4 +156,38 @@ pub(super) fn mount_key(mount: &MountId) -> [Part<'_>; 1] {
 /// Key of something named inside a mount.
 pub(super) fn named_key<'k>(mount: &'k MountId, name: &'k str) -> [Part<'k>; 2] {
     [Part::Raw(mount.as_bytes()), Part::Name(name)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goldens of the first formats; kept for ever.
+    #[test]
+    fn golden_records() {
+        golden::<Setup>(
+            r#"{"format":1,"kind":"postgres","path":"pg","config":"{}","account":"vault_b","secret":"c2VjcmV0","next":{"account":"vault_a","secret":"bmV4dA=="},"retiring":"vault","rotated":1795000000000}"#,
+        );
+        golden::<RoleRecord>(
+            r#"{"format":1,"definition":{"type":"dynamic","default_ttl":3600,"max_ttl":86400,"group":"readers"},"created":1795000000000}"#,
+        );
+        golden::<RoleRecord>(
+            r#"{"format":1,"definition":{"type":"static","account":"app","rotation_period":86400},"created":1795000000000}"#,
+        );
+        golden::<StaticRecord>(
+            r#"{"format":1,"role":"pg/app","period":0,"current":"b25l","previous":"dHdv","pending":"dGhyZWU=","rotated":1795000000000,"due":1795000000001,"attempts":2,"last_error":"down"}"#,
+        );
+        assert!(
+            serde_json::from_str::<Setup>(r#"{"format":2}"#)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("newer strongroomd")
+        );
+    }
+
+    fn golden<T: Serialize + DeserializeOwned>(text: &str) {
+        let value: T = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), text);
+    }
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     audit::{Outcome, Trail},
     base::{
+        format::Format1,
         id::{IdentityId, LeaseId, MountId, SessionId},
         path::Path,
         time::Timestamp,
@@ -144,6 +145,7 @@ impl LeaseRoom {
         );
         let max_expires = created.plus_secs(max_ttl_secs);
         let lease = Lease {
+            format: Format1,
             id,
             mount,
             role,

@@ -3,6 +3,7 @@
 use super::error::LeaseError;
 use crate::{
     base::{
+        format::Format1,
         id::{BootId, IdentityId, LeaseId, MountId, SessionId},
         path::Path,
         time::Timestamp,
@@ -50,7 +51,11 @@ impl State {
 
 /// A promise to revoke. Field names on disk are short: there may be a million of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lease {
+    /// Which format the record has.
+    #[serde(rename = "f")]
+    pub(super) format: Format1,
     /// Its id; in the key, not in the record.
     #[serde(skip, default = "nil")]
     pub id: LeaseId,
@@ -249,7 +254,7 @@ mod tests {
     use super::*;
 
     /// Golden of the record's first format; kept for ever.
-    const GOLDEN: &str = r#"{"m":"01010101010101010101010101010101","r":"pg/readers","v":7,"p":{"a":"sr_readers_02020202020202020202020202020202","b":{"owner":"readers","system":"7400000000000000000"}},"i":"03030303030303030303030303030303","s":"04040404040404040404040404040404","b":"05050505050505050505050505050505","c":1795000000000,"e":1795003600000,"x":1795086400000,"t":3600,"d":1795000027000,"u":1795003600000,"z":"a","w":true}"#;
+    const GOLDEN: &str = r#"{"f":1,"m":"01010101010101010101010101010101","r":"pg/readers","v":7,"p":{"a":"sr_readers_02020202020202020202020202020202","b":{"owner":"readers","system":"7400000000000000000"}},"i":"03030303030303030303030303030303","s":"04040404040404040404040404040404","b":"05050505050505050505050505050505","c":1795000000000,"e":1795003600000,"x":1795086400000,"t":3600,"d":1795000027000,"u":1795003600000,"z":"a","w":true}"#;
 
     #[test]
     fn golden_lease() {

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     audit::{Outcome, Trail},
     base::{
+        format::Format1,
         id::{IdentityId, LeaseId, MountId, OpId, SessionId},
         time::Timestamp,
     },
@@ -56,7 +57,9 @@ pub struct Revoked {
 
 /// A scope whose walk is not finished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Marker {
+    format: Format1,
     #[serde(skip, default = "nil")]
     id: OpId,
     scope: Scope,
@@ -171,6 +174,7 @@ impl LeaseRoom {
 
     fn marker(&self, scope: Scope) -> Marker {
         Marker {
+            format: Format1,
             id: OpId::random(&*self.inner.around.random),
             scope,
             until: self.inner.time.now(),

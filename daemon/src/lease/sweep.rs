@@ -7,7 +7,7 @@ use super::{
     record::{Books, Held, Lease, REVOKING},
 };
 use crate::{
-    base::{id::LeaseId, time::Timestamp},
+    base::{format::Format1, id::LeaseId, time::Timestamp},
     store::{Change, CommitError, Cursor, Part, StoreError},
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,9 @@ const KEPT: &[u8] = b"lease-time";
 
 /// What survives a restart.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Kept {
+    format: Format1,
     /// Vault time, high water.
     pub vault_time: Timestamp,
     /// Nothing in the due index lies below.
