@@ -54,7 +54,7 @@ impl NameCipher {
         Ok(stored)
     }
 
-    fn encrypt(&self, plain: &[u8], ends: &[(bool, usize)]) -> Option<Bytes> {
+    fn encrypt(&self, plain: &[u8], ends: &[End]) -> Option<Bytes> {
         let mut stored = plain.get(..HEAD_BYTES)?.to_vec();
         let mut start = HEAD_BYTES;
         for &(name, end) in ends {
@@ -108,8 +108,11 @@ impl NameCipher {
     }
 }
 
+/// Whether a component is a name, and where it ends.
+type End = (bool, usize);
+
 /// The key with its names in plain, and where each component ends.
-fn plain_key(namespace: Namespace, table: Table, parts: &[Part<'_>]) -> Result<(Vec<u8>, Vec<(bool, usize)>), StoreError> {
+fn plain_key(namespace: Namespace, table: Table, parts: &[Part<'_>]) -> Result<(Vec<u8>, Vec<End>), StoreError> {
     let mut plain = table::head(namespace, table.id()).to_vec();
     let mut ends = Vec::with_capacity(parts.len());
     for part in parts {

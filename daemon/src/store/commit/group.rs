@@ -173,6 +173,7 @@ impl Worker {
         for (key, row) in group.overlay.drain() {
             self.embedded.remember(&key, row.map(Stored::parse));
         }
+        self.embedded.remember(&Heads::key(), None);
         let frame = group.frame.take();
         if !group.run_hooks() {
             self.stop("a change was made but what had to follow it in memory failed".into());
@@ -303,7 +304,8 @@ impl Group {
     /// Runs the hooks in order; `false` when one panicked.
     fn run_hooks(&mut self) -> bool {
         let hooks = self.accepted.iter_mut().flat_map(|accepted| std::mem::take(&mut accepted.then));
-        hooks.fold(true, |fine, hook| catch_unwind(AssertUnwindSafe(hook)).is_ok() && fine)
+        // Every one runs, also after one that panicked.
+        hooks.map(|hook| catch_unwind(AssertUnwindSafe(hook)).is_err()).filter(|panicked| *panicked).count() == 0
     }
 
     fn finish(self) {

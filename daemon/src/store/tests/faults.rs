@@ -145,9 +145,11 @@ async fn a_full_disk_refuses_and_resumes() {
     case.rig.faults.free_bytes(Some(1000));
     assert!(matches!(case.commit(b"one").await, Err(CommitError::Full)));
     assert!(matches!(case.store.commit(Change::new(), vec![evidence("read")]).await, Err(CommitError::Full)));
+    assert_eq!(case.disk.audit_head().await.unwrap().seq, 0);
     let mut revoke = change(&case.view, b"revoked", &case.hooks);
     revoke.urgent();
     assert!(case.store.commit(revoke, vec![evidence("revoke")]).await.is_ok());
+    assert_eq!(case.disk.audit_head().await.unwrap().seq, 1);
     case.rig.faults.free_bytes(None);
     assert!(case.commit(b"two").await.is_ok());
     assert_eq!((case.value().await, case.counts().await), (b"two".to_vec(), (2, 2)));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_a_second() {
-    for (kind, clients, rounds) in [(EngineKind::Fjall, 1, 200), (EngineKind::Fjall, 64, 40), (EngineKind::Sled, 1, 50), (EngineKind::Sled, 64, 10)] {
+    for (kind, clients, rounds) in [(EngineKind::Fjall, 1, 200u32), (EngineKind::Fjall, 64, 40), (EngineKind::Sled, 1, 50), (EngineKind::Sled, 64, 10)] {
         let dir = tempfile::tempdir().unwrap();
         let disk = disk(kind, dir.path());
         let store = init(&disk, Algorithm::default()).await;
@@ -15,7 +15,7 @@ async fn commits_a_second() {
             .map(|client: u32| {
                 let (store, view) = (store.clone(), view.clone());
                 tokio::spawn(async move {
-                    for round in 0..rounds as u32 {
+                    for round in 0..rounds {
                         let mut change = Change::new();
                         change.put(&view, &[Part::Raw(&client.to_be_bytes()), Part::Name("name"), Part::Raw(&round.to_be_bytes())], value(&[7; 1024]));
                         store.commit(change, vec![evidence("put")]).await.unwrap();
