@@ -18,11 +18,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("kv", &["base", "store", "policy", "mount"]),
     ("lease", &["base", "audit", "store", "policy"]),
     ("engine", &["base", "audit", "store", "policy", "lease"]),
-    ("gate", &["base", "audit", "store", "seal", "vault", "policy", "token", "mount", "kv", "lease", "engine"]),
+    (
+        "gate",
+        &[
+            "base", "audit", "store", "seal", "vault", "policy", "token", "mount", "kv", "lease", "engine",
+        ],
+    ),
     ("http", &["gate"]),
     // The words of requests and answers are the rooms' own types; whatever they do is behind the gate.
-    ("rpc", &["base", "config", "audit", "seal", "vault", "policy", "token", "kv", "lease", "engine", "gate"]),
-    ("assemble", &["base", "config", "process", "audit", "store", "seal", "vault", "gate", "http", "rpc"]),
+    (
+        "rpc",
+        &[
+            "base", "config", "audit", "seal", "vault", "policy", "token", "kv", "lease", "engine", "gate",
+        ],
+    ),
+    (
+        "assemble",
+        &[
+            "base", "config", "process", "audit", "store", "seal", "vault", "gate", "http", "rpc",
+        ],
+    ),
 ];
 
 /// A word of Rust, and the only places that may name it in code that ships.
@@ -34,8 +49,27 @@ const WORDS: &[(&str, &[&str])] = &[
     ("sled", &["daemon/src/store/"]),
     ("tokio_postgres", &["daemon/src/engine/postgres/", "bench/"]),
     ("vsss_rs", &["daemon/src/seal/quorum/"]),
-    ("tonic", &["daemon/src/rpc/", "daemon/src/gate/outcome.rs", "client/", "proto/", "bench/"]),
-    ("strongroom_hsm", &["daemon/src/seal/", "daemon/src/vault/", "daemon/src/assemble/", "daemon/src/gate/", "daemon/src/main.rs", "hsm/"]),
+    (
+        "tonic",
+        &[
+            "daemon/src/rpc/",
+            "daemon/src/gate/outcome.rs",
+            "client/",
+            "proto/",
+            "bench/",
+        ],
+    ),
+    (
+        "strongroom_hsm",
+        &[
+            "daemon/src/seal/",
+            "daemon/src/vault/",
+            "daemon/src/assemble/",
+            "daemon/src/gate/",
+            "daemon/src/main.rs",
+            "hsm/",
+        ],
+    ),
 ];
 
 /// Each crate, and the crates of this workspace that it may be built on; in this order, so there can be no circle.
@@ -55,7 +89,10 @@ fn the_tables_point_downwards_only() {
     for table in [ROOMS, CRATES] {
         for (at, (name, may)) in table.iter().enumerate() {
             for other in *may {
-                assert!(table[..at].iter().any(|(above, _)| above == other), "{name} may name {other}, which does not come before it");
+                assert!(
+                    table[..at].iter().any(|(above, _)| above == other),
+                    "{name} may name {other}, which does not come before it"
+                );
             }
         }
     }
@@ -65,8 +102,12 @@ fn the_tables_point_downwards_only() {
 fn rooms_name_only_rooms_below_them() {
     let mut findings = Vec::new();
     for source in source::sources() {
-        let Some(rest) = source.path.strip_prefix("daemon/src/") else { continue };
-        let Some((room, _)) = rest.split_once('/') else { continue };
+        let Some(rest) = source.path.strip_prefix("daemon/src/") else {
+            continue;
+        };
+        let Some((room, _)) = rest.split_once('/') else {
+            continue;
+        };
         let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) else {
             findings.push(format!("{}: the room {room} is not in the table", source.path));
             continue;
@@ -84,19 +125,29 @@ fn rooms_name_only_rooms_below_them() {
 fn rooms_named(code: &str) -> Vec<(usize, String)> {
     let mut named = Vec::new();
     for (at, _) in code.match_indices("crate::") {
-        let whole_word = code[..at].chars().next_back().is_none_or(|c| !(c.is_alphanumeric() || c == '_'));
+        let whole_word = code[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|c| !(c.is_alphanumeric() || c == '_'));
         if !whole_word {
             continue;
         }
         let line = code[..at].matches('\n').count() + 1;
         let rest = &code[at + "crate::".len()..];
         if rest.starts_with('{') {
-            named.extend(first_words(&rest[1..source::closing(rest, 0)]).into_iter().map(|word| (line, word)));
+            named.extend(
+                first_words(&rest[1..source::closing(rest, 0)])
+                    .into_iter()
+                    .map(|word| (line, word)),
+            );
         } else {
             named.push((line, word(rest).to_owned()));
         }
     }
-    named.into_iter().map(|(line, word)| (line, if word == "failpoint" { "base".to_owned() } else { word })).collect()
+    named
+        .into_iter()
+        .map(|(line, word)| (line, if word == "failpoint" { "base".to_owned() } else { word }))
+        .collect()
 }
 
 /// Of `a::b, c::{d, e}`: a, c.
@@ -118,13 +169,17 @@ fn first_words(group: &str) -> Vec<String> {
 }
 
 fn word(text: &str) -> &str {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
     &text[..end]
 }
 
 #[test]
 fn grouped_names_are_read() {
-    let named = rooms_named("use crate::{audit::{Trail, a::b}, base::id, lease}; crate::failpoint!(); pub(in crate::store) x; my_crate::no");
+    let named = rooms_named(
+        "use crate::{audit::{Trail, a::b}, base::id, lease}; crate::failpoint!(); pub(in crate::store) x; my_crate::no",
+    );
     let words: Vec<_> = named.iter().map(|(_, word)| word.as_str()).collect();
     assert_eq!(words, ["audit", "base", "lease", "base", "store"]);
 }
@@ -138,10 +193,17 @@ fn words_stay_where_they_belong() {
                 continue;
             }
             let found = source.shipped.match_indices(&format!("{name}::")).find(|(at, _)| {
-                source.shipped[..*at].chars().next_back().is_none_or(|c| !(c.is_alphanumeric() || c == '_' || c == ':'))
+                source.shipped[..*at]
+                    .chars()
+                    .next_back()
+                    .is_none_or(|c| !(c.is_alphanumeric() || c == '_' || c == ':'))
             });
             if let Some((at, _)) = found {
-                findings.push(format!("{}:{}: names {name}", source.path, source.shipped[..at].matches('\n').count() + 1));
+                findings.push(format!(
+                    "{}:{}: names {name}",
+                    source.path,
+                    source.shipped[..at].matches('\n').count() + 1
+                ));
             }
         }
     }
@@ -154,8 +216,18 @@ fn crates_are_built_on_crates_below_them() {
     for (name, may) in CRATES {
         let manifest = source::read(&format!("{name}/Cargo.toml"));
         for line in manifest.lines() {
-            let Some(key) = line.split(['.', ' ', '=']).next().filter(|key| key.starts_with("strongroom")) else { continue };
-            let needed = if key == "strongroomd" { "daemon" } else { key.trim_start_matches("strongroom-") };
+            let Some(key) = line
+                .split(['.', ' ', '='])
+                .next()
+                .filter(|key| key.starts_with("strongroom"))
+            else {
+                continue;
+            };
+            let needed = if key == "strongroomd" {
+                "daemon"
+            } else {
+                key.trim_start_matches("strongroom-")
+            };
             if !may.contains(&needed) {
                 findings.push(format!("{name}/Cargo.toml: is built on {needed}"));
             }

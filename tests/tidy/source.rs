@@ -21,7 +21,9 @@ pub struct Source {
 }
 
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests crate lies in the workspace")
 }
 
 /// All files with one of these endings, sorted, from the root.
@@ -29,7 +31,10 @@ pub fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().to_path_buf()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of the repository can be read").flatten() {
+        for entry in fs::read_dir(&folder)
+            .expect("a folder of the repository can be read")
+            .flatten()
+        {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             if path.is_dir() {
                 if name != "target" && (!name.starts_with('.') || name == ".ci") {
@@ -45,7 +50,10 @@ pub fn files(endings: &[&str]) -> Vec<PathBuf> {
 }
 
 pub fn relative(path: &Path) -> String {
-    path.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/")
+    path.strip_prefix(root())
+        .expect("below the root")
+        .to_string_lossy()
+        .replace('\\', "/")
 }
 
 pub fn read(path: &str) -> String {
@@ -61,7 +69,12 @@ pub fn sources() -> &'static [Source] {
             .map(|path| {
                 let text = fs::read_to_string(&path).expect("a source can be read");
                 let code = blank(&text);
-                Source { path: relative(&path), shipped: code.clone(), code, text }
+                Source {
+                    path: relative(&path),
+                    shipped: code.clone(),
+                    code,
+                    text,
+                }
             })
             .collect();
         let mut tests = BTreeSet::new();
@@ -72,7 +85,9 @@ pub fn sources() -> &'static [Source] {
         }
         let in_tests = |path: &str| {
             let segments = ["/tests/", "/examples/", "/benches/"];
-            path.starts_with("tests/") || segments.iter().any(|s| path.contains(s)) || tests.iter().any(|home| path.starts_with(home.as_str()))
+            path.starts_with("tests/")
+                || segments.iter().any(|s| path.contains(s))
+                || tests.iter().any(|home| path.starts_with(home.as_str()))
         };
         for source in &mut sources {
             if in_tests(&source.path) {
@@ -86,7 +101,10 @@ pub fn sources() -> &'static [Source] {
 /// Where the module `name`, declared in `path`, may lie: a file, or a folder.
 fn homes(path: &str, name: &str) -> [String; 2] {
     let stem = path.strip_suffix(".rs").unwrap_or(path);
-    let folder = ["/mod", "/lib", "/main"].iter().find_map(|last| stem.strip_suffix(last)).unwrap_or(stem);
+    let folder = ["/mod", "/lib", "/main"]
+        .iter()
+        .find_map(|last| stem.strip_suffix(last))
+        .unwrap_or(stem);
     [format!("{folder}/{name}.rs"), format!("{folder}/{name}/")]
 }
 
@@ -99,14 +117,27 @@ fn without_tests(code: &str) -> (String, Vec<String>) {
             let rest = &shipped[at..];
             let (brace, semicolon) = (rest.find('{'), rest.find(';'));
             let end = match (brace, semicolon) {
-                (Some(brace), semicolon) if semicolon.is_none_or(|semicolon| brace < semicolon) => closing(rest, brace) + 1,
+                (Some(brace), semicolon) if semicolon.is_none_or(|semicolon| brace < semicolon) => {
+                    closing(rest, brace) + 1
+                }
                 (_, Some(semicolon)) => semicolon + 1,
                 _ => rest.len(),
             };
-            if let Some(name) = rest[..end].trim_end_matches(';').rsplit_once("mod ").map(|(_, name)| name.trim()) {
-                modules.extend(name.chars().all(|c| c.is_alphanumeric() || c == '_').then(|| name.to_owned()));
+            if let Some(name) = rest[..end]
+                .trim_end_matches(';')
+                .rsplit_once("mod ")
+                .map(|(_, name)| name.trim())
+            {
+                modules.extend(
+                    name.chars()
+                        .all(|c| c.is_alphanumeric() || c == '_')
+                        .then(|| name.to_owned()),
+                );
             }
-            let blanks: String = shipped[at..at + end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
+            let blanks: String = shipped[at..at + end]
+                .chars()
+                .map(|c| if c == '\n' { '\n' } else { ' ' })
+                .collect();
             shipped.replace_range(at..at + end, &blanks);
             from = at;
         }
@@ -149,7 +180,12 @@ pub fn blank(text: &str) -> String {
 
 /// The length of the comment, string or character that begins here; 1 if none does.
 fn token(rest: &[u8], before: Option<u8>) -> usize {
-    let until = |end: &[u8], from: usize| rest[from..].windows(end.len()).position(|w| w == end).map_or(rest.len(), |p| from + p + end.len());
+    let until = |end: &[u8], from: usize| {
+        rest[from..]
+            .windows(end.len())
+            .position(|w| w == end)
+            .map_or(rest.len(), |p| from + p + end.len())
+    };
     let in_word = before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     match rest {
         [b'/', b'/', ..] => until(b"\n", 0) - 1,
@@ -163,8 +199,15 @@ fn token(rest: &[u8], before: Option<u8>) -> usize {
         // A lifetime has no closing quote right after its first character.
         [b'\'', b'\\', ..] => escaped(rest, b'\''),
         [b'\'', first, ..] => {
-            let width = std::str::from_utf8(&rest[1..rest.len().min(5)]).map_or_else(|e| e.valid_up_to().max(1), |s| s.chars().next().map_or(1, char::len_utf8));
-            if *first != b'\'' && rest.get(1 + width) == Some(&b'\'') { width + 2 } else { 1 }
+            let width = std::str::from_utf8(&rest[1..rest.len().min(5)]).map_or_else(
+                |e| e.valid_up_to().max(1),
+                |s| s.chars().next().map_or(1, char::len_utf8),
+            );
+            if *first != b'\'' && rest.get(1 + width) == Some(&b'\'') {
+                width + 2
+            } else {
+                1
+            }
         }
         _ => 1,
     }
@@ -193,12 +236,19 @@ fn comments_strings_and_characters_are_blanked_and_nothing_else_is() {
         ("'ä' {", "     {"),
         ("for\"{\"", "for   "),
     ] {
-        assert_eq!(blank(text).split_whitespace().collect::<Vec<_>>(), code.split_whitespace().collect::<Vec<_>>(), "{text}");
+        assert_eq!(
+            blank(text).split_whitespace().collect::<Vec<_>>(),
+            code.split_whitespace().collect::<Vec<_>>(),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn what_only_tests_compile_is_told_apart() {
     let (shipped, modules) = without_tests("a #[cfg(test)]\nmod tests;\nb #[cfg(test)]\nmod x { fn y() { } } c");
-    assert_eq!((shipped.split_whitespace().collect::<String>().as_str(), modules), ("abc", vec!["tests".to_owned()]));
+    assert_eq!(
+        (shipped.split_whitespace().collect::<String>().as_str(), modules),
+        ("abc", vec!["tests".to_owned()])
+    );
 }

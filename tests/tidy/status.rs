@@ -8,8 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The families of promises, and how many each has.
 const FAMILIES: &[(&str, usize)] = &[
-    ("SEAL", 7), ("STORE", 6), ("KV", 4), ("LEASE", 7), ("ROT", 4), ("AUTH", 5), ("POL", 4), ("TOK", 8), ("KEY", 4), ("AUDIT", 5),
-    ("WATCH", 2), ("AI", 1), ("OPS", 8),
+    ("SEAL", 7),
+    ("STORE", 6),
+    ("KV", 4),
+    ("LEASE", 7),
+    ("ROT", 4),
+    ("AUTH", 5),
+    ("POL", 4),
+    ("TOK", 8),
+    ("KEY", 4),
+    ("AUDIT", 5),
+    ("WATCH", 2),
+    ("AI", 1),
+    ("OPS", 8),
 ];
 const STATES: [&str; 3] = ["done", "partly", "not yet"];
 
@@ -22,11 +33,22 @@ struct Row {
 
 fn rows() -> Vec<Row> {
     let page = source::read("docs/STATUS.md");
-    let cells = |line: &str| line.trim().trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let cells = |line: &str| {
+        line.trim()
+            .trim_matches('|')
+            .split(" | ")
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
     page.lines()
         .filter(|line| line.starts_with("| R-"))
         .map(|line| match <[String; 4]>::try_from(cells(line)) {
-            Ok([id, promise, state, rest]) => Row { id, promise, state, rest },
+            Ok([id, promise, state, rest]) => Row {
+                id,
+                promise,
+                state,
+                rest,
+            },
             Err(cells) => panic!("docs/STATUS.md: {} cells instead of 4: {line}", cells.len()),
         })
         .collect()
@@ -35,7 +57,10 @@ fn rows() -> Vec<Row> {
 #[test]
 fn every_promise_has_its_row() {
     let found: Vec<_> = rows().into_iter().map(|row| row.id).collect();
-    let wanted: Vec<_> = FAMILIES.iter().flat_map(|(family, count)| (1..=*count).map(move |number| format!("R-{family}-{number}"))).collect();
+    let wanted: Vec<_> = FAMILIES
+        .iter()
+        .flat_map(|(family, count)| (1..=*count).map(move |number| format!("R-{family}-{number}")))
+        .collect();
     assert_eq!(found, wanted);
 }
 
@@ -43,7 +68,13 @@ fn every_promise_has_its_row() {
 fn a_promise_is_done_only_with_a_test_that_cites_it() {
     let (cited, tests) = (citations(), tests());
     let mut findings = Vec::new();
-    for Row { id, promise, state, rest } in rows() {
+    for Row {
+        id,
+        promise,
+        state,
+        rest,
+    } in rows()
+    {
         if !STATES.contains(&state.as_str()) {
             findings.push(format!("{id}: {state:?} is none of {STATES:?}"));
         }
@@ -54,10 +85,19 @@ fn a_promise_is_done_only_with_a_test_that_cites_it() {
             findings.push(format!("{id}: done, but no test cites it"));
         }
         let named: Vec<_> = named_tests(&rest).collect();
-        if state == "done" && !named.iter().any(|name| cited.get(&id).is_some_and(|by| by.contains(name))) {
+        if state == "done"
+            && !named
+                .iter()
+                .any(|name| cited.get(&id).is_some_and(|by| by.contains(name)))
+        {
             findings.push(format!("{id}: done, but its row names no test that cites it"));
         }
-        findings.extend(named.iter().filter(|name| !tests.contains(*name)).map(|name| format!("{id}: there is no test {name}")));
+        findings.extend(
+            named
+                .iter()
+                .filter(|name| !tests.contains(*name))
+                .map(|name| format!("{id}: there is no test {name}")),
+        );
     }
     none(&findings, "docs/STATUS.md");
 }
@@ -65,7 +105,11 @@ fn a_promise_is_done_only_with_a_test_that_cites_it() {
 #[test]
 fn tests_cite_promises_that_exist() {
     let known: BTreeSet<_> = rows().into_iter().map(|row| row.id).collect();
-    let unknown: Vec<_> = citations().into_iter().filter(|(id, _)| !known.contains(id)).map(|(id, by)| format!("{id}, cited by {by:?}")).collect();
+    let unknown: Vec<_> = citations()
+        .into_iter()
+        .filter(|(id, _)| !known.contains(id))
+        .map(|(id, by)| format!("{id}, cited by {by:?}"))
+        .collect();
     none(&unknown, "a promise that docs/STATUS.md does not have");
 }
 
@@ -78,24 +122,47 @@ fn what_the_threat_model_calls_code_names_its_test() {
         if named.is_empty() {
             findings.push(format!("no test: {line}"));
         }
-        findings.extend(named.iter().filter(|name| !tests.contains(*name)).map(|name| format!("there is no test {name}: {line}")));
+        findings.extend(
+            named
+                .iter()
+                .filter(|name| !tests.contains(*name))
+                .map(|name| format!("there is no test {name}: {line}")),
+        );
     }
     let labels = ["| code |", "| operator |", "| not mitigated |"];
-    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.contains("| by |") && line.matches(" | ").count() >= 2);
-    findings.extend(rows.filter(|line| !labels.iter().any(|label| line.contains(label))).map(|line| format!("no label: {line}")));
+    let rows = page.lines().filter(|line| {
+        line.starts_with("| ")
+            && !line.starts_with("| ---")
+            && !line.contains("| by |")
+            && line.matches(" | ").count() >= 2
+    });
+    findings.extend(
+        rows.filter(|line| !labels.iter().any(|label| line.contains(label)))
+            .map(|line| format!("no label: {line}")),
+    );
     assert!(page.contains("| code |"), "the page has no table");
     none(&findings, "docs/THREAT_MODEL.md");
 }
 
 /// Words in backticks that can only be names of tests: three words or more joined by underscores, or `hsm::name`.
 fn named_tests(text: &str) -> impl Iterator<Item = String> {
-    let quoted = text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let plain = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    quoted.into_iter().filter_map(move |word| match word.strip_prefix("hsm::") {
-        Some(name) => Some(name.to_owned()),
-        None if word.matches('_').count() >= 2 && plain(&word) => Some(word),
-        None => None,
-    })
+    let quoted = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    let plain = |word: &str| {
+        word.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    quoted
+        .into_iter()
+        .filter_map(move |word| match word.strip_prefix("hsm::") {
+            Some(name) => Some(name.to_owned()),
+            None if word.matches('_').count() >= 2 && plain(&word) => Some(word),
+            None => None,
+        })
 }
 
 /// Names of all test functions.
@@ -107,7 +174,10 @@ fn tests() -> BTreeSet<String> {
 fn citations() -> BTreeMap<String, BTreeSet<String>> {
     let mut cited: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (name, comment) in blocks() {
-        for id in comment.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("R-")) {
+        for id in comment
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+            .filter(|word| word.starts_with("R-"))
+        {
             cited.entry(id.to_owned()).or_default().insert(name.clone());
         }
     }
@@ -125,8 +195,14 @@ fn blocks() -> impl Iterator<Item = (String, String)> {
                 block.push('\n');
                 continue;
             }
-            let is_test = block.lines().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
-            if let Some(name) = line.trim_start_matches("async ").strip_prefix("fn ").filter(|_| is_test) {
+            let is_test = block
+                .lines()
+                .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+            if let Some(name) = line
+                .trim_start_matches("async ")
+                .strip_prefix("fn ")
+                .filter(|_| is_test)
+            {
                 let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 found.push((name, std::mem::take(&mut block)));
             }
