@@ -7,6 +7,7 @@
 pub mod campaign;
 pub mod cli;
 pub mod daemon;
+pub mod demo;
 pub mod lab;
 
 pub use cli::{Cli, Ran};
