@@ -211,7 +211,7 @@ impl Operation for RotateRoot {
     }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
-        Ok(Target::new(Action::MountWrite, self.path.clone()))
+        Ok(Target::new(Action::Rotate, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<String>, Failure> {
         let mount = engine_of(rooms, &self.path)?;
