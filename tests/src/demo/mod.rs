@@ -17,14 +17,19 @@ pub type Shown<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 /// The first thing that was not as it must be.
 pub async fn run() -> Shown {
     let began = Instant::now();
-    say(format_args!("Strongroom, its main job end to end. Lines with `$` are what an operator types; `ok` is what was checked.\n"));
+    say(format_args!(
+        "Strongroom, its main job end to end. Lines with `$` are what an operator types; `ok` is what was checked.\n"
+    ));
     let mut stage = Stage::set()?;
     if let Err(error) = play(&mut stage).await {
         stage.tell_log();
         return Err(error);
     }
     stage.strike()?;
-    say(format_args!("\nEvery step held, in {} s. Nothing is left running.", began.elapsed().as_secs()));
+    say(format_args!(
+        "\nEvery step held, in {} s. Nothing is left running.",
+        began.elapsed().as_secs()
+    ));
     Ok(())
 }
 

@@ -22,15 +22,28 @@ pub struct Stage {
 impl Stage {
     /// Starts all of it.
     pub fn set() -> Shown<Self> {
-        step(1, "The parts", "A PKCS#11 token (SoftHSM), PostgreSQL 15 on a port of its own, the daemon on TLS and a Unix socket.");
+        step(
+            1,
+            "The parts",
+            "A PKCS#11 token (SoftHSM), PostgreSQL 15 on a port of its own, the daemon on TLS and a Unix socket.",
+        );
         let server = Server::start()?;
         server.prepare()?;
-        check(true, format_args!("PostgreSQL answers on port {}, as an unprivileged user", server.port()))?;
+        check(
+            true,
+            format_args!("PostgreSQL answers on port {}, as an unprivileged user", server.port()),
+        )?;
         let lab = Lab::new();
         check(true, format_args!("SoftHSM has a token in {}", lab.dir().display()))?;
         let daemon = lab.start();
         let operator = lab.cli();
-        let stage = Self { daemon: Some(daemon), server, lab, operator, genesis: String::new() };
+        let stage = Self {
+            daemon: Some(daemon),
+            server,
+            lab,
+            operator,
+            genesis: String::new(),
+        };
         let status = stage.cli_json_whatever(&["operator", "status"])?;
         check(status["state"] == "blank", "the daemon answers, and its vault is blank")?;
         Ok(stage)
@@ -44,7 +57,12 @@ impl Stage {
     /// An application's client: over TLS, with its own token.
     pub async fn client(&self, token: &str) -> Shown<Client> {
         let address = format!("https://localhost:{}", self.lab.address.port());
-        Ok(Client::builder().address(address).ca_file(self.lab.ca()).token(token).connect().await?)
+        Ok(Client::builder()
+            .address(address)
+            .ca_file(self.lab.ca())
+            .token(token)
+            .connect()
+            .await?)
     }
 
     /// Runs the command line and shows it; whatever its exit code.
@@ -72,14 +90,20 @@ impl Stage {
     /// Without the temporary directory's name and JSON flags, which say nothing.
     fn readable(&self, args: &[&str]) -> String {
         let dir = format!("{}/", self.lab.dir().display());
-        args.iter().filter(|arg| !["--output", "json"].contains(arg)).map(|arg| arg.replace(&dir, "")).collect::<Vec<_>>().join(" ")
+        args.iter()
+            .filter(|arg| !["--output", "json"].contains(arg))
+            .map(|arg| arg.replace(&dir, ""))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// What the daemon has warned of, before its log goes with everything else.
     pub fn tell_log(&self) {
         let log = self.daemon.as_ref().map(Daemon::log_text).unwrap_or_default();
         let grave = |line: &&str| ["WARN", "ERROR"].iter().any(|level| line.contains(level));
-        log.lines().filter(grave).for_each(|line| say(format_args!("    log {line}")));
+        log.lines()
+            .filter(grave)
+            .for_each(|line| say(format_args!("    log {line}")));
     }
 
     /// kill -9 of the daemon, and a new one in its place.
@@ -92,11 +116,21 @@ impl Stage {
 
     /// Ends everything in good order and looks whether something stayed.
     pub fn strike(mut self) -> Shown {
-        step(11, "The end", "SIGTERM: the daemon finishes what is in flight, and everything made here goes.");
+        step(
+            11,
+            "The end",
+            "SIGTERM: the daemon finishes what is in flight, and everything made here goes.",
+        );
         let status = self.daemon.take().map(Daemon::stop);
-        check(status.is_some_and(|status| status.success()), "the daemon drained and ended with exit code 0")?;
+        check(
+            status.is_some_and(|status| status.success()),
+            "the daemon drained and ended with exit code 0",
+        )?;
         let dirs = [self.lab.dir().to_path_buf(), self.server.socket_dir().to_path_buf()];
         drop(self);
-        check(dirs.iter().all(|dir| !dir.exists()), "the directories of token, store and database are gone")
+        check(
+            dirs.iter().all(|dir| !dir.exists()),
+            "the directories of token, store and database are gone",
+        )
     }
 }
