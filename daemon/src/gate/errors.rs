@@ -190,9 +190,11 @@ impl From<KvError> for Failure {
             | KvError::ReservedLabel(_)
             | KvError::Label
             | KvError::Custom
-            | KvError::VersionsMax => told(Reason::Malformed, &error),
+            | KvError::VersionsMax
+            | KvError::Page(_) => told(Reason::Malformed, &error),
             KvError::Exhausted => told(Reason::Exhausted, &error),
             KvError::Damaged => logged(Reason::Damaged, &error),
+            KvError::Memory(_) => Self::internal(&error),
             KvError::Mount(error) => error.into(),
             KvError::Permit(error) => error.into(),
             KvError::Store(error) => error.into(),

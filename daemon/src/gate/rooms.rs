@@ -89,7 +89,7 @@ impl Rooms {
         let leases = Arc::new(LeaseRoom::open(lease_surroundings(&store, from, Grounds { tokens: Arc::clone(&tokens), mounts: Arc::clone(&mounts) }), engines.clone()).await?);
         let rooms = Arc::new(Self {
             policy: PolicyRoom::load(&store, clock()).await?,
-            kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random()),
+            kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
             engines: EngineRoom::open(engines, Arc::clone(&leases)),
             hasher: Arc::new(AuditHasher::new(keyring.audit_key(), 1)?),
             settle: Arc::new(Notify::new()),

@@ -1,7 +1,14 @@
 //! What can go wrong with secrets.
 
-use super::{CUSTOM_KEY_BYTES_MAX, CUSTOM_MAX, CUSTOM_VALUE_BYTES_MAX, FieldsError, LABEL_BYTES_MAX, LABELS_MAX, VERSIONS_MAX};
-use crate::{mount::MountError, policy::Mismatch, store::StoreError};
+use super::{
+    CUSTOM_KEY_BYTES_MAX, CUSTOM_MAX, CUSTOM_VALUE_BYTES_MAX, FieldsError, LABEL_BYTES_MAX, LABELS_MAX, VERSIONS_MAX,
+};
+use crate::{
+    base::{locked::LockError, page::PageError},
+    mount::MountError,
+    policy::Mismatch,
+    store::StoreError,
+};
 
 /// An error of the KV room. Texts may be shown to whoever holds the permit; none holds a value.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +44,9 @@ pub enum KvError {
         current: u64,
     },
     /// A labelled version is not destroyed.
-    #[error("version {version} has the label `{label}`: move the label first (`current` moves with the next put), or destroy all")]
+    #[error(
+        "version {version} has the label `{label}`: move the label first (`current` moves with the next put), or destroy all"
+    )]
     Labelled {
         /// The version.
         version: u64,
@@ -57,10 +66,14 @@ pub enum KvError {
     #[error("the label `{0}` is not set by hand")]
     ReservedLabel(&'static str),
     /// A label's name.
-    #[error("a label is 1 to {LABEL_BYTES_MAX} of a-z 0-9 -, and begins with a letter or digit; a secret has at most {LABELS_MAX}")]
+    #[error(
+        "a label is 1 to {LABEL_BYTES_MAX} of a-z 0-9 -, and begins with a letter or digit; a secret has at most {LABELS_MAX}"
+    )]
     Label,
     /// Custom metadata out of bounds.
-    #[error("custom metadata has at most {CUSTOM_MAX} entries, keys of 1 to {CUSTOM_KEY_BYTES_MAX} bytes, values of at most {CUSTOM_VALUE_BYTES_MAX}")]
+    #[error(
+        "custom metadata has at most {CUSTOM_MAX} entries, keys of 1 to {CUSTOM_KEY_BYTES_MAX} bytes, values of at most {CUSTOM_VALUE_BYTES_MAX}"
+    )]
     Custom,
     /// Out of bounds.
     #[error("a secret keeps 1 to {VERSIONS_MAX} versions")]
@@ -71,6 +84,12 @@ pub enum KvError {
     /// What is stored is not what it should be.
     #[error("the secret's record is damaged")]
     Damaged,
+    /// The page token is for another listing.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// No locked memory for the key of page tokens.
+    #[error(transparent)]
+    Memory(#[from] LockError),
     /// The mount.
     #[error(transparent)]
     Mount(#[from] MountError),

@@ -38,14 +38,20 @@ impl Fields {
     pub fn new<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, FieldsError> {
         let mut fields: Vec<_> = fields.into_iter().take(FIELDS_MAX + 1).collect();
         fields.sort_unstable_by_key(|(name, _)| *name);
-        let count = u8::try_from(fields.len()).ok().filter(|_| COUNT.contains(&fields.len())).ok_or(FieldsError::Count)?;
+        let count = u8::try_from(fields.len())
+            .ok()
+            .filter(|_| COUNT.contains(&fields.len()))
+            .ok_or(FieldsError::Count)?;
         if fields.iter().any(|(name, _)| !is_name(name)) {
             return Err(FieldsError::Name);
         }
         if fields.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
             return Err(FieldsError::Twice);
         }
-        let bytes = fields.iter().map(|(name, value)| name.len() + value.len()).fold(0, usize::saturating_add);
+        let bytes = fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .fold(0, usize::saturating_add);
         if bytes > VALUE_BYTES_MAX {
             return Err(FieldsError::TooLarge { bytes });
         }
@@ -120,7 +126,10 @@ fn take(rest: &[u8]) -> Option<(&str, &[u8], &[u8])> {
 }
 
 fn is_name(name: &str) -> bool {
-    (1..=FIELD_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    (1..=FIELD_NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 #[cfg(test)]
@@ -149,7 +158,12 @@ mod tests {
             (make(&[("a/b", b"v")]), Err(FieldsError::Name)),
             (make(&[("a", b"v"), ("a", b"w")]), Err(FieldsError::Twice)),
             (make(&[("a", &large[1..])]), Ok(1)),
-            (make(&[("a", &large)]), Err(FieldsError::TooLarge { bytes: VALUE_BYTES_MAX + 1 })),
+            (
+                make(&[("a", &large)]),
+                Err(FieldsError::TooLarge {
+                    bytes: VALUE_BYTES_MAX + 1,
+                }),
+            ),
         ] {
             assert_eq!(got.map(|fields| fields.count()), want);
         }

@@ -7,12 +7,12 @@
 //! more than another: it may come back short or empty and still have a next page. Names come in stored order, sorted within the page; a
 //! name that is there all the time comes exactly once, whatever is written meanwhile.
 
-use super::{
-    KvError, KvRoom, LIST_SCAN_MAX,
-    room::key,
-};
+use super::{KvError, KvRoom, LIST_SCAN_MAX, room::key};
 use crate::{
-    base::{limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX}, path::Path},
+    base::{
+        limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX},
+        path::Path,
+    },
     mount::{Kind, Place},
     policy::{Action, Mismatch, Permit},
     store::{Child, Cursor, Part},
@@ -25,7 +25,7 @@ pub struct ListQuery {
     pub recursive: bool,
     /// Entries of a page: 1 to 1000; 0: 100.
     pub limit: usize,
-    /// Where a former page said to go on.
+    /// The token of a former page.
     pub after: Option<Vec<u8>>,
 }
 
@@ -43,7 +43,7 @@ pub struct ListEntry {
 pub struct Listing {
     /// Sorted by name within the page. At a page size of 1 a name that is both a secret and a folder makes it two.
     pub entries: Vec<ListEntry>,
-    /// Where the next page begins: stored (encrypted) names, to be sealed into a page token. `None` at the end.
+    /// The token of the next page, good for this listing of this caller. `None` at the end.
     pub next: Option<Vec<u8>>,
     /// Names left out because their records are damaged; the quarantine list has them.
     pub damaged: usize,
@@ -52,17 +52,45 @@ pub struct Listing {
 impl KvRoom {
     /// A page of a mount or a folder.
     /// # Errors
-    /// The store. A folder that holds nothing lists nothing.
+    /// The store; `Page` for a token of another listing. A folder that holds nothing lists nothing.
     pub async fn list(&self, permit: &Permit, place: &Place, query: &ListQuery) -> Result<Listing, KvError> {
         permit.covers(Action::List, permit.path())?;
         let below = permit.path().below(place.mount.path());
         if place.mount.kind() != Kind::Kv || below != place.rest || !permit.path().is_within(place.mount.path()) {
             return Err(Mismatch.into());
         }
-        let limit = if query.limit == 0 { PAGE_ENTRIES_DEFAULT } else { query.limit.min(PAGE_ENTRIES_MAX) };
-        let mut page = Paging { room: self, permit, place, limit, cursor: query.after.as_deref().map(Cursor::from_bytes), out: Listing::default() };
-        if query.recursive { page.recursive().await? } else { page.children().await? }
-        page.out.next = page.cursor.map(|cursor| cursor.to_bytes());
+        let (caller, recursive) = (permit.identity(), [u8::from(query.recursive)]);
+        let question: [&[u8]; 4] = [
+            b"kv list",
+            caller.as_bytes(),
+            permit.path().as_str().as_bytes(),
+            &recursive,
+        ];
+        let from = query
+            .after
+            .as_deref()
+            .map(|token| self.pages.open(&question, token))
+            .transpose()?;
+        let limit = if query.limit == 0 {
+            PAGE_ENTRIES_DEFAULT
+        } else {
+            query.limit.min(PAGE_ENTRIES_MAX)
+        };
+        let cursor = from.as_deref().map(Cursor::from_bytes);
+        let mut page = Paging {
+            room: self,
+            permit,
+            place,
+            limit,
+            cursor,
+            out: Listing::default(),
+        };
+        if query.recursive {
+            page.recursive().await?
+        } else {
+            page.children().await?
+        }
+        page.out.next = page.cursor.map(|cursor| self.pages.seal(&question, &cursor.to_bytes()));
         page.out.entries.sort_unstable();
         Ok(page.out)
     }
@@ -142,10 +170,16 @@ impl<'a> Paging<'a> {
     fn entries(&self, child: &Child) -> Vec<ListEntry> {
         let mut entries = Vec::new();
         if child.is_record && self.sees_secret(&child.name) {
-            entries.push(ListEntry { name: child.name.clone(), folder: false });
+            entries.push(ListEntry {
+                name: child.name.clone(),
+                folder: false,
+            });
         }
         if child.is_folder && self.sees(&child.name, &[Action::List]) {
-            entries.push(ListEntry { name: format!("{}/", child.name), folder: true });
+            entries.push(ListEntry {
+                name: format!("{}/", child.name),
+                folder: true,
+            });
         }
         entries
     }
@@ -155,7 +189,9 @@ impl<'a> Paging<'a> {
     }
 
     fn sees(&self, name: &str, actions: &[Action]) -> bool {
-        let Ok(path) = Path::parse(&format!("{}/{name}", self.permit.path())) else { return false };
+        let Ok(path) = Path::parse(&format!("{}/{name}", self.permit.path())) else {
+            return false;
+        };
         actions.iter().any(|action| self.permit.also(*action, &path))
     }
 }

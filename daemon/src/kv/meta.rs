@@ -1,8 +1,8 @@
 //! What a secret is, and every change it can undergo. A pure state machine: no store, no clock.
 
 use super::{
-    CUSTOM_KEY_BYTES_MAX, CUSTOM_MAX, CUSTOM_VALUE_BYTES_MAX, Fields, INLINE_BYTES_MAX, KvError, LABEL_BYTES_MAX, LABELS_MAX,
-    VERSIONS_DEFAULT, VERSIONS_MAX,
+    CUSTOM_KEY_BYTES_MAX, CUSTOM_MAX, CUSTOM_VALUE_BYTES_MAX, Fields, INLINE_BYTES_MAX, KvError, LABEL_BYTES_MAX,
+    LABELS_MAX, VERSIONS_DEFAULT, VERSIONS_MAX,
 };
 use crate::base::time::Timestamp;
 use std::collections::BTreeMap;
@@ -101,9 +101,17 @@ impl Meta {
             self.labels.insert(PREVIOUS.to_owned(), current);
         }
         self.newest = version;
-        self.versions.push(Entry { version, created: now, state: VersionState::Live });
+        self.versions.push(Entry {
+            version,
+            created: now,
+            state: VersionState::Live,
+        });
         let erase = self.prune();
-        let mut put = Put { version, erase, write: Vec::new() };
+        let mut put = Put {
+            version,
+            erase,
+            write: Vec::new(),
+        };
         if let Some(former) = self.inline.take().filter(|_| self.entry(current).is_ok()) {
             put.write.push((current, former));
         }
@@ -117,30 +125,54 @@ impl Meta {
     /// Versions beyond the maximum go, the oldest first; a label of the operator's (or of rotation) holds its version. Answers those
     /// whose values may have a record.
     fn prune(&mut self) -> Vec<u64> {
-        let excess = self.versions.len().saturating_sub(usize::try_from(self.versions_max).unwrap_or(usize::MAX));
-        let held = |version: u64| self.labels.iter().any(|(label, at)| *at == version && label != PREVIOUS) || version == self.newest;
-        let gone: Vec<Entry> = self.versions.iter().filter(|entry| !held(entry.version)).take(excess).copied().collect();
+        let excess = self
+            .versions
+            .len()
+            .saturating_sub(usize::try_from(self.versions_max).unwrap_or(usize::MAX));
+        let held = |version: u64| {
+            self.labels
+                .iter()
+                .any(|(label, at)| *at == version && label != PREVIOUS)
+                || version == self.newest
+        };
+        let gone: Vec<Entry> = self
+            .versions
+            .iter()
+            .filter(|entry| !held(entry.version))
+            .take(excess)
+            .copied()
+            .collect();
         self.versions.retain(|entry| !gone.contains(entry));
-        self.labels.retain(|_, version| !gone.iter().any(|entry| entry.version == *version));
-        gone.iter().filter(|entry| entry.state != VersionState::Destroyed).map(|entry| entry.version).collect()
+        self.labels
+            .retain(|_, version| !gone.iter().any(|entry| entry.version == *version));
+        gone.iter()
+            .filter(|entry| entry.state != VersionState::Destroyed)
+            .map(|entry| entry.version)
+            .collect()
     }
 
     /// Hides versions; none named: the current one. What is hidden or destroyed stays as it is.
     pub fn delete(&mut self, versions: &[u64], now: Timestamp) -> Result<(), KvError> {
         let newest = [self.newest];
-        self.change(if versions.is_empty() { &newest } else { versions }, |_, state| match state {
-            VersionState::Live => Ok(VersionState::Deleted(now)),
-            VersionState::Deleted(_) | VersionState::Destroyed => Ok(state),
-        })
+        self.change(
+            if versions.is_empty() { &newest } else { versions },
+            |_, state| match state {
+                VersionState::Live => Ok(VersionState::Deleted(now)),
+                VersionState::Deleted(_) | VersionState::Destroyed => Ok(state),
+            },
+        )
     }
 
     /// Brings hidden versions back; none named: the current one.
     pub fn undelete(&mut self, versions: &[u64]) -> Result<(), KvError> {
         let newest = [self.newest];
-        self.change(if versions.is_empty() { &newest } else { versions }, |version, state| match state {
-            VersionState::Live | VersionState::Deleted(_) => Ok(VersionState::Live),
-            VersionState::Destroyed => Err(KvError::Destroyed(version)),
-        })
+        self.change(
+            if versions.is_empty() { &newest } else { versions },
+            |version, state| match state {
+                VersionState::Live | VersionState::Deleted(_) => Ok(VersionState::Live),
+                VersionState::Destroyed => Err(KvError::Destroyed(version)),
+            },
+        )
     }
 
     /// Erases versions for good. One that is labelled is refused, `current` and `previous` included. Answers whose values to erase.
@@ -150,7 +182,10 @@ impl Meta {
         }
         for version in versions {
             if let Some(label) = self.labels_of(*version).first() {
-                return Err(KvError::Labelled { version: *version, label: (*label).to_owned() });
+                return Err(KvError::Labelled {
+                    version: *version,
+                    label: (*label).to_owned(),
+                });
             }
         }
         self.change(versions, |_, _| Ok(VersionState::Destroyed))?;
@@ -158,13 +193,20 @@ impl Meta {
     }
 
     /// All named versions change, or none does.
-    fn change(&mut self, named: &[u64], to: impl Fn(u64, VersionState) -> Result<VersionState, KvError>) -> Result<(), KvError> {
+    fn change(
+        &mut self,
+        named: &[u64],
+        to: impl Fn(u64, VersionState) -> Result<VersionState, KvError>,
+    ) -> Result<(), KvError> {
         if named.len() > usize::try_from(VERSIONS_MAX).unwrap_or(usize::MAX) {
             return Err(KvError::TooManyNamed);
         }
         let mut next = self.versions.clone();
         for version in named {
-            let entry = next.iter_mut().find(|entry| entry.version == *version).ok_or(KvError::NoVersion(*version))?;
+            let entry = next
+                .iter_mut()
+                .find(|entry| entry.version == *version)
+                .ok_or(KvError::NoVersion(*version))?;
             entry.state = to(*version, entry.state)?;
         }
         self.versions = next;
@@ -173,7 +215,10 @@ impl Meta {
 
     /// Changes settings: all of them, or none.
     pub fn set(&mut self, settings: &Settings) -> Result<(), KvError> {
-        if settings.versions_max.is_some_and(|versions| !(1..=VERSIONS_MAX).contains(&versions)) {
+        if settings
+            .versions_max
+            .is_some_and(|versions| !(1..=VERSIONS_MAX).contains(&versions))
+        {
             return Err(KvError::VersionsMax);
         }
         if settings.custom.as_ref().is_some_and(|custom| !custom_fits(custom)) {
@@ -192,7 +237,12 @@ impl Meta {
                 },
             }
         }
-        if labels.keys().filter(|label| ![PREVIOUS, PENDING].contains(&label.as_str())).count() > LABELS_MAX {
+        if labels
+            .keys()
+            .filter(|label| ![PREVIOUS, PENDING].contains(&label.as_str()))
+            .count()
+            > LABELS_MAX
+        {
             return Err(KvError::Label);
         }
         self.labels = labels;
@@ -206,7 +256,10 @@ impl Meta {
 
     /// A version in the history.
     pub fn entry(&self, version: u64) -> Result<&Entry, KvError> {
-        self.versions.iter().rfind(|entry| entry.version == version).ok_or(KvError::NoVersion(version))
+        self.versions
+            .iter()
+            .rfind(|entry| entry.version == version)
+            .ok_or(KvError::NoVersion(version))
     }
 
     /// A version that can be read.
@@ -229,25 +282,42 @@ impl Meta {
 
     /// The labels of a version, `current` first.
     pub fn labels_of(&self, version: u64) -> Vec<&str> {
-        let others = self.labels.iter().filter(|(_, at)| **at == version).map(|(label, _)| label.as_str());
-        (version == self.newest).then_some(CURRENT).into_iter().chain(others).collect()
+        let others = self
+            .labels
+            .iter()
+            .filter(|(_, at)| **at == version)
+            .map(|(label, _)| label.as_str());
+        (version == self.newest)
+            .then_some(CURRENT)
+            .into_iter()
+            .chain(others)
+            .collect()
     }
 
     /// Versions whose values may have records of their own.
     pub fn recorded(&self) -> impl Iterator<Item = u64> {
         let inline = self.inline.as_ref().map(|_| self.newest);
-        let kept = self.versions.iter().filter(|entry| entry.state != VersionState::Destroyed).map(|entry| entry.version);
+        let kept = self
+            .versions
+            .iter()
+            .filter(|entry| entry.state != VersionState::Destroyed)
+            .map(|entry| entry.version);
         kept.filter(move |version| Some(*version) != inline)
     }
 }
 
 fn custom_fits(custom: &BTreeMap<String, String>) -> bool {
-    let fits = |(key, value): (&String, &String)| (1..=CUSTOM_KEY_BYTES_MAX).contains(&key.len()) && value.len() <= CUSTOM_VALUE_BYTES_MAX;
+    let fits = |(key, value): (&String, &String)| {
+        (1..=CUSTOM_KEY_BYTES_MAX).contains(&key.len()) && value.len() <= CUSTOM_VALUE_BYTES_MAX
+    };
     custom.len() <= CUSTOM_MAX && custom.iter().all(fits)
 }
 
 fn is_label(label: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let all = label.bytes().enumerate().all(|(at, byte)| plain(byte) || (at > 0 && byte == b'-'));
+    let all = label
+        .bytes()
+        .enumerate()
+        .all(|(at, byte)| plain(byte) || (at > 0 && byte == b'-'));
     (1..=LABEL_BYTES_MAX).contains(&label.len()) && all
 }

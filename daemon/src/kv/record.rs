@@ -20,7 +20,9 @@ impl Meta {
         let labels: usize = self.labels.keys().map(|label| label.len() + 9).sum();
         let custom: usize = self.custom.iter().map(|(key, value)| key.len() + value.len() + 3).sum();
         let inline = self.inline.as_ref().map_or(&[][..], Fields::encoded);
-        let mut out = Zeroizing::new(Vec::with_capacity(64 + labels + custom + self.versions.len() * ENTRY_BYTES + inline.len()));
+        let mut out = Zeroizing::new(Vec::with_capacity(
+            64 + labels + custom + self.versions.len() * ENTRY_BYTES + inline.len(),
+        ));
         out.push(FORMAT);
         out.extend_from_slice(&self.id);
         out.extend_from_slice(&self.newest.to_be_bytes());
@@ -80,7 +82,8 @@ impl Meta {
             let length = from.u16()?.into();
             custom.insert(key, from.text(length)?);
         }
-        if labels.len() != count || custom.len() != custom_count || count > LABELS_MAX + 2 || custom_count > CUSTOM_MAX {
+        if labels.len() != count || custom.len() != custom_count || count > LABELS_MAX + 2 || custom_count > CUSTOM_MAX
+        {
             return None;
         }
         let versions = from.versions()?;
@@ -89,8 +92,20 @@ impl Meta {
             length if length <= INLINE_BYTES_MAX => Some(Fields::decode(Zeroizing::new(from.take(length)?.to_vec()))?),
             _ => return None,
         };
-        let meta = Self { id, newest, versions_max, cas_required, labels, custom, versions, inline };
-        let ascending = meta.versions.windows(2).all(|pair| matches!(pair, [a, b] if a.version < b.version));
+        let meta = Self {
+            id,
+            newest,
+            versions_max,
+            cas_required,
+            labels,
+            custom,
+            versions,
+            inline,
+        };
+        let ascending = meta
+            .versions
+            .windows(2)
+            .all(|pair| matches!(pair, [a, b] if a.version < b.version));
         let whole = from.0.is_empty() && ascending && meta.versions.last().is_none_or(|last| last.version == newest);
         whole.then_some(meta)
     }
@@ -151,7 +166,11 @@ impl<'a> From<'a> {
                 (2, 0) => VersionState::Destroyed,
                 _ => return None,
             };
-            versions.push(Entry { version, created, state });
+            versions.push(Entry {
+                version,
+                created,
+                state,
+            });
         }
         Some(versions)
     }

@@ -5,7 +5,13 @@ use super::{
     meta::{Meta, Settings, VersionState},
 };
 use crate::{
-    base::{id::MountId, path::Path, random::Random, time::{Clock, Timestamp}},
+    base::{
+        id::MountId,
+        page::PageKey,
+        path::Path,
+        random::Random,
+        time::{Clock, Timestamp},
+    },
     mount::{Kind, MountRoom, Place},
     policy::{Action, Permit},
     store::{Change, Namespace, Part, Store, Table, Version, View},
@@ -90,6 +96,7 @@ pub struct KvRoom {
     mounts: Arc<MountRoom>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    pub(super) pages: PageKey,
 }
 
 /// Where a secret is: its mount and the segments below.
@@ -107,7 +114,10 @@ impl<'a> At<'a> {
             return Err(crate::policy::Mismatch.into());
         }
         permit.covers(action, permit.path())?;
-        Ok(Self { mount: place.mount.id_ref(), rest })
+        Ok(Self {
+            mount: place.mount.id_ref(),
+            rest,
+        })
     }
 
     fn key(&self) -> Vec<Part<'_>> {
@@ -117,14 +127,34 @@ impl<'a> At<'a> {
 
 /// Metadata lies under the mount's id and the path's segments.
 pub(super) fn key<'a>(mount: &'a MountId, below: Option<&'a Path>) -> Vec<Part<'a>> {
-    std::iter::once(Part::Raw(mount.as_bytes())).chain(below.into_iter().flat_map(Path::segments).map(Part::Name)).collect()
+    std::iter::once(Part::Raw(mount.as_bytes()))
+        .chain(below.into_iter().flat_map(Path::segments).map(Part::Name))
+        .collect()
 }
 
 impl KvRoom {
     /// Opens the room; reads nothing.
-    pub fn open(store: &Store, mounts: Arc<MountRoom>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        let (meta, values) = (store.view(Namespace::ROOT, Table::KvMeta), store.view(Namespace::ROOT, Table::KvValue));
-        Self { meta, values, mounts, clock, random }
+    /// # Errors
+    /// The store is sealed; no locked memory.
+    pub fn open(
+        store: &Store,
+        mounts: Arc<MountRoom>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, KvError> {
+        let (meta, values) = (
+            store.view(Namespace::ROOT, Table::KvMeta),
+            store.view(Namespace::ROOT, Table::KvValue),
+        );
+        let pages = PageKey::derive(store.keyring()?.audit_key())?;
+        Ok(Self {
+            meta,
+            values,
+            mounts,
+            clock,
+            random,
+            pages,
+        })
     }
 
     /// Reads a version: one look-up for a small current one, else two.
@@ -143,13 +173,24 @@ impl KvRoom {
             Some(inline) if version == meta.newest => inline,
             _ => self.value(&at, &meta, version).await?,
         };
-        Ok(Secret { fields, version, created, labels: owned(meta.labels_of(version)) })
+        Ok(Secret {
+            fields,
+            version,
+            created,
+            labels: owned(meta.labels_of(version)),
+        })
     }
 
     /// Writes the next version. `cas`: the version that must be current, 0 = none.
     /// # Errors
     /// [`KvError::Cas`], `CasRequired`; `Mount(Closed)`.
-    pub async fn put(&self, permit: &Permit, place: &Place, fields: Fields, cas: Option<u64>) -> Result<(Change, Written), KvError> {
+    pub async fn put(
+        &self,
+        permit: &Permit,
+        place: &Place,
+        fields: Fields,
+        cas: Option<u64>,
+    ) -> Result<(Change, Written), KvError> {
         let at = At::of(permit, Action::Write, place)?;
         let created = self.clock.now();
         let found = self.find(&at).await?;
@@ -171,10 +212,20 @@ impl KvRoom {
             self.erase(&mut change, &at, &meta, version);
         }
         for (version, fields) in put.write {
-            change.put(&self.values, &value_key(&at, &meta, &version.to_be_bytes()), fields.into_encoded());
+            change.put(
+                &self.values,
+                &value_key(&at, &meta, &version.to_be_bytes()),
+                fields.into_encoded(),
+            );
         }
         change.put(&self.meta, &at.key(), meta.encode());
-        Ok((change, Written { version: put.version, created }))
+        Ok((
+            change,
+            Written {
+                version: put.version,
+                created,
+            },
+        ))
     }
 
     /// Hides versions (none named: the current one) until they are undeleted.
@@ -210,7 +261,9 @@ impl KvRoom {
             }
             Destroy::All => {
                 let mut change = Change::new();
-                change.require_version(&self.meta, &at.key(), found).delete(&self.meta, &at.key());
+                change
+                    .require_version(&self.meta, &at.key(), found)
+                    .delete(&self.meta, &at.key());
                 (change, meta.recorded().collect())
             }
         };
@@ -260,7 +313,9 @@ impl KvRoom {
     }
 
     async fn find(&self, at: &At<'_>) -> Result<Option<(Meta, Version)>, KvError> {
-        let Some(found) = self.meta.get(&at.key()).await? else { return Ok(None) };
+        let Some(found) = self.meta.get(&at.key()).await? else {
+            return Ok(None);
+        };
         let meta = Meta::decode(&found.value).ok_or(KvError::Damaged)?;
         Ok(Some((meta, found.version)))
     }
@@ -271,7 +326,9 @@ impl KvRoom {
 
     async fn value(&self, at: &At<'_>, meta: &Meta, version: u64) -> Result<Fields, KvError> {
         let found = self.values.get(&value_key(at, meta, &version.to_be_bytes())).await?;
-        found.and_then(|record| Fields::decode(record.value)).ok_or(KvError::Damaged)
+        found
+            .and_then(|record| Fields::decode(record.value))
+            .ok_or(KvError::Damaged)
     }
 
     /// A change in an open mount.
@@ -286,7 +343,9 @@ impl KvRoom {
 
     fn replace(&self, at: &At<'_>, place: &Place, meta: &Meta, found: Version) -> Result<Change, KvError> {
         let mut change = self.change(place)?;
-        change.require_version(&self.meta, &at.key(), found).put(&self.meta, &at.key(), meta.encode());
+        change
+            .require_version(&self.meta, &at.key(), found)
+            .put(&self.meta, &at.key(), meta.encode());
         Ok(change)
     }
 

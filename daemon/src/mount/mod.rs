@@ -68,7 +68,12 @@ impl MountRoom {
                 break;
             }
         }
-        Ok(Self { view, clock, random, table: Arc::new(ArcSwap::from_pointee(table.settled())) })
+        Ok(Self {
+            view,
+            clock,
+            random,
+            table: Arc::new(ArcSwap::from_pointee(table.settled())),
+        })
     }
 
     /// Which mount `path` is in, and what is below it. Takes no lock.
@@ -97,7 +102,11 @@ impl MountRoom {
 
     /// The mounts that the caller may see, in order of path: those it may `mount_read` or `list`.
     pub fn list(&self, permit: &Permit) -> Vec<Arc<MountInfo>> {
-        let seen = |mount: &&Arc<MountInfo>| [Action::MountRead, Action::List].iter().any(|action| permit.also(*action, mount.path()));
+        let seen = |mount: &&Arc<MountInfo>| {
+            [Action::MountRead, Action::List]
+                .iter()
+                .any(|action| permit.also(*action, mount.path()))
+        };
         self.table.load().all().filter(seen).cloned().collect()
     }
 
@@ -109,7 +118,12 @@ impl MountRoom {
     /// Enables an engine at the permit's path. A mount does not lie in another one; `sys` is the vault's own.
     /// # Errors
     /// See [`MountError`]; the texts say what to do.
-    pub async fn enable(&self, permit: &Permit, kind: Kind, description: &str) -> Result<(Change, Arc<MountInfo>), MountError> {
+    pub async fn enable(
+        &self,
+        permit: &Permit,
+        kind: Kind,
+        description: &str,
+    ) -> Result<(Change, Arc<MountInfo>), MountError> {
         let path = permit.path();
         permit.covers(Action::MountWrite, path)?;
         if path.segments().next() == Some(RESERVED) {
@@ -123,7 +137,11 @@ impl MountRoom {
         }
         let basis = self.basis().await?;
         if let Some(near) = basis.table.near(path) {
-            return Err(if near == path { MountError::Exists } else { MountError::Nested { mount: near.clone() } });
+            return Err(if near == path {
+                MountError::Exists
+            } else {
+                MountError::Nested { mount: near.clone() }
+            });
         }
         if basis.table.all().count() >= MOUNTS_MAX {
             return Err(MountError::Full);
@@ -131,7 +149,11 @@ impl MountRoom {
         let id = MountId::random(&*self.random);
         let info = MountInfo::new(id, path.clone(), kind, description, self.clock.now());
         let mut change = self.next(&basis, basis.table.with(info.clone()));
-        change.put(&self.view, &key(&id), MountRecord::of(&info).encode()?).put(&self.view, &open_mark(&id), Zeroizing::new(Vec::new()));
+        change.put(&self.view, &key(&id), MountRecord::of(&info).encode()?).put(
+            &self.view,
+            &open_mark(&id),
+            Zeroizing::new(Vec::new()),
+        );
         Ok((change, Arc::new(info)))
     }
 
@@ -180,7 +202,10 @@ impl MountRoom {
         for _ in 0..CATCH_UP_TRIES {
             let table = self.table.load_full();
             let (generation, version) = match self.view.get(GENERATION).await? {
-                Some(found) => (found.value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)), Some(found.version)),
+                Some(found) => (
+                    found.value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)),
+                    Some(found.version),
+                ),
                 None => (Some(0), None),
             };
             if generation == Some(table.generation()) {
@@ -198,7 +223,11 @@ impl MountRoom {
             Some(version) => change.require_version(&self.view, GENERATION, version),
             None => change.require_absent(&self.view, GENERATION),
         };
-        change.put(&self.view, GENERATION, Zeroizing::new(next.generation().to_be_bytes().to_vec()));
+        change.put(
+            &self.view,
+            GENERATION,
+            Zeroizing::new(next.generation().to_be_bytes().to_vec()),
+        );
         let table = self.table.clone();
         change.then(move || table.store(Arc::new(next)));
         change

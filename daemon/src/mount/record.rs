@@ -21,7 +21,14 @@ pub(super) struct MountRecord {
 impl MountRecord {
     pub fn of(info: &MountInfo) -> Self {
         let (id, path, kind) = (info.id(), info.path().clone(), info.kind().as_str().to_owned());
-        Self { format: FORMAT, id, path, kind, description: info.description().to_owned(), created: info.created() }
+        Self {
+            format: FORMAT,
+            id,
+            path,
+            kind,
+            description: info.description().to_owned(),
+            created: info.created(),
+        }
     }
 
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {

@@ -38,7 +38,11 @@ impl fmt::Display for Kind {
 impl FromStr for Kind {
     type Err = MountError;
     fn from_str(word: &str) -> Result<Self, MountError> {
-        Self::ALL.iter().find(|kind| kind.as_str() == word).copied().ok_or(MountError::Kind)
+        Self::ALL
+            .iter()
+            .find(|kind| kind.as_str() == word)
+            .copied()
+            .ok_or(MountError::Kind)
     }
 }
 
@@ -55,7 +59,14 @@ pub struct MountInfo {
 
 impl MountInfo {
     pub(super) fn new(id: MountId, path: Path, kind: Kind, description: &str, created: Timestamp) -> Self {
-        Self { id, path, kind, description: description.to_owned(), created, open: true }
+        Self {
+            id,
+            path,
+            kind,
+            description: description.to_owned(),
+            created,
+            open: true,
+        }
     }
     pub(super) fn opened(&self, open: bool) -> Self {
         Self { open, ..self.clone() }
@@ -104,7 +115,11 @@ impl Place {
     /// # Errors
     /// [`MountError::NotFound`]: a secret is not to be had from a database.
     pub fn of_kind(self, kind: Kind) -> Result<Self, MountError> {
-        if self.mount.kind == kind { Ok(self) } else { Err(MountError::NotFound) }
+        if self.mount.kind == kind {
+            Ok(self)
+        } else {
+            Err(MountError::NotFound)
+        }
     }
 }
 
@@ -125,7 +140,11 @@ impl Table {
             [OwnedPart::Raw(word)] if word == b"generation" => {
                 self.generation = value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
             }
-            [id] => match id.raw_array().map(MountId::from_bytes).and_then(|id| MountRecord::decode(id, value)) {
+            [id] => match id
+                .raw_array()
+                .map(MountId::from_bytes)
+                .and_then(|id| MountRecord::decode(id, value))
+            {
                 Some(info) => drop(self.mounts.insert(info.path.as_str().into(), Arc::new(info))),
                 None => tracing::error!("a mount's record cannot be used: the mount is left out"),
             },
@@ -163,24 +182,40 @@ impl Table {
     /// Mounts do not nest, so at most one is above a path.
     pub fn resolve(&self, path: &Path) -> Option<Place> {
         let text = path.as_str();
-        let ends = text.match_indices('/').map(|(at, _)| at).chain([text.len()]).take(super::MOUNT_SEGMENTS_MAX);
+        let ends = text
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([text.len()])
+            .take(super::MOUNT_SEGMENTS_MAX);
         let mount = ends.filter_map(|end| self.mounts.get(text.get(..end)?)).next()?;
-        Some(Place { mount: mount.clone(), rest: path.below(&mount.path) })
+        Some(Place {
+            mount: mount.clone(),
+            rest: path.below(&mount.path),
+        })
     }
 
     /// A mount at `path`, above it or below it.
     pub fn near(&self, path: &Path) -> Option<&Path> {
-        self.mounts.values().map(|mount| &mount.path).find(|mount| mount.is_within(path) || path.is_within(mount))
+        self.mounts
+            .values()
+            .map(|mount| &mount.path)
+            .find(|mount| mount.is_within(path) || path.is_within(mount))
     }
 
     pub fn with(&self, info: MountInfo) -> Self {
-        let mut next = Self { generation: self.generation + 1, ..self.clone() };
+        let mut next = Self {
+            generation: self.generation + 1,
+            ..self.clone()
+        };
         next.mounts.insert(info.path.as_str().into(), Arc::new(info));
         next
     }
 
     pub fn without(&self, path: &Path) -> Self {
-        let mut next = Self { generation: self.generation + 1, ..self.clone() };
+        let mut next = Self {
+            generation: self.generation + 1,
+            ..self.clone()
+        };
         next.mounts.remove(path.as_str());
         next
     }

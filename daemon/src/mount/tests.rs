@@ -84,13 +84,22 @@ async fn what_cannot_be_enabled() {
         ("team/kv2", ""),
         ("system", ""),
     ] {
-        let got = f.enable(at).await.map_or_else(|error| error.to_string(), |()| String::new());
+        let got = f
+            .enable(at)
+            .await
+            .map_or_else(|error| error.to_string(), |()| String::new());
         assert!(got.contains(want) && got.is_empty() == want.is_empty(), "{at}: {got}");
     }
     for words in ["x".repeat(257), "a\nb".to_owned()] {
-        assert!(matches!(f.room.enable(&write("z"), Kind::Kv, &words).await, Err(MountError::Description)));
+        assert!(matches!(
+            f.room.enable(&write("z"), Kind::Kv, &words).await,
+            Err(MountError::Description)
+        ));
     }
-    assert!(matches!(f.room.enable(&permit(Action::MountRead, "z"), Kind::Kv, "").await, Err(MountError::Permit(_))));
+    assert!(matches!(
+        f.room.enable(&permit(Action::MountRead, "z"), Kind::Kv, "").await,
+        Err(MountError::Permit(_))
+    ));
     assert!(matches!("vault".parse::<Kind>(), Err(MountError::Kind)) && matches!("kv".parse(), Ok(Kind::Kv)));
 }
 
@@ -119,7 +128,11 @@ async fn disabling() {
     let guarded = || {
         let mut change = Change::new();
         f.room.require_open(&mut change, id);
-        change.put(&f.store.view(Namespace::ROOT, StoreTable::System), &[Part::Name("x")], Zeroizing::new(vec![]));
+        change.put(
+            &f.store.view(Namespace::ROOT, StoreTable::System),
+            &[Part::Name("x")],
+            Zeroizing::new(vec![]),
+        );
         change
     };
     f.commit(guarded()).await.unwrap();
@@ -138,7 +151,11 @@ async fn disabling() {
     f.commit(f.room.remove(&write("kv")).await.unwrap()).await.unwrap();
     assert!(f.resolved("kv/a").is_none() && load(f.store.clone()).await.room.all().is_empty());
     f.enable("kv").await.unwrap();
-    assert_ne!(f.room.at(&path("kv")).unwrap().id(), id, "a path that is enabled again is another mount");
+    assert_ne!(
+        f.room.at(&path("kv")).unwrap().id(),
+        id,
+        "a path that is enabled again is another mount"
+    );
 }
 
 /// R-KV-2: the list of mounts shows what the caller may see.
@@ -152,7 +169,14 @@ async fn listing() {
         permit(principal, action == S::Action::"mount_read", resource in S::Path::"c");"#;
     let who = permits::caller("ann", &[], Purpose::Session);
     let permit = permits::permit_under(policies, &who, Action::List, "sys/mounts", Claim::Own).unwrap();
-    assert_eq!(f.room.list(&permit).iter().map(|mount| mount.path().as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(
+        f.room
+            .list(&permit)
+            .iter()
+            .map(|mount| mount.path().as_str())
+            .collect::<Vec<_>>(),
+        ["a", "c"]
+    );
 }
 
 /// R-STORE-4: a damaged record leaves its own mount out.

@@ -17,7 +17,10 @@ pub struct Identity {
 
 impl Identity {
     pub(crate) fn new(id: IdentityId, principal: Principal) -> Self {
-        Self { id, principal: ArcSwap::from_pointee(principal) }
+        Self {
+            id,
+            principal: ArcSwap::from_pointee(principal),
+        }
     }
     /// The stable id; a name may be given to somebody else one day, an id never is.
     pub fn id(&self) -> IdentityId {

@@ -1,10 +1,6 @@
 //! One question to the policies, and the powers that no document gives: set-up, recovery, and what is one's own.
 
-use super::{
-    caller::Caller,
-    force::InForce,
-    permit::Permit,
-};
+use super::{caller::Caller, force::InForce, permit::Permit};
 use crate::base::path::Path;
 use std::{fmt, sync::Arc};
 use strongroom_policy::{Action, Context, Peer, Principal, Purpose, Reason, Request};
@@ -101,10 +97,22 @@ pub(super) struct Verdict {
 
 impl Verdict {
     fn builtin(power: &'static str) -> Self {
-        Self { allowed: true, refusal: Refusal::Policy(Reason::Permitted), deciding: vec![power.into()], errors: Vec::new(), considered: 0 }
+        Self {
+            allowed: true,
+            refusal: Refusal::Policy(Reason::Permitted),
+            deciding: vec![power.into()],
+            errors: Vec::new(),
+            considered: 0,
+        }
     }
     fn refused(refusal: Refusal) -> Self {
-        Self { allowed: false, refusal, deciding: Vec::new(), errors: Vec::new(), considered: 0 }
+        Self {
+            allowed: false,
+            refusal,
+            deciding: Vec::new(),
+            errors: Vec::new(),
+            considered: 0,
+        }
     }
 }
 
@@ -115,19 +123,37 @@ impl InForce {
     /// token may do everything, and everybody some acts on what is their own.
     pub(super) fn weigh(&self, ask: &Ask, path: &str) -> Verdict {
         if ask.context.purpose == Purpose::Recover {
-            return if recovers(ask.action) { Verdict::builtin("builtin:recover") } else { Verdict::refused(Refusal::BeyondRecovery) };
+            return if recovers(ask.action) {
+                Verdict::builtin("builtin:recover")
+            } else {
+                Verdict::refused(Refusal::BeyondRecovery)
+            };
         }
         if self.is_damaged() {
             return Verdict::refused(Refusal::Damaged);
         }
-        let context = Context { own: ask.claim == Claim::Own, ..ask.context };
-        let said = self.set().decide(&Request { principal: &ask.principal, action: ask.action, path, context: &context });
+        let context = Context {
+            own: ask.claim == Claim::Own,
+            ..ask.context
+        };
+        let said = self.set().decide(&Request {
+            principal: &ask.principal,
+            action: ask.action,
+            path,
+            context: &context,
+        });
         if !said.allowed && said.reason == Reason::NoPermit {
             if ask.context.purpose == Purpose::Setup {
-                return Verdict { considered: said.considered, ..Verdict::builtin("builtin:setup") };
+                return Verdict {
+                    considered: said.considered,
+                    ..Verdict::builtin("builtin:setup")
+                };
             }
             if ask.claim == Claim::Own && needs_no_policy(ask.action) {
-                return Verdict { considered: said.considered, ..Verdict::builtin("builtin:own") };
+                return Verdict {
+                    considered: said.considered,
+                    ..Verdict::builtin("builtin:own")
+                };
             }
         }
         Verdict {
@@ -147,10 +173,19 @@ impl InForce {
             deciding: verdict.deciding,
             errors: verdict.errors,
             considered: verdict.considered,
-            outcome: if verdict.allowed { "permitted" } else { verdict.refusal.code() },
+            outcome: if verdict.allowed {
+                "permitted"
+            } else {
+                verdict.refusal.code()
+            },
         };
         let permit = match verdict.allowed {
-            true => Ok(Permit { caller: caller.clone(), ask, path: path.clone(), force: self.clone() }),
+            true => Ok(Permit {
+                caller: caller.clone(),
+                ask,
+                path: path.clone(),
+                force: self.clone(),
+            }),
             false => Err(verdict.refusal),
         };
         Decision { permit, facts }
@@ -162,8 +197,8 @@ const fn recovers(action: Action) -> bool {
     use Action::*;
     match action {
         PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke => true,
-        Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke | MountRead | MountWrite
-        | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
+        Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke
+        | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
     }
 }
 
@@ -173,8 +208,8 @@ pub const fn needs_no_policy(action: Action) -> bool {
     use Action::*;
     match action {
         TokenCreate | TokenRead | TokenRenew | TokenRevoke | LeaseRead | Renew | Revoke | List | PolicyRead => true,
-        Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead | RoleWrite
-        | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
+        Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead
+        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
     }
 }
 
@@ -187,5 +222,10 @@ pub(super) fn ask(caller: &Caller, action: Action, claim: Claim, peer: Peer, now
         purpose: caller.purpose(),
         token_age_secs: caller.issued().secs_until(now),
     };
-    Ask { principal: caller.identity().principal(), action, claim, context }
+    Ask {
+        principal: caller.identity().principal(),
+        action,
+        claim,
+        context,
+    }
 }

@@ -83,12 +83,20 @@ impl PolicyRoom {
     /// version it must have. Answers the new version.
     /// # Errors
     /// [`PolicyError::Invalid`] with everything found wrong; `Cas`; `Set` when there are too many; `Busy`.
-    pub async fn put(&self, permit: &Permit, name: &str, text: &str, cas: Option<u64>) -> Result<(Change, u64), PolicyError> {
+    pub async fn put(
+        &self,
+        permit: &Permit,
+        name: &str,
+        text: &str,
+        cas: Option<u64>,
+    ) -> Result<(Change, u64), PolicyError> {
         permit.covers(Action::PolicyWrite, &Self::path_of(name)?)?;
         let checked = {
             // Tens of milliseconds for the largest document: not on a thread that serves others.
             let (name, text) = (name.to_owned(), text.to_owned());
-            tokio::task::spawn_blocking(move || check(&name, &text)).await.map_err(|_| PolicyError::Stopping)??
+            tokio::task::spawn_blocking(move || check(&name, &text))
+                .await
+                .map_err(|_| PolicyError::Stopping)??
         };
         let basis = self.basis().await?;
         let current = basis.force.listed.get(name).map_or(0, |listed| listed.version);
@@ -126,7 +134,17 @@ impl PolicyRoom {
             return Err(PolicyError::NotFound);
         }
         match read::<Document>(&self.documents, &[Part::Name(name)]).await? {
-            Found::Read(Document { version, updated, text, .. }, _) => Ok(Policy { name: name.to_owned(), text, version, updated }),
+            Found::Read(
+                Document {
+                    version, updated, text, ..
+                },
+                _,
+            ) => Ok(Policy {
+                name: name.to_owned(),
+                text,
+                version,
+                updated,
+            }),
             Found::Nothing | Found::Damaged => Err(PolicyError::Damaged),
         }
     }
@@ -138,8 +156,14 @@ impl PolicyRoom {
         permit.covers(Action::PolicyRead, &Self::root_path()?)?;
         let force = self.force.load_full();
         let seen = |name: &&String| Self::path_of(name).is_ok_and(|path| permit.also(Action::PolicyRead, &path));
-        let mut names: Vec<String> =
-            force.listed.keys().filter(|name| after.is_none_or(|after| name.as_str() > after)).filter(seen).take(limit + 1).cloned().collect();
+        let mut names: Vec<String> = force
+            .listed
+            .keys()
+            .filter(|name| after.is_none_or(|after| name.as_str() > after))
+            .filter(seen)
+            .take(limit + 1)
+            .cloned()
+            .collect();
         let more = names.len() > limit;
         names.truncate(limit);
         Ok((names, more))
@@ -152,16 +176,36 @@ impl PolicyRoom {
     pub fn explain(&self, permit: &Permit, whom: Whom, action: Action, path: &Path) -> Result<Explained, PolicyError> {
         permit.covers_own(Action::PolicyRead, &Self::root_path()?)?;
         let ask = match whom {
-            Whom::Caller => Ask { action, claim: Claim::Policy, ..permit.ask.clone() },
+            Whom::Caller => Ask {
+                action,
+                claim: Claim::Policy,
+                ..permit.ask.clone()
+            },
             Whom::Other(_) if permit.own() => return Err(Mismatch.into()),
             Whom::Other(principal) => {
-                let context = Context { own: false, purpose: Purpose::Session, token_age_secs: 0, ..permit.ask.context };
-                Ask { principal, action, claim: Claim::Policy, context }
+                let context = Context {
+                    own: false,
+                    purpose: Purpose::Session,
+                    token_age_secs: 0,
+                    ..permit.ask.context
+                };
+                Ask {
+                    principal,
+                    action,
+                    claim: Claim::Policy,
+                    context,
+                }
             }
         };
         let verdict = self.force.load_full().weigh(&ask, path.as_str());
         let reason = verdict.refusal.to_string();
-        Ok(Explained { allowed: verdict.allowed, deciding: verdict.deciding, errors: verdict.errors, considered: verdict.considered, reason })
+        Ok(Explained {
+            allowed: verdict.allowed,
+            deciding: verdict.deciding,
+            errors: verdict.errors,
+            considered: verdict.considered,
+            reason,
+        })
     }
 
     /// Memory and manifest, in agreement.
@@ -169,7 +213,12 @@ impl PolicyRoom {
         for _ in 0..CATCH_UP_TRIES {
             let force = self.force.load_full();
             match read::<Manifest>(&self.manifest, MANIFEST).await? {
-                Found::Read(manifest, version) if manifest.serial == force.serial => return Ok(Basis { force, version: Some(version) }),
+                Found::Read(manifest, version) if manifest.serial == force.serial => {
+                    return Ok(Basis {
+                        force,
+                        version: Some(version),
+                    });
+                }
                 Found::Nothing | Found::Damaged if force.list_lost => return Ok(Basis { force, version: None }),
                 Found::Nothing | Found::Damaged => return Err(PolicyError::Damaged),
                 // Committed, and memory follows in a moment, before the acknowledgement.
@@ -209,7 +258,9 @@ where
     T: for<'de> serde::Deserialize<'de> + record::Formatted,
 {
     match view.get(key).await {
-        Ok(Some(found)) => Ok(record::decode(&found.value).map_or(Found::Damaged, |value| Found::Read(value, found.version))),
+        Ok(Some(found)) => {
+            Ok(record::decode(&found.value).map_or(Found::Damaged, |value| Found::Read(value, found.version)))
+        }
         Ok(None) => Ok(Found::Nothing),
         Err(StoreError::Damaged { .. }) => Ok(Found::Damaged),
         Err(error) => Err(error.into()),
@@ -251,7 +302,11 @@ async fn names(documents: &View) -> Result<BTreeSet<String>, PolicyError> {
     let (mut names, mut after) = (BTreeSet::new(), None);
     loop {
         let page = documents.scan(&[], after.as_ref(), SCAN_ENTRIES).await?;
-        names.extend(page.entries.iter().filter_map(|entry| Some(entry.key.first()?.name()?.to_owned())));
+        names.extend(
+            page.entries
+                .iter()
+                .filter_map(|entry| Some(entry.key.first()?.name()?.to_owned())),
+        );
         match page.next {
             Some(next) => after = Some(next),
             None => return Ok(names),

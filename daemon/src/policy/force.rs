@@ -24,15 +24,30 @@ impl InForce {
         let manifest = manifest.unwrap_or_else(|| Manifest::of_found(&found));
         found.retain(|name, document| manifest.policies.get(name).is_some_and(|listed| listed.is_of(document)));
         let set = loop {
-            match PolicySet::build(found.iter().map(|(name, document)| (name, document.version, &document.text))) {
+            match PolicySet::build(
+                found
+                    .iter()
+                    .map(|(name, document)| (name, document.version, &document.text)),
+            ) {
                 Ok(set) => break set,
                 // A document that this version's schema no longer takes counts as damaged: it may hold the `forbid`.
                 Err(BuildError::Invalid { name, .. }) if found.remove(&name).is_some() => {}
                 Err(error) => return Err(error),
             }
         };
-        let damaged = manifest.policies.keys().filter(|name| !found.contains_key(*name)).cloned().collect();
-        Ok(Self { serial: manifest.serial, listed: manifest.policies, damaged, list_lost, set })
+        let damaged = manifest
+            .policies
+            .keys()
+            .filter(|name| !found.contains_key(*name))
+            .cloned()
+            .collect();
+        Ok(Self {
+            serial: manifest.serial,
+            listed: manifest.policies,
+            damaged,
+            list_lost,
+            set,
+        })
     }
 
     /// Whether anything that could hold a `forbid` is not known.
@@ -47,7 +62,10 @@ impl InForce {
 
     /// The next state, with `document` written as `name`.
     pub fn with(&self, name: &str, listed: Listed, checked: Checked) -> Result<Self, BuildError> {
-        let mut next = Self { set: self.set.with(listed.version, checked)?, ..self.next() };
+        let mut next = Self {
+            set: self.set.with(listed.version, checked)?,
+            ..self.next()
+        };
         next.damaged.remove(name);
         next.listed.insert(name.to_owned(), listed);
         Ok(next)
@@ -55,7 +73,10 @@ impl InForce {
 
     /// The next state, with `name` gone.
     pub fn without(&self, name: &str) -> Self {
-        let mut next = Self { set: self.set.without(name), ..self.next() };
+        let mut next = Self {
+            set: self.set.without(name),
+            ..self.next()
+        };
         next.damaged.remove(name);
         next.listed.remove(name);
         next
@@ -63,7 +84,11 @@ impl InForce {
 
     /// Writing goes with writing the manifest, so it is not lost any more.
     fn next(&self) -> Self {
-        Self { serial: self.serial + 1, list_lost: false, ..self.clone() }
+        Self {
+            serial: self.serial + 1,
+            list_lost: false,
+            ..self.clone()
+        }
     }
 
     /// The manifest that says so.

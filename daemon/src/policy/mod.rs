@@ -20,8 +20,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use caller::{Caller, Identity};
 pub(crate) use caller::Standing;
+pub use caller::{Caller, Identity};
 pub use decide::{Claim, Decision, Facts, Refusal, needs_no_policy};
 pub use documents::{Explained, Policy, Whom};
 pub use error::PolicyError;
@@ -59,7 +59,12 @@ impl PolicyRoom {
         let documents = store.view(Namespace::ROOT, Table::Policy);
         let manifest = store.view(Namespace::ROOT, Table::PolicyManifest);
         let force = documents::load(&documents, &manifest).await?;
-        Ok(Self { documents, manifest, clock, force: Arc::new(ArcSwap::from_pointee(force)) })
+        Ok(Self {
+            documents,
+            manifest,
+            clock,
+            force: Arc::new(ArcSwap::from_pointee(force)),
+        })
     }
 
     /// Whether `caller` may do `action` at `path` now, from `peer`. Never fails; every answer is for the audit record.
@@ -77,7 +82,12 @@ impl PolicyRoom {
     /// Empty when all is well.
     pub fn damage(&self) -> Vec<Option<String>> {
         let force = self.force.load();
-        force.list_lost.then_some(None).into_iter().chain(force.damaged.iter().cloned().map(Some)).collect()
+        force
+            .list_lost
+            .then_some(None)
+            .into_iter()
+            .chain(force.damaged.iter().cloned().map(Some))
+            .collect()
     }
 }
 

@@ -63,7 +63,11 @@ impl Permit {
     /// Whether the same caller, in the same call, under the same policies, may also do `action` at `path`: what listings filter by, and
     /// what a call that touches several things asks. Never as an act on something owned.
     pub fn also(&self, action: Action, path: &Path) -> bool {
-        let ask = Ask { action, claim: Claim::Policy, ..self.ask.clone() };
+        let ask = Ask {
+            action,
+            claim: Claim::Policy,
+            ..self.ask.clone()
+        };
         self.force.weigh(&ask, path.as_str()).allowed
     }
 
@@ -71,19 +75,33 @@ impl Permit {
     /// # Errors
     /// [`Mismatch`].
     pub fn covers(&self, action: Action, path: &Path) -> Result<(), Mismatch> {
-        if self.own() { Err(Mismatch) } else { self.covers_own(action, path) }
+        if self.own() {
+            Err(Mismatch)
+        } else {
+            self.covers_own(action, path)
+        }
     }
 
     /// That this permit is for `action` at `path`, be it as anybody or as an act on one's own: for rooms that know whose a thing is.
     /// # Errors
     /// [`Mismatch`].
     pub fn covers_own(&self, action: Action, path: &Path) -> Result<(), Mismatch> {
-        if self.ask.action == action && self.path == *path { Ok(()) } else { Err(Mismatch) }
+        if self.ask.action == action && self.path == *path {
+            Ok(())
+        } else {
+            Err(Mismatch)
+        }
     }
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Permit({} {} for {:?})", self.ask.action, self.path, self.caller.identity())
+        write!(
+            f,
+            "Permit({} {} for {:?})",
+            self.ask.action,
+            self.path,
+            self.caller.identity()
+        )
     }
 }

@@ -40,14 +40,23 @@ pub(super) struct Manifest {
 
 impl Document {
     pub fn new(version: u64, updated: Timestamp, text: &str) -> Self {
-        Self { format: FORMAT, version, updated, text: text.to_owned() }
+        Self {
+            format: FORMAT,
+            version,
+            updated,
+            text: text.to_owned(),
+        }
     }
 }
 
 impl Listed {
     pub fn of(document: &Document) -> Self {
         let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&document.text));
-        Self { version: document.version, updated: document.updated, sha256 }
+        Self {
+            version: document.version,
+            updated: document.updated,
+            sha256,
+        }
     }
     /// Whether this is the document that was listed.
     pub fn is_of(&self, document: &Document) -> bool {
@@ -57,11 +66,21 @@ impl Listed {
 
 impl Manifest {
     pub fn new(serial: u64, policies: BTreeMap<String, Listed>) -> Self {
-        Self { format: FORMAT, serial, policies }
+        Self {
+            format: FORMAT,
+            serial,
+            policies,
+        }
     }
     /// Where the manifest is lost: what the documents that were found amount to.
     pub fn of_found(found: &BTreeMap<String, Document>) -> Self {
-        Self::new(0, found.iter().map(|(name, document)| (name.clone(), Listed::of(document))).collect())
+        Self::new(
+            0,
+            found
+                .iter()
+                .map(|(name, document)| (name.clone(), Listed::of(document)))
+                .collect(),
+        )
     }
 }
 
@@ -72,7 +91,9 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Zeroizing<Vec<u8>>, ser
 
 /// The record, if these are the bytes of one in a format that is known.
 pub(super) fn decode<T: for<'de> Deserialize<'de> + Formatted>(bytes: &[u8]) -> Option<T> {
-    serde_json::from_slice::<T>(bytes).ok().filter(|record| record.format() == FORMAT)
+    serde_json::from_slice::<T>(bytes)
+        .ok()
+        .filter(|record| record.format() == FORMAT)
 }
 
 /// Says its format.

@@ -25,7 +25,13 @@ pub(crate) fn path(text: &str) -> Path {
 /// Somebody with a token made at 1970 that never ends.
 pub(crate) fn caller(name: &str, groups: &[&str], purpose: Purpose) -> Arc<Caller> {
     let id = IdentityId::random(&OsRandom);
-    let principal = Principal::new(*id.as_bytes(), name, groups.iter().map(|group| (*group).to_owned()).collect(), BTreeMap::new()).unwrap();
+    let principal = Principal::new(
+        *id.as_bytes(),
+        name,
+        groups.iter().map(|group| (*group).to_owned()).collect(),
+        BTreeMap::new(),
+    )
+    .unwrap();
     let standing = Standing {
         session: SessionId::random(&OsRandom),
         accessor: Accessor::random(&OsRandom),
@@ -44,13 +50,33 @@ pub(super) fn force(policies: &str) -> Arc<InForce> {
 }
 
 /// The permit of `caller` under `policies`, if there is one.
-pub(crate) fn permit_under(policies: &str, caller: &Arc<Caller>, action: Action, at: &str, claim: Claim) -> Option<Permit> {
+pub(crate) fn permit_under(
+    policies: &str,
+    caller: &Arc<Caller>,
+    action: Action,
+    at: &str,
+    claim: Claim,
+) -> Option<Permit> {
     let force = force(policies);
     assert!(!force.is_damaged(), "the test's policies are not valid");
-    force.decide(caller, ask(caller, action, claim, Peer::Unix, Timestamp(1_795_000_000_000)), &path(at)).permit.ok()
+    force
+        .decide(
+            caller,
+            ask(caller, action, claim, Peer::Unix, Timestamp(1_795_000_000_000)),
+            &path(at),
+        )
+        .permit
+        .ok()
 }
 
 /// A permit of somebody who may do everything.
 pub(crate) fn permit(action: Action, at: &str) -> Permit {
-    permit_under(ALL, &caller("somebody", &[], Purpose::Session), action, at, Claim::Policy).unwrap()
+    permit_under(
+        ALL,
+        &caller("somebody", &[], Purpose::Session),
+        action,
+        at,
+        Claim::Policy,
+    )
+    .unwrap()
 }

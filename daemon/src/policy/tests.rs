@@ -18,12 +18,20 @@ struct Fixture {
 async fn reload(store: Arc<Store>) -> Fixture {
     let clock = Arc::new(ManualClock::at(Timestamp(1_795_000_000_000)));
     let room = PolicyRoom::load(&store, clock).await.unwrap();
-    Fixture { store, room, admin: caller("admin", &[], Purpose::Setup), recover: caller("recover", &[], Purpose::Recover) }
+    Fixture {
+        store,
+        room,
+        admin: caller("admin", &[], Purpose::Setup),
+        recover: caller("recover", &[], Purpose::Recover),
+    }
 }
 
 async fn fixture() -> Fixture {
     let store = testing::store().await;
-    store.commit(PolicyRoom::found(&store).unwrap(), Vec::new()).await.unwrap();
+    store
+        .commit(PolicyRoom::found(&store).unwrap(), Vec::new())
+        .await
+        .unwrap();
     reload(store).await
 }
 
@@ -37,8 +45,21 @@ impl Fixture {
     fn refusal(&self, who: &Arc<Caller>, action: Action, at: &str) -> Refusal {
         self.decide(who, action, at).permit.unwrap_err()
     }
-    async fn prepare(&self, who: &Arc<Caller>, name: &str, text: &str, cas: Option<u64>) -> Result<(Change, u64), PolicyError> {
-        self.room.put(&self.permit(who, Action::PolicyWrite, &format!("sys/policy/{name}")), name, text, cas).await
+    async fn prepare(
+        &self,
+        who: &Arc<Caller>,
+        name: &str,
+        text: &str,
+        cas: Option<u64>,
+    ) -> Result<(Change, u64), PolicyError> {
+        self.room
+            .put(
+                &self.permit(who, Action::PolicyWrite, &format!("sys/policy/{name}")),
+                name,
+                text,
+                cas,
+            )
+            .await
     }
     async fn put_as(&self, who: &Arc<Caller>, name: &str, text: &str) -> u64 {
         let (change, version) = self.prepare(who, name, text, None).await.unwrap();
@@ -50,7 +71,8 @@ impl Fixture {
     }
 }
 
-const READERS: &str = r#"permit(principal in S::Group::"readers", action == S::Action::"read", resource in S::Path::"kv");"#;
+const READERS: &str =
+    r#"permit(principal in S::Group::"readers", action == S::Action::"read", resource in S::Path::"kv");"#;
 const NOT_PROD: &str = r#"forbid(principal, action, resource in S::Path::"kv/prod");"#;
 
 /// R-POL-1: deny wins, unknown means no; in force when the commit is acknowledged and not before; gone with its document.
@@ -64,7 +86,13 @@ async fn documents_decide_from_their_commit_on() {
     let (change, version) = f.prepare(&f.admin, "readers", READERS, Some(0)).await.unwrap();
     assert!(!may(&reader, "kv/dev/a"), "not in force before its commit");
     f.store.commit(change, Vec::new()).await.unwrap();
-    assert!(version == 1 && may(&reader, "kv/dev/a") && may(&reader, "kv/prod/a") && !may(&reader, "kvx/a") && !may(&other, "kv/dev/a"));
+    assert!(
+        version == 1
+            && may(&reader, "kv/dev/a")
+            && may(&reader, "kv/prod/a")
+            && !may(&reader, "kvx/a")
+            && !may(&other, "kv/dev/a")
+    );
     f.put("not-prod", NOT_PROD).await;
     assert!(may(&reader, "kv/dev/a") && !may(&reader, "kv/prod/a"));
     assert_eq!(f.refusal(&reader, Action::Read, "kv/prod/a").code(), "forbidden");
@@ -72,7 +100,14 @@ async fn documents_decide_from_their_commit_on() {
     assert_eq!(hash, f.room.set_hash(), "the same set after unseal");
     let decision = f.decide(&reader, Action::Read, "kv/prod/a");
     assert_eq!(decision.facts.deciding, ["not-prod#1".into()]);
-    let change = f.room.delete(&f.permit(&f.admin, Action::PolicyWrite, "sys/policy/not-prod"), "not-prod").await.unwrap();
+    let change = f
+        .room
+        .delete(
+            &f.permit(&f.admin, Action::PolicyWrite, "sys/policy/not-prod"),
+            "not-prod",
+        )
+        .await
+        .unwrap();
     f.store.commit(change, Vec::new()).await.unwrap();
     assert!(f.decide(&reader, Action::Read, "kv/prod/a").permit.is_ok());
 }
@@ -82,20 +117,38 @@ async fn documents_decide_from_their_commit_on() {
 async fn writing() {
     let f = fixture().await;
     let put = |text: &'static str, cas| f.prepare(&f.admin, "app", text, cas);
-    assert!(matches!(put("permit(principal, action, resource) when { context.nonsense };", None).await, Err(PolicyError::Invalid(_))));
-    assert!(matches!(put(READERS, Some(3)).await, Err(PolicyError::Cas { current: 0 })));
+    assert!(matches!(
+        put("permit(principal, action, resource) when { context.nonsense };", None).await,
+        Err(PolicyError::Invalid(_))
+    ));
+    assert!(matches!(
+        put(READERS, Some(3)).await,
+        Err(PolicyError::Cas { current: 0 })
+    ));
     assert_eq!((f.put("app", READERS).await, f.put("app", NOT_PROD).await), (1, 2));
-    assert!(matches!(put(READERS, Some(0)).await, Err(PolicyError::Cas { current: 2 })));
+    assert!(matches!(
+        put(READERS, Some(0)).await,
+        Err(PolicyError::Cas { current: 2 })
+    ));
     assert!(put(READERS, Some(2)).await.is_ok());
     let read = |name: &'static str| f.permit(&f.admin, Action::PolicyRead, &format!("sys/policy/{name}"));
     let got = f.room.get(&read("app"), "app").await.unwrap();
     assert_eq!((got.version, got.text.as_str()), (2, NOT_PROD));
-    assert!(matches!(f.room.get(&read("none"), "none").await, Err(PolicyError::NotFound)));
-    assert!(matches!(f.room.get(&read("none"), "app").await, Err(PolicyError::Permit(_))), "a permit is for one path");
+    assert!(matches!(
+        f.room.get(&read("none"), "none").await,
+        Err(PolicyError::NotFound)
+    ));
+    assert!(
+        matches!(f.room.get(&read("none"), "app").await, Err(PolicyError::Permit(_))),
+        "a permit is for one path"
+    );
     for name in ["", "A", "a/b", "a.b", &"a".repeat(65)] {
         assert!(matches!(PolicyRoom::path_of(name), Err(PolicyError::Name)), "{name:?}");
     }
-    let delete = f.room.delete(&f.permit(&f.admin, Action::PolicyWrite, "sys/policy/none"), "none").await;
+    let delete = f
+        .room
+        .delete(&f.permit(&f.admin, Action::PolicyWrite, "sys/policy/none"), "none")
+        .await;
     assert!(matches!(delete, Err(PolicyError::NotFound)));
 }
 
@@ -106,9 +159,15 @@ async fn a_race_loses_nothing() {
     let (one, _) = f.prepare(&f.admin, "one", READERS, None).await.unwrap();
     let (two, _) = f.prepare(&f.admin, "two", NOT_PROD, None).await.unwrap();
     f.store.commit(one, Vec::new()).await.unwrap();
-    assert!(matches!(f.store.commit(two, Vec::new()).await, Err(CommitError::Precondition(0))));
+    assert!(matches!(
+        f.store.commit(two, Vec::new()).await,
+        Err(CommitError::Precondition(0))
+    ));
     f.put("two", NOT_PROD).await;
-    let names = f.room.list(&f.permit(&f.admin, Action::PolicyRead, "sys/policy"), None, 10).unwrap();
+    let names = f
+        .room
+        .list(&f.permit(&f.admin, Action::PolicyRead, "sys/policy"), None, 10)
+        .unwrap();
     assert_eq!(names, (vec!["one".to_owned(), "two".to_owned()], false));
 }
 
@@ -119,7 +178,11 @@ async fn listing() {
     for name in ["a", "b", "c", "d"] {
         f.put(name, READERS).await;
     }
-    f.put("hide", r#"forbid(principal, action == S::Action::"policy_read", resource == S::Path::"sys/policy/b");"#).await;
+    f.put(
+        "hide",
+        r#"forbid(principal, action == S::Action::"policy_read", resource == S::Path::"sys/policy/b");"#,
+    )
+    .await;
     let permit = f.permit(&f.admin, Action::PolicyRead, "sys/policy");
     let page = |after: Option<&str>, limit| f.room.list(&permit, after, limit).unwrap();
     assert_eq!(page(None, 2), (vec!["a".to_owned(), "c".to_owned()], true));
@@ -130,13 +193,18 @@ async fn listing() {
 #[test]
 fn powers() {
     use Action::*;
-    let may = |purpose, policies: &str, action, claim| permit_under(policies, &caller("x", &[], purpose), action, "sys/token/x", claim).is_some();
+    let may = |purpose, policies: &str, action, claim| {
+        permit_under(policies, &caller("x", &[], purpose), action, "sys/token/x", claim).is_some()
+    };
     let none = r#"permit(principal in S::Group::"nobody", action, resource);"#;
     let forbid = "forbid(principal, action, resource);";
     let failing = "forbid(principal, action, resource) when { context.token_age_secs * 9223372036854775807 > 1 };";
     for action in Action::ALL {
         let (action, own) = (*action, needs_no_policy(*action));
-        let token_or_policy = matches!(action, PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke);
+        let token_or_policy = matches!(
+            action,
+            PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke
+        );
         for (purpose, policies, claim, want) in [
             (Purpose::Session, none, Claim::Policy, false),
             (Purpose::Session, none, Claim::Own, own),
@@ -150,11 +218,29 @@ fn powers() {
             (Purpose::Recover, failing, Claim::Policy, token_or_policy),
             (Purpose::Recover, ALL, Claim::Policy, token_or_policy),
         ] {
-            assert_eq!(may(purpose, policies, action, claim), want, "{action} {purpose:?} {policies} {claim:?}");
+            assert_eq!(
+                may(purpose, policies, action, claim),
+                want,
+                "{action} {purpose:?} {policies} {claim:?}"
+            );
         }
     }
     // Nothing that yields a secret, writes or gives is anybody's own.
-    for action in [Read, Write, Delete, Undelete, Destroy, Issue, Rotate, MountWrite, RoleWrite, PolicyWrite, Seal, SlotWrite, KeyRotate] {
+    for action in [
+        Read,
+        Write,
+        Delete,
+        Undelete,
+        Destroy,
+        Issue,
+        Rotate,
+        MountWrite,
+        RoleWrite,
+        PolicyWrite,
+        Seal,
+        SlotWrite,
+        KeyRotate,
+    ] {
         assert!(!needs_no_policy(action));
     }
 }
@@ -167,10 +253,18 @@ fn a_permit_is_narrow() {
     assert_eq!(permit.covers(Action::Read, &path("kv/a")), Ok(()));
     assert_eq!(permit.covers(Action::Write, &path("kv/a")), Err(Mismatch));
     assert_eq!(permit.covers(Action::Read, &path("kv/b")), Err(Mismatch));
-    assert!(permit.also(Action::Read, &path("kv/b")) && !permit.also(Action::Write, &path("kv/b")) && !permit.also(Action::Read, &path("pg/b")));
+    assert!(
+        permit.also(Action::Read, &path("kv/b"))
+            && !permit.also(Action::Write, &path("kv/b"))
+            && !permit.also(Action::Read, &path("pg/b"))
+    );
     let own = permit_under(READERS, &who, Action::TokenRenew, "sys/token/x", Claim::Own).unwrap();
     assert!(own.own() && !own.also(Action::TokenRenew, &path("sys/token/x")));
-    assert_eq!(own.covers(Action::TokenRenew, &path("sys/token/x")), Err(Mismatch), "only where the room knows whose a thing is");
+    assert_eq!(
+        own.covers(Action::TokenRenew, &path("sys/token/x")),
+        Err(Mismatch),
+        "only where the room knows whose a thing is"
+    );
     assert_eq!(own.covers_own(Action::TokenRenew, &path("sys/token/x")), Ok(()));
 }
 
@@ -181,18 +275,62 @@ async fn explain() {
     f.put("readers", READERS).await;
     f.put("not-prod", NOT_PROD).await;
     let reader = caller("ann", &["readers"], Purpose::Session);
-    let own = f.room.decide(&reader, Action::PolicyRead, &path("sys/policy"), Claim::Own, Peer::Unix).permit.unwrap();
+    let own = f
+        .room
+        .decide(&reader, Action::PolicyRead, &path("sys/policy"), Claim::Own, Peer::Unix)
+        .permit
+        .unwrap();
     let said = |at: &str| f.room.explain(&own, Whom::Caller, Action::Read, &path(at)).unwrap();
-    assert_eq!((said("kv/a").allowed, said("kv/a").deciding), (true, vec!["readers#1".into()]));
-    assert_eq!((said("kv/prod/a").allowed, said("kv/prod/a").deciding), (false, vec!["not-prod#1".into()]));
-    assert_eq!((said("pg/a").allowed, said("pg/a").deciding.len(), said("pg/a").reason.as_str()), (false, 0, "no policy permits it"));
-    let others = f.room.explain(&own, Whom::Other(f.admin.identity().principal()), Action::Read, &path("kv/a"));
-    assert!(matches!(others, Err(PolicyError::Permit(_))), "about others only with policy_read");
-    assert!(matches!(f.room.list(&own, None, 10), Err(PolicyError::Permit(_))), "the documents are nobody's own");
+    assert_eq!(
+        (said("kv/a").allowed, said("kv/a").deciding),
+        (true, vec!["readers#1".into()])
+    );
+    assert_eq!(
+        (said("kv/prod/a").allowed, said("kv/prod/a").deciding),
+        (false, vec!["not-prod#1".into()])
+    );
+    assert_eq!(
+        (
+            said("pg/a").allowed,
+            said("pg/a").deciding.len(),
+            said("pg/a").reason.as_str()
+        ),
+        (false, 0, "no policy permits it")
+    );
+    let others = f.room.explain(
+        &own,
+        Whom::Other(f.admin.identity().principal()),
+        Action::Read,
+        &path("kv/a"),
+    );
+    assert!(
+        matches!(others, Err(PolicyError::Permit(_))),
+        "about others only with policy_read"
+    );
+    assert!(
+        matches!(f.room.list(&own, None, 10), Err(PolicyError::Permit(_))),
+        "the documents are nobody's own"
+    );
     let permit = f.permit(&f.admin, Action::PolicyRead, "sys/policy");
-    let others = f.room.explain(&permit, Whom::Other(reader.identity().principal()), Action::Read, &path("kv/a")).unwrap();
+    let others = f
+        .room
+        .explain(
+            &permit,
+            Whom::Other(reader.identity().principal()),
+            Action::Read,
+            &path("kv/a"),
+        )
+        .unwrap();
     assert!(others.allowed);
-    let nobody = f.room.explain(&permit, Whom::Other(f.admin.identity().principal()), Action::Read, &path("kv/a")).unwrap();
+    let nobody = f
+        .room
+        .explain(
+            &permit,
+            Whom::Other(f.admin.identity().principal()),
+            Action::Read,
+            &path("kv/a"),
+        )
+        .unwrap();
     assert!(!nobody.allowed, "the asker's own powers are not the other's");
 }
 
@@ -207,10 +345,20 @@ enum Harm {
 /// R-POL-1, R-STORE-4: whatever happens to the record of a `forbid`, no door opens: everything is refused but recovery, which repairs it.
 #[tokio::test]
 async fn a_damaged_forbid_opens_no_door() {
-    for harm in [Harm::Missing, Harm::Replayed, Harm::Rubbish, Harm::NoManifest, Harm::RubbishManifest] {
+    for harm in [
+        Harm::Missing,
+        Harm::Replayed,
+        Harm::Rubbish,
+        Harm::NoManifest,
+        Harm::RubbishManifest,
+    ] {
         let f = fixture().await;
         f.put("readers", READERS).await;
-        f.put("not-prod", r#"forbid(principal, action, resource in S::Path::"kv/other");"#).await;
+        f.put(
+            "not-prod",
+            r#"forbid(principal, action, resource in S::Path::"kv/other");"#,
+        )
+        .await;
         let documents = f.store.view(Namespace::ROOT, Table::Policy);
         let manifest = f.store.view(Namespace::ROOT, Table::PolicyManifest);
         let forbid = [Part::Name("not-prod")];
@@ -236,7 +384,13 @@ async fn a_damaged_forbid_opens_no_door() {
         ] {
             assert_eq!(f.refusal(who, action, at), Refusal::Damaged);
         }
-        let own = f.room.decide(&reader, Action::TokenRenew, &path("sys/token/ann"), Claim::Own, Peer::Unix);
+        let own = f.room.decide(
+            &reader,
+            Action::TokenRenew,
+            &path("sys/token/ann"),
+            Claim::Own,
+            Peer::Unix,
+        );
         assert_eq!(own.permit.unwrap_err(), Refusal::Damaged);
         assert_eq!(f.refusal(&f.recover, Action::Read, "kv/dev/a"), Refusal::BeyondRecovery);
         f.put_as(&f.recover, "not-prod", NOT_PROD).await;
@@ -257,13 +411,28 @@ async fn a_document_that_is_not_valid_any_more_refuses_everything() {
     let document = record::Document::new(2, Timestamp(0), text);
     let manifest = record::Manifest::new(1, [("readers".to_owned(), record::Listed::of(&document))].into());
     let mut change = Change::new();
-    change.put(&f.room.documents, &[Part::Name("readers")], record::encode(&document).unwrap());
-    change.put(&f.room.manifest, &[Part::Raw(b"manifest")], record::encode(&manifest).unwrap());
+    change.put(
+        &f.room.documents,
+        &[Part::Name("readers")],
+        record::encode(&document).unwrap(),
+    );
+    change.put(
+        &f.room.manifest,
+        &[Part::Raw(b"manifest")],
+        record::encode(&manifest).unwrap(),
+    );
     f.store.commit(change, Vec::new()).await.unwrap();
     let f = reload(f.store.clone()).await;
     assert_eq!(f.room.damage(), [Some("readers".to_owned())]);
     assert_eq!(f.refusal(&f.admin, Action::Read, "kv/a"), Refusal::Damaged);
-    let change = f.room.delete(&f.permit(&f.recover, Action::PolicyWrite, "sys/policy/readers"), "readers").await.unwrap();
+    let change = f
+        .room
+        .delete(
+            &f.permit(&f.recover, Action::PolicyWrite, "sys/policy/readers"),
+            "readers",
+        )
+        .await
+        .unwrap();
     f.store.commit(change, Vec::new()).await.unwrap();
     assert!(f.decide(&f.admin, Action::Read, "kv/a").permit.is_ok());
 }
@@ -274,7 +443,10 @@ fn golden() {
     let document = record::Document::new(2, Timestamp(5), "abc");
     let manifest = record::Manifest::new(7, [("a".to_owned(), record::Listed::of(&document))].into());
     let text = |bytes: Zeroizing<Vec<u8>>| String::from_utf8_lossy(&bytes).into_owned();
-    assert_eq!(text(record::encode(&document).unwrap()), r#"{"format":1,"version":2,"updated":5,"text":"abc"}"#);
+    assert_eq!(
+        text(record::encode(&document).unwrap()),
+        r#"{"format":1,"version":2,"updated":5,"text":"abc"}"#
+    );
     let want = r#"{"format":1,"serial":7,"policies":{"a":{"version":2,"updated":5,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}}}"#;
     assert_eq!(text(record::encode(&manifest).unwrap()), want);
 }

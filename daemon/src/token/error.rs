@@ -51,7 +51,9 @@ pub enum TokenError {
     #[error("a token for yourself takes your own groups and attributes: name an identity to set them")]
     ChildIdentity,
     /// `end_leases` is of a session.
-    #[error("`end_leases` belongs to a session and this session was made without it: name an identity to begin another session")]
+    #[error(
+        "`end_leases` belongs to a session and this session was made without it: name an identity to begin another session"
+    )]
     EndLeases,
     /// The identity breaks a bound.
     #[error(transparent)]

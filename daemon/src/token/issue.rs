@@ -83,7 +83,10 @@ impl NewToken {
         if ttl_secs > TOKEN_TTL_MAX_SECS || max_secs > TOKEN_TTL_MAX_SECS {
             return Err(TokenError::Ttl);
         }
-        Ok(Life { ttl_secs, max_expires: now.plus_secs(max_secs) })
+        Ok(Life {
+            ttl_secs,
+            max_expires: now.plus_secs(max_secs),
+        })
     }
 }
 
@@ -95,7 +98,10 @@ impl TokenRoom {
     /// See [`TokenError`]; the texts say what to do.
     pub async fn create(&self, permit: &Permit, ask: &NewToken) -> Result<(Change, Created), TokenError> {
         let name = permit.principal().name().to_owned();
-        permit.covers_own(Action::TokenCreate, &Self::path_of(ask.identity.as_deref().unwrap_or(&name))?)?;
+        permit.covers_own(
+            Action::TokenCreate,
+            &Self::path_of(ask.identity.as_deref().unwrap_or(&name))?,
+        )?;
         // Another session is never one's own to begin, not even for one's own name.
         if permit.own() && ask.identity.is_some() {
             return Err(Mismatch.into());
@@ -117,7 +123,10 @@ impl TokenRoom {
         let purpose = ceremony.purpose();
         let mut change = Change::new();
         let identity = self.identity_for(&mut change, purpose.as_str(), None, now).await?;
-        let life = Life { ttl_secs: SETUP_TOKEN_TTL_SECS, max_expires: now.plus_secs(SETUP_TOKEN_TTL_SECS) };
+        let life = Life {
+            ttl_secs: SETUP_TOKEN_TTL_SECS,
+            max_expires: now.plus_secs(SETUP_TOKEN_TTL_SECS),
+        };
         self.begin(change, SessionRecord::new(identity, purpose, now, false, None), life)
     }
 
@@ -137,13 +146,19 @@ impl TokenRoom {
             return Err(TokenError::SessionFull(SESSION_TOKENS_MAX));
         }
         let asked = ask.life(now)?;
-        let life = Life { max_expires: asked.max_expires.min(parent.max_expires), ..asked };
+        let life = Life {
+            max_expires: asked.max_expires.min(parent.max_expires),
+            ..asked
+        };
         let created = self.add(&mut record, session, Some(permit.accessor()), now, life);
         Ok((self.replace(session, version, record)?, created))
     }
 
     async fn for_identity(&self, permit: &Permit, name: &str, ask: &NewToken) -> Result<(Change, Created), TokenError> {
-        if [Ceremony::Setup, Ceremony::Recover].iter().any(|own| own.purpose().as_str() == name) {
+        if [Ceremony::Setup, Ceremony::Recover]
+            .iter()
+            .any(|own| own.purpose().as_str() == name)
+        {
             return Err(TokenError::ReservedName);
         }
         let now = self.clock.now();
@@ -167,13 +182,20 @@ impl TokenRoom {
         Self::path_of(name)?;
         let key = [Part::Name(name)];
         let found = match self.identities.get(&key).await? {
-            Some(found) => Some((record::identity(&found.value).ok_or(TokenError::Damaged("identity"))?, found.version)),
+            Some(found) => Some((
+                record::identity(&found.value).ok_or(TokenError::Damaged("identity"))?,
+                found.version,
+            )),
             None => None,
         };
-        let (groups, attributes) = asked.map(|(_, ask)| (ask.groups.clone(), ask.attributes.clone())).unwrap_or_default();
+        let (groups, attributes) = asked
+            .map(|(_, ask)| (ask.groups.clone(), ask.attributes.clone()))
+            .unwrap_or_default();
         let unchanged = groups.is_empty() && attributes.is_empty();
         let record = match found {
-            Some((former, _)) if unchanged || (former.groups == groups && former.attributes == attributes) => return Ok(former.id),
+            Some((former, _)) if unchanged || (former.groups == groups && former.attributes == attributes) => {
+                return Ok(former.id);
+            }
             Some((former, version)) => {
                 let record = former.with(groups, attributes);
                 may_change(asked.map(|(permit, _)| permit), &former, &record)?;
@@ -184,7 +206,13 @@ impl TokenRoom {
                 if self.table.read().identities() >= IDENTITIES_MAX {
                     return Err(TokenError::Full("identities"));
                 }
-                let blank = IdentityRecord::new(IdentityId::random(&*self.random), name, BTreeSet::new(), BTreeMap::new(), now);
+                let blank = IdentityRecord::new(
+                    IdentityId::random(&*self.random),
+                    name,
+                    BTreeSet::new(),
+                    BTreeMap::new(),
+                    now,
+                );
                 let record = blank.with(groups, attributes);
                 may_change(asked.map(|(permit, _)| permit), &blank, &record)?;
                 change.require_absent(&self.identities, &key);
@@ -202,25 +230,58 @@ impl TokenRoom {
     }
 
     /// A session with its first token.
-    fn begin(&self, mut change: Change, mut record: SessionRecord, life: Life) -> Result<(Change, Created), TokenError> {
+    fn begin(
+        &self,
+        mut change: Change,
+        mut record: SessionRecord,
+        life: Life,
+    ) -> Result<(Change, Created), TokenError> {
         let session = SessionId::random(&*self.random);
         let now = record.created;
         let created = self.add(&mut record, session, None, now, life);
         let key = [Part::Raw(session.as_bytes())];
-        change.require_absent(&self.sessions, &key).put(&self.sessions, &key, record::encode(&record)?);
+        change
+            .require_absent(&self.sessions, &key)
+            .put(&self.sessions, &key, record::encode(&record)?);
         let table = self.table.clone();
         change.then(move || table.write().put(session, record));
         Ok((change, created))
     }
 
-    fn add(&self, record: &mut SessionRecord, session: SessionId, parent: Option<Accessor>, now: Timestamp, life: Life) -> Created {
+    fn add(
+        &self,
+        record: &mut SessionRecord,
+        session: SessionId,
+        parent: Option<Accessor>,
+        now: Timestamp,
+        life: Life,
+    ) -> Created {
         let text = TokenText::random(&*self.random);
         let accessor = Accessor::random(&*self.random);
         let expires = now.plus_secs(life.ttl_secs).min(life.max_expires);
-        let (mac, epoch) = self.peppers.load().candidates(text.expose().as_bytes()).next().unwrap_or((Mac([0; 32]), 0));
-        let token = TokenRecord { mac, epoch, parent, issued: now, expires, max_expires: life.max_expires, ttl_secs: life.ttl_secs };
+        let (mac, epoch) = self
+            .peppers
+            .load()
+            .candidates(text.expose().as_bytes())
+            .next()
+            .unwrap_or((Mac([0; 32]), 0));
+        let token = TokenRecord {
+            mac,
+            epoch,
+            parent,
+            issued: now,
+            expires,
+            max_expires: life.max_expires,
+            ttl_secs: life.ttl_secs,
+        };
         record.tokens.insert(accessor, token);
-        Created { text, accessor, session, ttl_secs: now.secs_until(expires), expires }
+        Created {
+            text,
+            accessor,
+            session,
+            ttl_secs: now.secs_until(expires),
+            expires,
+        }
     }
 }
 
@@ -240,7 +301,9 @@ fn may_change(permit: Option<&Permit>, former: &IdentityRecord, next: &IdentityR
     for key in former.attributes.keys().chain(next.attributes.keys()) {
         let (old, new) = (former.attributes.get(key), next.attributes.get(key));
         if !manage::is_name(key) {
-            return Err(TokenError::Name { what: "an attribute's key" });
+            return Err(TokenError::Name {
+                what: "an attribute's key",
+            });
         }
         let of_mine = match (old, new) {
             (Some(value), None) | (None, Some(value)) => mine.attributes().get(key) == Some(value),
@@ -253,7 +316,10 @@ fn may_change(permit: Option<&Permit>, former: &IdentityRecord, next: &IdentityR
     for (what, name) in touched {
         let path = format!("sys/{what}/{name}");
         if !Path::parse(&path).is_ok_and(|path| permit.also(Action::TokenCreate, &path)) {
-            return Err(TokenError::NotYours { what: format!("{what} `{name}`"), path });
+            return Err(TokenError::NotYours {
+                what: format!("{what} `{name}`"),
+                path,
+            });
         }
     }
     Ok(())

@@ -1,10 +1,6 @@
 //! Showing, renewing and revoking tokens.
 
-use super::{
-    TokenError, TokenRoom,
-    sweep::mark,
-    table::Ended,
-};
+use super::{TokenError, TokenRoom, sweep::mark, table::Ended};
 use crate::{
     base::{
         id::{Accessor, IdentityId, SessionId},
@@ -77,7 +73,9 @@ impl TokenRoom {
     /// # Errors
     /// [`TokenError::Name`].
     pub fn path_of(identity: &str) -> Result<Path, TokenError> {
-        let error = TokenError::Name { what: "an identity's name" };
+        let error = TokenError::Name {
+            what: "an identity's name",
+        };
         if !is_name(identity) {
             return Err(error);
         }
@@ -91,11 +89,22 @@ impl TokenRoom {
         let accessor = accessor.unwrap_or_else(|| caller.accessor());
         let table = self.table.read();
         let Some((session, record)) = table.session_of(accessor) else {
-            return Ok(Target { accessor, path: Path::parse("sys/token/~nobody").map_err(|_| TokenError::NotFound)?, own: false });
+            return Ok(Target {
+                accessor,
+                path: Path::parse("sys/token/~nobody").map_err(|_| TokenError::NotFound)?,
+                own: false,
+            });
         };
         let own = session == caller.session() && record.with_descendants(caller.accessor()).contains(&accessor);
-        let name = table.identity(record.identity).map(|identity| identity.principal()).ok_or(TokenError::Damaged("identity"))?;
-        Ok(Target { accessor, path: Self::path_of(name.name())?, own })
+        let name = table
+            .identity(record.identity)
+            .map(|identity| identity.principal())
+            .ok_or(TokenError::Damaged("identity"))?;
+        Ok(Target {
+            accessor,
+            path: Self::path_of(name.name())?,
+            own,
+        })
     }
 
     /// The target of a permit, once more: what the gate decided on must be what is acted upon.
@@ -105,7 +114,11 @@ impl TokenRoom {
         if permit.own() && !target.own {
             return Err(Mismatch.into());
         }
-        self.table.read().session_of(accessor).map(|(session, _)| session).ok_or(TokenError::NotFound)
+        self.table
+            .read()
+            .session_of(accessor)
+            .map(|(session, _)| session)
+            .ok_or(TokenError::NotFound)
     }
 
     /// What there is to tell of a token.
@@ -116,10 +129,17 @@ impl TokenRoom {
         let now = self.clock.now();
         let table = self.table.read();
         let (session, record) = table.session_of(accessor).ok_or(TokenError::NotFound)?;
-        let token = record.tokens.get(&accessor).filter(|token| token.expires > now).ok_or(TokenError::NotFound)?;
+        let token = record
+            .tokens
+            .get(&accessor)
+            .filter(|token| token.expires > now)
+            .ok_or(TokenError::NotFound)?;
         Ok(TokenInfo {
             accessor,
-            principal: table.identity(record.identity).map(|identity| identity.principal()).ok_or(TokenError::Damaged("identity"))?,
+            principal: table
+                .identity(record.identity)
+                .map(|identity| identity.principal())
+                .ok_or(TokenError::Damaged("identity"))?,
             session,
             parent: token.parent,
             purpose: record.purpose,
@@ -136,7 +156,12 @@ impl TokenRoom {
     /// project).
     /// # Errors
     /// [`TokenError::NotFound`] when it has ended; `Ttl`.
-    pub async fn renew(&self, permit: &Permit, accessor: Accessor, ttl_secs: u64) -> Result<(Change, Renewed), TokenError> {
+    pub async fn renew(
+        &self,
+        permit: &Permit,
+        accessor: Accessor,
+        ttl_secs: u64,
+    ) -> Result<(Change, Renewed), TokenError> {
         let session = self.permitted(permit, Action::TokenRenew, accessor)?;
         if ttl_secs > TOKEN_TTL_MAX_SECS {
             return Err(TokenError::Ttl);
@@ -147,7 +172,10 @@ impl TokenRoom {
         let token = record.tokens.get_mut(&accessor).ok_or(TokenError::NotFound)?;
         let ttl_secs = if ttl_secs == 0 { token.ttl_secs } else { ttl_secs };
         token.expires = now.plus_secs(ttl_secs).min(token.max_expires).max(token.expires);
-        let renewed = Renewed { ttl_secs: now.secs_until(token.expires), expires: token.expires };
+        let renewed = Renewed {
+            ttl_secs: now.secs_until(token.expires),
+            expires: token.expires,
+        };
         Ok((self.replace(session, version, record)?, renewed))
     }
 
@@ -156,7 +184,12 @@ impl TokenRoom {
     /// powers.
     /// # Errors
     /// [`TokenError::NotFound`] when it has ended.
-    pub async fn revoke(&self, permit: &Permit, accessor: Accessor, whole_session: bool) -> Result<(Change, Revoked), TokenError> {
+    pub async fn revoke(
+        &self,
+        permit: &Permit,
+        accessor: Accessor,
+        whole_session: bool,
+    ) -> Result<(Change, Revoked), TokenError> {
         let session = self.permitted(permit, Action::TokenRevoke, accessor)?;
         let mut change = Change::new();
         if whole_session {
@@ -176,7 +209,9 @@ impl TokenRoom {
         }
         record.tokens.retain(|accessor, _| !gone.contains(accessor));
         if record.tokens.is_empty() {
-            change.urgent().require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
+            change
+                .urgent()
+                .require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
             // A session of it may be on its way to be committed: whoever revokes its maker is to reach that one too.
             self.finish(&mut change, session, true, true);
             return Ok((change, revoked(gone.len(), Some(session))));
@@ -186,16 +221,26 @@ impl TokenRoom {
 
     /// An identity by its name: id, groups, attributes. For `policy explain` and listings.
     pub fn identity(&self, name: &str) -> Option<(IdentityId, Arc<Principal>)> {
-        self.table.read().named(name).map(|identity| (identity.id(), identity.principal()))
+        self.table
+            .read()
+            .named(name)
+            .map(|identity| (identity.id(), identity.principal()))
     }
 }
 
 fn revoked(tokens: usize, session: Option<SessionId>) -> Revoked {
-    Revoked { tokens: u64::try_from(tokens).unwrap_or(u64::MAX), session }
+    Revoked {
+        tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
+        session,
+    }
 }
 
 /// `[a-z0-9][a-z0-9._-]{0,63}`.
 pub(super) fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=64).contains(&text.len()) && text.bytes().enumerate().all(|(at, byte)| plain(byte) || (at > 0 && b"._-".contains(&byte)))
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| plain(byte) || (at > 0 && b"._-".contains(&byte)))
 }

@@ -99,7 +99,10 @@ impl TokenRoom {
             return Err(Unidentified::Malformed);
         }
         let peppers = self.peppers.load();
-        match peppers.candidates(text.as_bytes()).find_map(|(mac, epoch)| self.table.read().find(&mac, epoch)) {
+        match peppers
+            .candidates(text.as_bytes())
+            .find_map(|(mac, epoch)| self.table.read().find(&mac, epoch))
+        {
             None => Err(Unidentified::Unknown),
             Some(caller) if caller.expires() <= self.clock.now() => Err(Unidentified::Expired),
             Some(caller) => Ok(caller),
@@ -113,7 +116,11 @@ impl TokenRoom {
 
     /// A session's record as it is stored.
     async fn read(&self, session: SessionId) -> Result<(SessionRecord, Version), TokenError> {
-        let found = self.sessions.get(&[Part::Raw(session.as_bytes())]).await?.ok_or(TokenError::NotFound)?;
+        let found = self
+            .sessions
+            .get(&[Part::Raw(session.as_bytes())])
+            .await?
+            .ok_or(TokenError::NotFound)?;
         let record = record::session(&found.value).ok_or(TokenError::Damaged("session"))?;
         Ok((record, found.version))
     }
@@ -123,7 +130,9 @@ impl TokenRoom {
         let key = [Part::Raw(session.as_bytes())];
         let table = self.table.clone();
         let mut change = Change::new();
-        change.require_version(&self.sessions, &key, version).put(&self.sessions, &key, record::encode(&record)?);
+        change
+            .require_version(&self.sessions, &key, version)
+            .put(&self.sessions, &key, record::encode(&record)?);
         change.then(move || table.write().put(session, record));
         Ok(change)
     }

@@ -45,7 +45,10 @@ impl Peppers {
     /// # Errors
     /// No locked memory.
     fn new<'a>(keys: impl IntoIterator<Item = (u32, &'a LockedKey)>) -> Result<Self, LockError> {
-        let mut peppers = keys.into_iter().map(|(epoch, key)| Pepper::new(epoch, key)).collect::<Result<Vec<_>, _>>()?;
+        let mut peppers = keys
+            .into_iter()
+            .map(|(epoch, key)| Pepper::new(epoch, key))
+            .collect::<Result<Vec<_>, _>>()?;
         peppers.sort_by_key(|pepper| std::cmp::Reverse(pepper.epoch));
         Ok(Self(peppers))
     }

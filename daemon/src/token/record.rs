@@ -70,13 +70,31 @@ impl TryFrom<String> for Mac {
 }
 
 impl SessionRecord {
-    pub fn new(identity: IdentityId, purpose: Purpose, created: Timestamp, end_leases: bool, made_by: Option<SessionId>) -> Self {
-        Self { format: FORMAT, identity, purpose, created, end_leases, made_by, tokens: BTreeMap::new() }
+    pub fn new(
+        identity: IdentityId,
+        purpose: Purpose,
+        created: Timestamp,
+        end_leases: bool,
+        made_by: Option<SessionId>,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            identity,
+            purpose,
+            created,
+            end_leases,
+            made_by,
+            tokens: BTreeMap::new(),
+        }
     }
 
     /// When its last token ends.
     pub fn expires(&self) -> Timestamp {
-        self.tokens.values().map(|token| token.expires).max().unwrap_or_default()
+        self.tokens
+            .values()
+            .map(|token| token.expires)
+            .max()
+            .unwrap_or_default()
     }
 
     /// A token and all made from it.
@@ -85,7 +103,9 @@ impl SessionRecord {
         // A child is made after its parent, but ids are not in that order: go on until nothing is added (at most one round a token).
         loop {
             let more: Vec<_> = (self.tokens.iter())
-                .filter(|(accessor, token)| !found.contains(*accessor) && token.parent.is_some_and(|parent| found.contains(&parent)))
+                .filter(|(accessor, token)| {
+                    !found.contains(*accessor) && token.parent.is_some_and(|parent| found.contains(&parent))
+                })
                 .map(|(accessor, _)| *accessor)
                 .collect();
             if more.is_empty() {
@@ -97,7 +117,11 @@ impl SessionRecord {
 
     /// Tokens that have expired go; their children are then their maker's, so that revoking that one still ends them. How many are left.
     pub fn prune(&mut self, now: Timestamp) -> usize {
-        let gone: BTreeMap<_, _> = self.tokens.extract_if(.., |_, token| token.expires <= now).map(|(accessor, token)| (accessor, token.parent)).collect();
+        let gone: BTreeMap<_, _> = self
+            .tokens
+            .extract_if(.., |_, token| token.expires <= now)
+            .map(|(accessor, token)| (accessor, token.parent))
+            .collect();
         for token in self.tokens.values_mut() {
             while let Some(grandparent) = token.parent.and_then(|parent| gone.get(&parent)) {
                 token.parent = *grandparent;
@@ -120,12 +144,29 @@ pub(super) struct IdentityRecord {
 }
 
 impl IdentityRecord {
-    pub fn new(id: IdentityId, name: &str, groups: BTreeSet<String>, attributes: BTreeMap<String, String>, created: Timestamp) -> Self {
-        Self { format: FORMAT, id, name: name.to_owned(), groups, attributes, created }
+    pub fn new(
+        id: IdentityId,
+        name: &str,
+        groups: BTreeSet<String>,
+        attributes: BTreeMap<String, String>,
+        created: Timestamp,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            id,
+            name: name.to_owned(),
+            groups,
+            attributes,
+            created,
+        }
     }
 
     pub fn with(&self, groups: BTreeSet<String>, attributes: BTreeMap<String, String>) -> Self {
-        Self { groups, attributes, ..self.clone() }
+        Self {
+            groups,
+            attributes,
+            ..self.clone()
+        }
     }
 }
 
@@ -136,12 +177,16 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Result<Zeroizing<Vec<u8>>, ser
 
 /// The session, if these are the bytes of one.
 pub(super) fn session(bytes: &[u8]) -> Option<SessionRecord> {
-    serde_json::from_slice::<SessionRecord>(bytes).ok().filter(|record| record.format == FORMAT)
+    serde_json::from_slice::<SessionRecord>(bytes)
+        .ok()
+        .filter(|record| record.format == FORMAT)
 }
 
 /// The identity, if these are the bytes of one.
 pub(super) fn identity(bytes: &[u8]) -> Option<IdentityRecord> {
-    serde_json::from_slice::<IdentityRecord>(bytes).ok().filter(|record| record.format == FORMAT)
+    serde_json::from_slice::<IdentityRecord>(bytes)
+        .ok()
+        .filter(|record| record.format == FORMAT)
 }
 
 mod purpose {

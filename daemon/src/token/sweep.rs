@@ -1,11 +1,7 @@
 //! Ending what has ended: records of expired and of orphaned sessions, in bounded batches, and the marks by which the lease room learns
 //! whose leases to revoke. All of it goes on after a crash from what is stored.
 
-use super::{
-    TokenError, TokenRoom,
-    record,
-    table::Ended,
-};
+use super::{TokenError, TokenRoom, record, table::Ended};
 use crate::{
     base::id::SessionId,
     store::{Change, Cursor, Entry, Part, StoreError, View},
@@ -33,13 +29,17 @@ impl TokenRoom {
         let mut change = Change::new();
         for session in work.ending {
             let table = self.table.clone();
-            change.delete(&self.sessions, &[Part::Raw(session.as_bytes())]).delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())]);
+            change
+                .delete(&self.sessions, &[Part::Raw(session.as_bytes())])
+                .delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())]);
             mark(&mut change, &self.marks, session, Ended::Tree);
             change.then(move || table.write().swept(session));
         }
         for session in work.links {
             let table = self.table.clone();
-            change.delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())]).then(move || table.write().unlink(session));
+            change
+                .delete(&self.marks, &[LINK, Part::Raw(session.as_bytes())])
+                .then(move || table.write().unlink(session));
         }
         for session in work.expired {
             match self.read(session).await {
@@ -66,7 +66,11 @@ impl TokenRoom {
         let link = self.table.read().link_needed(session, even_childless);
         change.delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
         if let Some(maker) = link {
-            change.put(&self.marks, &[LINK, Part::Raw(session.as_bytes())], Zeroizing::new(maker.as_bytes().to_vec()));
+            change.put(
+                &self.marks,
+                &[LINK, Part::Raw(session.as_bytes())],
+                Zeroizing::new(maker.as_bytes().to_vec()),
+            );
         }
         if leases {
             mark(change, &self.marks, session, Ended::Alone);
@@ -87,7 +91,9 @@ impl TokenRoom {
         }
         let table = self.table.clone();
         let mut change = Change::new();
-        change.delete(&self.marks, &[MARK, Part::Raw(session.as_bytes())]).then(move || table.write().forget(session));
+        change
+            .delete(&self.marks, &[MARK, Part::Raw(session.as_bytes())])
+            .then(move || table.write().forget(session));
         Some(change)
     }
 }
@@ -117,16 +123,25 @@ pub(super) async fn load(room: &TokenRoom) -> Result<(), TokenError> {
         }
     })
     .await?;
-    each(&room.marks, &[LINK], |entry| match (session_of(&entry), entry.record.value.first_chunk()) {
-        (Some(session), Some(maker)) => room.table.write().link(session, SessionId::from_bytes(*maker)),
-        _ => tracing::error!("a session's link cannot be used"),
+    each(&room.marks, &[LINK], |entry| {
+        match (session_of(&entry), entry.record.value.first_chunk()) {
+            (Some(session), Some(maker)) => room.table.write().link(session, SessionId::from_bytes(*maker)),
+            _ => tracing::error!("a session's link cannot be used"),
+        }
     })
     .await?;
     let mut ended = BTreeMap::new();
     each(&room.marks, &[MARK], |entry| {
         if let Some(session) = session_of(&entry) {
             // A mark that does not read ends more rather than less.
-            ended.insert(session, if entry.record.value.as_slice() == b"alone" { Ended::Alone } else { Ended::Tree });
+            ended.insert(
+                session,
+                if entry.record.value.as_slice() == b"alone" {
+                    Ended::Alone
+                } else {
+                    Ended::Tree
+                },
+            );
         }
     })
     .await?;

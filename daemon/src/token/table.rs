@@ -103,7 +103,8 @@ impl Table {
         match self.identities.get(&record.id) {
             Some(known) => known.turns_into(principal),
             None => {
-                self.identities.insert(record.id, Arc::new(Identity::new(record.id, principal)));
+                self.identities
+                    .insert(record.id, Arc::new(Identity::new(record.id, principal)));
                 self.names.insert(record.name.clone(), record.id);
             }
         }
@@ -137,7 +138,14 @@ impl Table {
                     max_expires: token.max_expires,
                 };
                 let caller = Arc::new(Caller::new(identity.clone(), standing));
-                self.by_mac.insert(key(&token.mac), Entry { mac: token.mac, epoch: token.epoch, caller });
+                self.by_mac.insert(
+                    key(&token.mac),
+                    Entry {
+                        mac: token.mac,
+                        epoch: token.epoch,
+                        caller,
+                    },
+                );
             }
         }
         self.due.insert((record.expires(), id));
@@ -146,7 +154,13 @@ impl Table {
 
     /// A link as it is stored.
     pub fn link(&mut self, id: SessionId, maker: SessionId) {
-        self.links.insert(id, Link { maker, made: BTreeSet::new() });
+        self.links.insert(
+            id,
+            Link {
+                maker,
+                made: BTreeSet::new(),
+            },
+        );
     }
 
     /// What a session or a link made.
@@ -164,14 +178,23 @@ impl Table {
     /// The maker of a session that is to end, where a link must remain: when the session made others (`even_childless`: or may be about to).
     pub fn link_needed(&self, id: SessionId, even_childless: bool) -> Option<SessionId> {
         let session = self.sessions.get(&id)?;
-        session.record.made_by.filter(|maker| self.knows(*maker) && (even_childless || !session.made.is_empty()))
+        session
+            .record
+            .made_by
+            .filter(|maker| self.knows(*maker) && (even_childless || !session.made.is_empty()))
     }
 
     /// The session is over, by itself. `link`: its maker, when a link was stored; `leases`: whether they are marked to be revoked.
     pub fn finish(&mut self, id: SessionId, link: Option<SessionId>, leases: bool) {
         let Some(former) = self.take(id) else { return };
         match link {
-            Some(maker) => drop(self.links.insert(id, Link { maker, made: former.made })),
+            Some(maker) => drop(self.links.insert(
+                id,
+                Link {
+                    maker,
+                    made: former.made,
+                },
+            )),
             None => self.forget_made(former.record.made_by, id),
         }
         if leases {
@@ -207,7 +230,10 @@ impl Table {
     fn end_made(&mut self, made: BTreeSet<SessionId>) {
         let mut open: Vec<SessionId> = made.into_iter().collect();
         while let Some(next) = open.pop() {
-            let made = self.take(next).map(|session| session.made).or_else(|| self.links.remove(&next).map(|link| link.made));
+            let made = self
+                .take(next)
+                .map(|session| session.made)
+                .or_else(|| self.links.remove(&next).map(|link| link.made));
             if let Some(made) = made {
                 self.ending.insert(next);
                 open.extend(made);
@@ -217,8 +243,13 @@ impl Table {
 
     /// After reading all records: who made whom, and what a revocation before a crash had ended.
     pub fn settle(&mut self, ended: BTreeMap<SessionId, Ended>) {
-        let sessions = self.sessions.iter().filter_map(|(id, session)| Some((session.record.made_by?, *id)));
-        let made: Vec<_> = sessions.chain(self.links.iter().map(|(id, link)| (link.maker, *id))).collect();
+        let sessions = self
+            .sessions
+            .iter()
+            .filter_map(|(id, session)| Some((session.record.made_by?, *id)));
+        let made: Vec<_> = sessions
+            .chain(self.links.iter().map(|(id, link)| (link.maker, *id)))
+            .collect();
         let mut dead = BTreeSet::new();
         for (maker, id) in made {
             if ended.get(&maker) == Some(&Ended::Tree) {
@@ -236,7 +267,13 @@ impl Table {
         let stale = |(_, link): &(&SessionId, &Link)| link.made.is_empty() || !self.knows(link.maker);
         Sweepable {
             ending: self.ending.iter().take(limit).copied().collect(),
-            expired: self.due.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, id)| *id).collect(),
+            expired: self
+                .due
+                .iter()
+                .take_while(|(at, _)| *at <= now)
+                .take(limit)
+                .map(|(_, id)| *id)
+                .collect(),
             links: self.links.iter().filter(stale).take(limit).map(|(id, _)| *id).collect(),
         }
     }
@@ -302,5 +339,10 @@ pub(super) struct Sweepable {
 
 /// An identity as policies see it.
 pub(super) fn principal(record: &IdentityRecord) -> Result<Principal, PrincipalError> {
-    Principal::new(*record.id.as_bytes(), &record.name, record.groups.clone(), record.attributes.clone())
+    Principal::new(
+        *record.id.as_bytes(),
+        &record.name,
+        record.groups.clone(),
+        record.attributes.clone(),
+    )
 }

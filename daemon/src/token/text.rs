@@ -46,7 +46,9 @@ impl fmt::Debug for TokenText {
 
 /// Whether `text` has the exact length, alphabet and checksum of a token: all that may reach the keyed hash.
 pub(super) fn well_formed(text: &[u8]) -> bool {
-    let Ok(text) = <&[u8; TOKEN_BYTES]>::try_from(text) else { return false };
+    let Ok(text) = <&[u8; TOKEN_BYTES]>::try_from(text) else {
+        return false;
+    };
     if !text.starts_with(PREFIX) || !text[PREFIX.len()..].iter().all(u8::is_ascii_alphanumeric) {
         return false;
     }
@@ -85,8 +87,14 @@ mod tests {
     /// R-TOK-5: golden values (made by another implementation); changing the format breaks scanners and every live token.
     #[test]
     fn golden() {
-        assert_eq!(TokenText::random(&Fixed(0)).expose(), "srm_at_00000000000000000000000000000000000000000002j02ey");
-        assert_eq!(TokenText::random(&Fixed(0x5a)).expose(), "srm_at_LQNUGZHT5u543eF8cvF8tKdPlcVkNSYQAq1KIqZ6f7430KOp7");
+        assert_eq!(
+            TokenText::random(&Fixed(0)).expose(),
+            "srm_at_00000000000000000000000000000000000000000002j02ey"
+        );
+        assert_eq!(
+            TokenText::random(&Fixed(0x5a)).expose(),
+            "srm_at_LQNUGZHT5u543eF8cvF8tKdPlcVkNSYQAq1KIqZ6f7430KOp7"
+        );
     }
 
     /// R-TOK-5: at least 256 bits: every bit of the random key changes the text.

@@ -217,7 +217,7 @@ impl Operation for SetMetadata {
         trail.param_bool("custom", self.settings.custom.is_some());
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
-        Ok(Target::new(Action::Metadata, self.path.clone()))
+        Ok(Target::new(Action::Write, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<()>, Failure> {
         Ok(Effect::Change(rooms.kv.set(permit, &place(rooms, &self.path)?, &self.settings).await?, ()))

@@ -42,12 +42,23 @@ impl Model {
         self.versions.keys().next_back().copied().unwrap_or(0)
     }
     fn named(&self, versions: &[u64]) -> Result<Vec<u64>, ()> {
-        let versions = if versions.is_empty() { vec![self.newest()] } else { versions.to_vec() };
-        versions.iter().all(|version| self.versions.contains_key(version)).then_some(versions).ok_or(())
+        let versions = if versions.is_empty() {
+            vec![self.newest()]
+        } else {
+            versions.to_vec()
+        };
+        versions
+            .iter()
+            .all(|version| self.versions.contains_key(version))
+            .then_some(versions)
+            .ok_or(())
     }
     pub(super) fn apply(slot: &mut Option<Self>, op: &Op, value: &[u8]) -> Result<(), ()> {
         if let Op::Put { cas, .. } = op {
-            let model = slot.clone().unwrap_or(Self { max: 10, ..Self::default() });
+            let model = slot.clone().unwrap_or(Self {
+                max: 10,
+                ..Self::default()
+            });
             if cas.map_or(model.cas_required, |cas| cas != model.newest()) {
                 return Err(());
             }
@@ -67,7 +78,11 @@ impl Model {
             }
             Op::Destroy(versions) => {
                 let named = model.named(versions)?;
-                if versions.is_empty() || named.iter().any(|version| *version == model.newest() || model.labels.values().any(|at| at == version)) {
+                if versions.is_empty()
+                    || named
+                        .iter()
+                        .any(|version| *version == model.newest() || model.labels.values().any(|at| at == version))
+                {
                     return Err(());
                 }
                 model.mark(&named, |_| 'x');
@@ -95,8 +110,16 @@ impl Model {
             self.labels.insert(PREVIOUS.to_owned(), former);
         }
         while self.versions.len() > self.max {
-            let held = |version: u64| version == former + 1 || self.labels.iter().any(|(label, at)| *at == version && label != PREVIOUS);
-            let Some(oldest) = self.versions.keys().copied().find(|version| !held(*version)) else { break };
+            let held = |version: u64| {
+                version == former + 1
+                    || self
+                        .labels
+                        .iter()
+                        .any(|(label, at)| *at == version && label != PREVIOUS)
+            };
+            let Some(oldest) = self.versions.keys().copied().find(|version| !held(*version)) else {
+                break;
+            };
             self.versions.remove(&oldest);
             self.labels.retain(|_, at| *at != oldest);
         }
@@ -115,13 +138,37 @@ pub(super) async fn step(f: &Fixture, at: &str, op: &Op, value: &[u8]) -> Result
     let settings = |settings: Settings| async move { f.set(at, &settings).await };
     match op {
         Op::Put { cas, .. } => f.put(at, value, *cas).await.map(drop),
-        Op::Delete(versions) => f.done(f.kv.delete(&permit(Action::Delete, at), &place, versions).await).await,
-        Op::Undelete(versions) => f.done(f.kv.undelete(&permit(Action::Undelete, at), &place, versions).await).await,
+        Op::Delete(versions) => {
+            f.done(f.kv.delete(&permit(Action::Delete, at), &place, versions).await)
+                .await
+        }
+        Op::Undelete(versions) => {
+            f.done(f.kv.undelete(&permit(Action::Undelete, at), &place, versions).await)
+                .await
+        }
         Op::Destroy(versions) => f.destroy(at, Destroy::Versions(versions.clone())).await,
         Op::DestroyAll => f.destroy(at, Destroy::All).await,
-        Op::Label(label, version) => settings(Settings { labels: [(label.clone(), *version)].into(), ..Settings::default() }).await,
-        Op::VersionsMax(max) => settings(Settings { versions_max: Some(*max), ..Settings::default() }).await,
-        Op::CasRequired(required) => settings(Settings { cas_required: Some(*required), ..Settings::default() }).await,
+        Op::Label(label, version) => {
+            settings(Settings {
+                labels: [(label.clone(), *version)].into(),
+                ..Settings::default()
+            })
+            .await
+        }
+        Op::VersionsMax(max) => {
+            settings(Settings {
+                versions_max: Some(*max),
+                ..Settings::default()
+            })
+            .await
+        }
+        Op::CasRequired(required) => {
+            settings(Settings {
+                cas_required: Some(*required),
+                ..Settings::default()
+            })
+            .await
+        }
     }
 }
 
@@ -140,18 +187,39 @@ pub(super) async fn agrees(f: &Fixture, at: &str, model: Option<&Model>) {
         let got = f.get(at, Select::Version(version)).await;
         match (model.versions.get(&version), got) {
             (Some((want, 'l')), Ok(secret)) => assert!(value(&secret) == *want, "version {version}"),
-            (Some((_, 'd')), Err(KvError::Deleted(_))) | (Some((_, 'x')), Err(KvError::Destroyed(_))) | (None, Err(KvError::NoVersion(_))) => {}
-            (want, got) => panic!("version {version}: {:?} {:?}", want.map(|(_, state)| state), got.map(|secret| secret.version)),
+            (Some((_, 'd')), Err(KvError::Deleted(_)))
+            | (Some((_, 'x')), Err(KvError::Destroyed(_)))
+            | (None, Err(KvError::NoVersion(_))) => {}
+            (want, got) => panic!(
+                "version {version}: {:?} {:?}",
+                want.map(|(_, state)| state),
+                got.map(|secret| secret.version)
+            ),
         }
         let large = |value: &Vec<u8>| value.len() > INLINE_BYTES_MAX - 20;
-        recorded += usize::from(model.versions.get(&version).is_some_and(|(value, state)| *state != 'x' && (version != model.newest() || large(value))));
+        recorded += usize::from(
+            model
+                .versions
+                .get(&version)
+                .is_some_and(|(value, state)| *state != 'x' && (version != model.newest() || large(value))),
+        );
     }
     assert_eq!(f.values().await, recorded, "no value is left behind, none is lost");
-    for (label, version) in model.labels.iter().map(|(label, version)| (label.as_str(), *version)).chain([(CURRENT, model.newest())]) {
+    for (label, version) in model
+        .labels
+        .iter()
+        .map(|(label, version)| (label.as_str(), *version))
+        .chain([(CURRENT, model.newest())])
+    {
         if let Ok(secret) = f.get(at, Select::Label(label.to_owned())).await {
             assert_eq!(secret.version, version, "{label}");
         }
-        assert!(history.versions.iter().any(|entry| entry.version == version && entry.labels.iter().any(|known| known == label)));
+        assert!(
+            history
+                .versions
+                .iter()
+                .any(|entry| entry.version == version && entry.labels.iter().any(|known| known == label))
+        );
     }
     let labels: usize = history.versions.iter().map(|entry| entry.labels.len()).sum();
     assert_eq!(labels, model.labels.len() + 1);

@@ -4,12 +4,28 @@ use super::*;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    Child { by: usize, ttl: u64 },
-    Named { by: usize, ttl: u64, max: u64 },
-    Renew { token: usize, ttl: u64 },
-    Revoke { token: usize, session: bool },
+    Child {
+        by: usize,
+        ttl: u64,
+    },
+    Named {
+        by: usize,
+        ttl: u64,
+        max: u64,
+    },
+    Renew {
+        token: usize,
+        ttl: u64,
+    },
+    Revoke {
+        token: usize,
+        session: bool,
+    },
     /// A named token (or a renewal) that is prepared now and committed after the next act.
-    Late { by: usize, renew: bool },
+    Late {
+        by: usize,
+        renew: bool,
+    },
     Wait(u64),
     Sweep,
     Crash,
@@ -47,7 +63,11 @@ fn end_tree(all: &mut [Model], over: &mut BTreeSet<SessionId>, session: SessionI
     while let Some(session) = open.pop() {
         over.insert(session);
         // Also what a session made that is over by now.
-        let made: BTreeSet<SessionId> = all.iter().filter(|model| model.maker == Some(session)).map(|model| model.token.session).collect();
+        let made: BTreeSet<SessionId> = all
+            .iter()
+            .filter(|model| model.maker == Some(session))
+            .map(|model| model.token.session)
+            .collect();
         open.extend(made);
         for model in all.iter_mut().filter(|model| model.token.session == session) {
             model.ended = true;
@@ -68,11 +88,26 @@ async fn prepare(f: &Fixture, all: &[Model], by: usize, renew: bool) -> Late {
         let (change, renewed) = f.room.renew(&permit, all[by].token.accessor, 500).await.unwrap();
         return Late::Renew(change, by, renewed.expires);
     }
-    let ask = NewToken { ttl_secs: 300, max_ttl_secs: 600, ..named("late") };
+    let ask = NewToken {
+        ttl_secs: 300,
+        max_ttl_secs: 600,
+        ..named("late")
+    };
     let (change, token) = f.room.create(&f.create_permit(&caller, &ask), &ask).await.unwrap();
     let max_expires = token.expires.plus_secs(300);
     let maker = Some(all[by].token.session);
-    Late::Named(change, Model { parent: None, maker, ttl: 300, expires: token.expires, max_expires, ended: false, token })
+    Late::Named(
+        change,
+        Model {
+            parent: None,
+            maker,
+            ttl: 300,
+            expires: token.expires,
+            max_expires,
+            ended: false,
+            token,
+        },
+    )
 }
 
 async fn finish(f: &Fixture, all: &mut Vec<Model>, over: &BTreeSet<SessionId>, late: Late) {
@@ -97,7 +132,15 @@ pub(super) async fn play(ops: &[Op]) {
     let mut f = fixture().await;
     let setup = f.setup().await;
     let max = setup.expires;
-    let mut all = vec![Model { ttl: 3600, expires: max, max_expires: max, parent: None, maker: None, ended: false, token: setup }];
+    let mut all = vec![Model {
+        ttl: 3600,
+        expires: max,
+        max_expires: max,
+        parent: None,
+        maker: None,
+        ended: false,
+        token: setup,
+    }];
     let (mut over, mut late) = (BTreeSet::new(), None);
     for (number, op) in ops.iter().enumerate() {
         let pending = late.take();
@@ -107,22 +150,51 @@ pub(super) async fn play(ops: &[Op]) {
             Op::Child { by, ttl } => {
                 let by = by % all.len();
                 if lives(&all, by) {
-                    let token = f.create(&all[by].token, &NewToken { ttl_secs: *ttl, ..NewToken::default() }).await.unwrap();
+                    let token = f
+                        .create(
+                            &all[by].token,
+                            &NewToken {
+                                ttl_secs: *ttl,
+                                ..NewToken::default()
+                            },
+                        )
+                        .await
+                        .unwrap();
                     let max_expires = all[by].max_expires;
                     let expires = now.plus_secs(*ttl).min(max_expires);
                     let maker = all[by].maker;
-                    all.push(Model { token, parent: Some(by), maker, ttl: *ttl, expires, max_expires, ended: false });
+                    all.push(Model {
+                        token,
+                        parent: Some(by),
+                        maker,
+                        ttl: *ttl,
+                        expires,
+                        max_expires,
+                        ended: false,
+                    });
                 }
             }
             Op::Named { by, ttl, max } => {
                 let by = by % all.len();
                 if lives(&all, by) {
-                    let ask = NewToken { ttl_secs: *ttl, max_ttl_secs: *max, ..named(&format!("n{}", number % 3)) };
+                    let ask = NewToken {
+                        ttl_secs: *ttl,
+                        max_ttl_secs: *max,
+                        ..named(&format!("n{}", number % 3))
+                    };
                     let token = f.create(&all[by].token, &ask).await.unwrap();
                     let max_expires = now.plus_secs(*max);
                     let expires = now.plus_secs(*ttl).min(max_expires);
                     let maker = Some(all[by].token.session);
-                    all.push(Model { token, parent: None, maker, ttl: *ttl, expires, max_expires, ended: false });
+                    all.push(Model {
+                        token,
+                        parent: None,
+                        maker,
+                        ttl: *ttl,
+                        expires,
+                        max_expires,
+                        ended: false,
+                    });
                 }
             }
             Op::Renew { token, ttl } => {
