@@ -38,7 +38,7 @@ impl Rooms {
         Ok(Self {
             token: TokenRoom::load(store, clock.clone(), random.clone()).await.map_err(|error| causes(&error))?,
             policy: PolicyRoom::load(store, clock.clone()).await.map_err(|error| causes(&error))?,
-            kv: KvRoom::open(store, mount.clone(), clock, random),
+            kv: KvRoom::open(store, mount.clone(), clock, random).map_err(|error| causes(&error))?,
             mount,
         })
     }
