@@ -247,7 +247,8 @@ async fn walk(inner: &Arc<Inner>, marker: super::revoke::Marker) {
     }
 }
 
-/// The slow sweep: a lease whose due row is missing (a damaged row, a defect) gets it back.
+/// The slow sweep: a lease whose due row is missing (a damaged row, a defect) gets it back, and one whose row lies below the
+/// mark (written while the daemon died) is swept.
 async fn compare(inner: Arc<Inner>) {
     loop {
         let mut after = None;
@@ -279,15 +280,12 @@ async fn mend(inner: &Inner, id: LeaseId) -> Result<(), super::LeaseError> {
     };
     let row = [Part::Raw(&held.lease.due.0.to_be_bytes()), Part::Raw(id.as_bytes())];
     if matches!(inner.books.due.get(&row).await, Ok(Some(_))) {
+        inner.books.mark.lower(held.lease.due);
         return Ok(());
     }
-    // A damaged row is overwritten; one below the mark would never be seen.
-    let lease = Lease {
-        due: held.lease.due.max(inner.time.now().plus_secs(1)),
-        ..held.lease.clone()
-    };
+    // A damaged row is overwritten.
     let mut change = Change::new();
-    inner.books.update(&mut change, &held, &lease);
+    inner.books.update(&mut change, &held, &held.lease);
     match inner.commit(change, Vec::new()).await {
         Ok(_) => tracing::warn!(lease = %id, "a lease's due row was missing; it is back"),
         Err(CommitError::Precondition(_)) => {}

@@ -213,6 +213,7 @@ impl LeaseRoom {
     pub async fn open(around: Surroundings, targets: Arc<dyn Targets>) -> Result<Self, StoreError> {
         let books = Books::of(&around.store);
         let kept = sweep::Kept::load(&books).await?;
+        books.mark.raise(kept.mark);
         let scopes = revoke::Marker::load_all(&books).await?;
         let time = VaultClock::resume(Arc::clone(&around.clock), kept.vault_time);
         let inner = Arc::new(Inner {

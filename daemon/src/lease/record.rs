@@ -11,6 +11,10 @@ use crate::{
     store::{Change, Namespace, Part, Store, StoreError, Table, Version, View},
 };
 use serde::{Deserialize, Serialize};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use zeroize::Zeroizing;
 
 /// How to undo, frozen at the intent: whatever becomes of role and configuration later, this is what revocation does.
@@ -142,6 +146,24 @@ pub(super) struct Books {
     pub by_identity: View,
     pub by_session: View,
     pub system: View,
+    /// See [`Mark`].
+    pub mark: Arc<Mark>,
+}
+
+/// Where the next sweep begins. Whoever writes an earlier due row lowers it once the row can be read: a row may be written
+/// long after its due was chosen, when time has passed it by.
+pub(super) struct Mark(AtomicU64);
+
+impl Mark {
+    /// A sweep of all up to `to` begins; returns where.
+    pub fn raise(&self, to: Timestamp) -> Timestamp {
+        Timestamp(self.0.swap(to.0, Ordering::SeqCst))
+    }
+
+    /// There is, or may be, a row at `due`.
+    pub fn lower(&self, due: Timestamp) {
+        self.0.fetch_min(due.0, Ordering::SeqCst);
+    }
 }
 
 impl Books {
@@ -154,6 +176,7 @@ impl Books {
             by_identity: view(Table::LeaseByIdentity),
             by_session: view(Table::LeaseBySession),
             system: view(Table::System),
+            mark: Arc::new(Mark(AtomicU64::new(0))),
         }
     }
 
@@ -235,6 +258,8 @@ impl Books {
             &[Part::Raw(&due.0.to_be_bytes()), Part::Raw(id.as_bytes())],
             Zeroizing::new(value),
         );
+        let mark = Arc::clone(&self.mark);
+        change.then(move || mark.lower(due));
     }
 }
 

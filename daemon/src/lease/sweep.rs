@@ -1,5 +1,5 @@
-//! What is due: a page of the due index at a time, each row moved or deleted in one commit, so that everything at or below
-//! the mark is done.
+//! What is due: a page of the due index at a time, each row moved or deleted in one commit, so that everything below the
+//! mark is done.
 
 use super::{
     CLAIM_SECS, Inner, State,
@@ -29,7 +29,7 @@ pub(super) struct Kept {
     format: Format1,
     /// Vault time, high water.
     pub vault_time: Timestamp,
-    /// Nothing in the due index lies below.
+    /// Where the last sweep began: what lies below was written while the daemon died, and the slow sweep finds it.
     pub mark: Timestamp,
 }
 
@@ -80,6 +80,21 @@ impl Inner {
         now: Timestamp,
         claims_until: Timestamp,
     ) -> Result<Option<Timestamp>, SweepError> {
+        // What is written from here on with an earlier due lowers the mark again, for the next sweep.
+        kept.mark = self.books.mark.raise(now);
+        let swept = self.sweep_from(kept, now, claims_until).await;
+        if swept.is_err() {
+            self.books.mark.lower(kept.mark);
+        }
+        swept
+    }
+
+    async fn sweep_from(
+        &self,
+        kept: &mut Kept,
+        now: Timestamp,
+        claims_until: Timestamp,
+    ) -> Result<Option<Timestamp>, SweepError> {
         let mut from = self.books.due.cursor_at(&[Part::Raw(&kept.mark.0.to_be_bytes())])?;
         loop {
             let (rows, next) = self.rows(&from).await?;
@@ -102,7 +117,6 @@ impl Inner {
                 (None, Some(next)) => from = next,
                 (upcoming, _) => {
                     kept.vault_time = kept.vault_time.max(now);
-                    kept.mark = kept.mark.max(now);
                     return Ok(first_left.into_iter().chain(upcoming).min());
                 }
             }

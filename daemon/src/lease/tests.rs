@@ -2,6 +2,7 @@
 
 use super::{
     Ask, Birth, Durable, Grounds, Lease, LeaseError, LeaseRoom, Plan, Scope, State, Surroundings, TargetError, Targets,
+    record::Books, sweep::Kept,
 };
 use crate::{
     audit::{Paths, Recorder, Trail},
@@ -229,9 +230,11 @@ impl Lab {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         panic!(
-            "never: {words}; world {:?}, leases {:?}",
+            "never: {words}; world {:?}, leases {:?}, now {}, {:?}",
             self.world.names(),
-            self.leases().await
+            self.leases().await,
+            self.room().now(),
+            self.room().standing()
         );
     }
 }
@@ -408,6 +411,37 @@ async fn a_damaged_record_stops_nobody() {
     assert_eq!(lab.room().standing().quarantined, [damaged]);
     assert!(matches!(lab.room().get(damaged).await, Err(LeaseError::Damaged)));
     assert!(lab.issue(60).await.is_ok());
+}
+
+/// R-LEASE-2: time passes a due row by while it is being written: by the running daemon, and by one that dies before the row
+/// is known. It is swept all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_below_the_mark_is_swept() {
+    let mut lab = Lab::new().await;
+    for crash in [false, true] {
+        let lease = lab.issue(3000).await.unwrap();
+        lab.advance(Duration::from_secs(60));
+        // Until a sweep has passed.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let other = Books::of(&lab.store);
+        let books = if crash { &other } else { &lab.room().inner.books };
+        let held = books.need(lease.id).await.unwrap();
+        let past = Lease {
+            expires: lease.created.plus_secs(30),
+            due: lease.created.plus_secs(30),
+            ..held.lease.clone()
+        };
+        let mut change = Change::new();
+        books.update(&mut change, &held, &past);
+        let mut kept = Kept::default();
+        (kept.mark, kept.vault_time) = (lab.room().now(), lab.room().now());
+        kept.put(books, &mut change);
+        lab.store.commit(change, Vec::new()).await.unwrap();
+        if crash {
+            lab.open().await;
+        }
+        lab.until("gone", async || lab.world.names().is_empty()).await;
+    }
 }
 
 /// A leap of the wall clock does not end leases until it is believed.
