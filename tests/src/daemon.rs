@@ -28,12 +28,23 @@ impl Daemon {
     pub fn start_with(lab: &Lab, env: &[(&str, &str)]) -> Self {
         let config = lab.write_config();
         let log = lab.dir().join("daemon.log");
-        let out = File::options().create(true).append(true).open(&log).expect("the log opens");
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the log opens");
         let mut command = Command::new(binary("strongroomd"));
         command.arg("--config").arg(config).stdin(Stdio::null());
-        command.stdout(out.try_clone().expect("the log opens twice")).stderr(out).envs(env.iter().copied());
+        command
+            .stdout(out.try_clone().expect("the log opens twice"))
+            .stderr(out)
+            .envs(env.iter().copied());
         let child = command.spawn().expect("strongroomd starts");
-        let mut daemon = Self { child, metrics: lab.metrics, log };
+        let mut daemon = Self {
+            child,
+            metrics: lab.metrics,
+            log,
+        };
         daemon.await_answer();
         daemon
     }
@@ -76,14 +87,22 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).expect("the child is ours");
     }
     /// SIGTERM, and how it ended.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+    /// Waits for its end, and how it ended.
+    pub fn ended(mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 return status;
             }
-            assert!(began.elapsed() < PATIENCE, "strongroomd does not stop:\n{}", self.log_text());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "strongroomd does not stop:\n{}",
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -100,7 +119,11 @@ impl Drop for Daemon {
 pub fn http(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)

@@ -26,22 +26,38 @@ pub struct Lab {
     pub store: String,
     /// Lines of `[audit]`.
     pub audit: String,
+    /// More lines of `[listener]`.
+    pub listener: String,
+    /// Of `[log]`.
+    pub log_level: &'static str,
 }
 
 /// Where `cargo` put the binaries: beside the test's own, or `STRONGROOM_BIN_DIR`.
 pub fn binary(name: &str) -> PathBuf {
-    let dir = std::env::var_os("STRONGROOM_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let me = std::env::current_exe().expect("the test knows its own path");
-        let dir = me.parent().expect("a binary lies in a directory");
-        if dir.ends_with("deps") { dir.parent().expect("deps lies in the profile's directory").into() } else { dir.into() }
-    });
+    let dir = std::env::var_os("STRONGROOM_BIN_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let me = std::env::current_exe().expect("the test knows its own path");
+            let dir = me.parent().expect("a binary lies in a directory");
+            if dir.ends_with("deps") {
+                dir.parent().expect("deps lies in the profile's directory").into()
+            } else {
+                dir.into()
+            }
+        });
     let path = dir.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first (make test does)", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --workspace` first (make test does)",
+        path.display()
+    );
     path
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port on the loopback")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port on the loopback")
 }
 
 impl Lab {
@@ -52,11 +68,21 @@ impl Lab {
 
     /// With a SoftHSM token for each name; none for an empty list.
     pub fn with_tokens(names: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("strongroom-lab-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("strongroom-lab-")
+            .tempdir()
+            .expect("a temporary directory");
         let launcher = Launcher::exec(binary("strongroomd"), &["hsm-worker"]);
         let hsms = names
             .iter()
-            .map(|name| softhsm::create(&dir.path().join(format!("hsm-{name}")), name, &format!("lab-{name}"), &launcher))
+            .map(|name| {
+                softhsm::create(
+                    &dir.path().join(format!("hsm-{name}")),
+                    name,
+                    &format!("lab-{name}"),
+                    &launcher,
+                )
+            })
             .collect::<Result<_, _>>()
             .expect("a SoftHSM token");
         certificates(dir.path());
@@ -68,6 +94,8 @@ impl Lab {
             extra: String::new(),
             store: String::new(),
             audit: String::new(),
+            listener: String::new(),
+            log_level: "debug",
         }
     }
 
@@ -94,27 +122,45 @@ impl Lab {
     pub fn write_config(&self) -> PathBuf {
         let dir = self.dir().display();
         let mut text = format!(
-            "[listener]\naddress = \"{}\"\ntls_cert = \"{dir}/server.pem\"\ntls_key = \"{dir}/server.key\"\nsocket = \"{}\"\nmetrics = \"{}\"\n\n\
-             [store]\npath = \"{}\"\nreserve_mib = 8\n{}\n\n[audit]\nsegment_mib = 4\n{}\n\n[log]\nlevel = \"debug\"\n\n",
+            "[listener]\naddress = \"{}\"\ntls_cert = \"{dir}/server.pem\"\ntls_key = \"{dir}/server.key\"\nsocket = \"{}\"\nmetrics = \"{}\"\n{}\n\n\
+             [store]\npath = \"{}\"\nreserve_mib = 8\n{}\n\n[audit]\nsegment_mib = 4\n{}\n\n[log]\nlevel = \"{}\"\n\n",
             self.address,
             self.socket().display(),
             self.metrics,
+            self.listener,
             self.data().display(),
             self.store,
             self.audit,
+            self.log_level,
         );
         for hsm in &self.hsms {
-            let strongroom_hsm::TokenSelector::Label(label) = &hsm.token else { panic!("lab tokens have labels") };
-            let strongroom_hsm::PinSource::File(pin) = &hsm.pin else { panic!("lab PINs lie in files") };
+            let strongroom_hsm::TokenSelector::Label(label) = &hsm.token else {
+                panic!("lab tokens have labels")
+            };
+            let strongroom_hsm::PinSource::File(pin) = &hsm.pin else {
+                panic!("lab PINs lie in files")
+            };
             let (name, module, pin) = (&hsm.name, hsm.module.display(), pin.display());
-            let _ = write!(text, "[hsm.{name}]\nmodule = \"{module}\"\ntoken = \"{label}\"\npin_file = \"{pin}\"\nenv = {{ ");
-            let env: Vec<_> = hsm.env.iter().map(|(key, value)| format!("{key} = \"{value}\"")).collect();
+            let _ = write!(
+                text,
+                "[hsm.{name}]\nmodule = \"{module}\"\ntoken = \"{label}\"\npin_file = \"{pin}\"\nenv = {{ "
+            );
+            let env: Vec<_> = hsm
+                .env
+                .iter()
+                .map(|(key, value)| format!("{key} = \"{value}\""))
+                .collect();
             let _ = writeln!(text, "{} }}\n", env.join(", "));
         }
         text.push_str(&self.extra);
         let file = self.config_file();
         fs::write(&file, text).expect("the configuration is written");
         file
+    }
+
+    /// A new CA and a new certificate in place of the old.
+    pub fn renew_certificates(&self) {
+        certificates(self.dir());
     }
 
     /// Starts the real daemon on this directory and waits until it answers.
@@ -150,11 +196,15 @@ fn certificates(dir: &Path) {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     let mut ca = CertificateParams::new(Vec::new()).expect("CA parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "Strongroom laboratory CA");
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "Strongroom laboratory CA");
     let issuer = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(names).expect("leaf parameters").signed_by(&key, &issuer).expect("a certificate");
+    let leaf = CertificateParams::new(names)
+        .expect("leaf parameters")
+        .signed_by(&key, &issuer)
+        .expect("a certificate");
     fs::write(dir.join("ca.pem"), issuer.pem()).expect("the CA is written");
     fs::write(dir.join("server.pem"), leaf.pem()).expect("the certificate is written");
     fs::write(dir.join("server.key"), key.serialize_pem()).expect("the key is written");

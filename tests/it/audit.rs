@@ -1,0 +1,193 @@
+//! The audit log: everything is in it, nothing secret is, and the verifier finds what was changed.
+
+use crate::world::{PATIENCE, World, eventually, failure, shared, value};
+use serde_json::Value;
+use std::{fs, os::unix::fs::FileExt, path::Path, time::Instant};
+use strongroom_tests::Cli;
+
+/// Every record up to now. The log's files, which `audit tail` reads, follow the store within moments.
+pub fn records(cli: &Cli) -> Vec<Value> {
+    let now = cli.json(&["audit", "head"])["seq"].as_u64().unwrap();
+    let began = Instant::now();
+    loop {
+        let out = cli.ok(&["--output", "json", "audit", "tail", "--last", "10000"]);
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        if lines
+            .last()
+            .is_some_and(|line| line["seq"].as_u64().unwrap() + 1 >= now)
+        {
+            return lines.into_iter().map(|mut line| line["record"].take()).collect();
+        }
+        assert!(began.elapsed() < PATIENCE, "the log's files do not follow");
+    }
+}
+
+fn of<'a>(records: &'a [Value], op: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| record["op"] == op).collect()
+}
+
+/// Copies the log's files; they follow the store within milliseconds.
+fn copy(world: &World, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(world.lab.audit_dir()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// R-AUDIT-1, R-AUDIT-5: allowed, refused and malformed requests stand in the log with who, what, where and how it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_is_recorded() {
+    let world = World::open();
+    let client = world.client().await;
+    client.put("kv/recorded/a", &value("x"), None).await.unwrap();
+    client.get("kv/recorded/a").await.unwrap();
+    let nobody = world.lab.client(&world.token("nobody", &[])).await;
+    nobody.get("kv/recorded/a").await.unwrap_err();
+    client.get("kv/%00").await.unwrap_err();
+    let stranger = world.lab.client("srm_at_unknown").await;
+    stranger.get("kv/recorded/a").await.unwrap_err();
+    let records = records(&world.cli());
+    let outcome = |op: &str, code: &str| {
+        of(&records, op)
+            .into_iter()
+            .filter(|r| r["outcome"]["code"] == code)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let put = &outcome("kv.put", "OK")[0];
+    assert_eq!(
+        (put["path"].clone(), put["identity"]["name"].clone()),
+        ("kv/recorded/a".into(), "setup".into()),
+        "{put}"
+    );
+    assert_eq!(outcome("kv.get", "OK").len(), 1);
+    let denied = &outcome("kv.get", "PERMISSION_DENIED")[0];
+    assert_eq!(
+        (denied["identity"]["name"].clone(), denied["policy"]["decision"].clone()),
+        ("nobody".into(), "deny".into()),
+        "{denied}"
+    );
+    assert_eq!(outcome("kv.get", "INVALID_ARGUMENT").len(), 1, "a malformed request");
+    assert_eq!(outcome("kv.get", "UNAUTHENTICATED").len(), 1, "a stranger");
+    assert!(
+        !of(&records, "operator.init").is_empty() && of(&records, "operator.present").len() >= 2,
+        "also while sealed"
+    );
+}
+
+/// R-AUDIT-2: the verifier, offline: clean from genesis to a head kept elsewhere; every flipped byte, a removed file and a cut end are found.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verifier_finds_what_was_changed() {
+    let world = World::open();
+    let client = world.client().await;
+    for n in 0..20 {
+        client.put(&format!("kv/many/{n}"), &value("x"), None).await.unwrap();
+    }
+    let cli = world.cli();
+    let head = cli.json(&["audit", "head"])["head"].as_str().unwrap().to_owned();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("log");
+    copy(&world, &dir);
+    let at = dir.display().to_string();
+    let verify = |more: &[&str]| {
+        let ran = cli.run(&[&["--output", "json", "audit", "verify", &at], more].concat());
+        (ran.code, serde_json::from_str::<Value>(&ran.out).unwrap_or_default())
+    };
+    let (code, clean) = verify(&["--genesis", &world.genesis, "--head", &head]);
+    assert_eq!((code, clean["verdict"].clone()), (0, "clean".into()), "{clean}");
+    let other = format!("{}/{}", "0".repeat(64), head.split('/').nth(1).unwrap());
+    assert_ne!(verify(&["--head", &other]).0, 0, "a head that is not its own");
+    let file = fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&file).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let open = fs::File::options().write(true).open(&file).unwrap();
+    for at in (0..used).step_by(used / 61) {
+        open.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
+        let (code, found) = verify(&["--genesis", &world.genesis, "--head", &head]);
+        assert_ne!(code, 0, "byte {at} of {used}: {found}");
+        open.write_all_at(&[bytes[at]], at as u64).unwrap();
+    }
+    assert_eq!(verify(&[]).0, 0, "mended again");
+    open.set_len(used as u64 - 10).unwrap();
+    let (code, torn) = verify(&["--head", &head]);
+    assert!(code != 0, "cut off: {torn}");
+}
+
+/// R-AUDIT-5: `tail` follows what comes; `hash` finds a value in the log without showing it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_follows_and_hash_finds() {
+    let world = &shared().world;
+    let client = world.client().await;
+    let request = strongroom_client::v1::AuditTailRequest {
+        from_seq: 0,
+        last: 1,
+        follow: true,
+    };
+    let mut stream = client.stubs().audit().tail(request).await.unwrap().into_inner();
+    client.put("kv/followed/a", &value("x"), None).await.unwrap();
+    let seen = async {
+        while let Some(item) = stream.message().await.unwrap() {
+            if item.record_json.contains("kv/followed/a") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(
+        tokio::time::timeout(crate::world::PATIENCE, seen).await.unwrap(),
+        "the record came down the open stream"
+    );
+    let cli = world.cli();
+    let one = cli.ok_with(&["audit", "hash", "-"], b"a-candidate-value-of-some-length");
+    let two = cli.ok_with(&["audit", "hash", "-"], b"a-candidate-value-of-some-length");
+    assert_eq!(one, two);
+    assert!(!one.contains("candidate"));
+    let nobody = world.lab.cli().with_token(&world.token("no-auditor", &[]));
+    assert_eq!(
+        failure(&nobody.run(&["--output", "json", "audit", "tail"]))["reason"],
+        "DENIED"
+    );
+}
+
+/// R-AUDIT-1: a flood of refusals is answered, counted and summed up; it does not fill the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_is_summed_up() {
+    let world = World::open();
+    let nobody = world.lab.client(&world.token("nobody", &[])).await;
+    let before = world.status()["audit_seq"].as_u64().unwrap();
+    for _ in 0..300 {
+        nobody.get("kv/secret").await.unwrap_err();
+    }
+    let grown = world.status()["audit_seq"].as_u64().unwrap() - before;
+    assert!(grown < 150, "300 refusals made {grown} records");
+    let cli = world.cli();
+    let summed = || {
+        of(&records(&cli), "refusals.summary")
+            .iter()
+            .map(|r| r["outcome"]["count"].as_u64().unwrap_or_default())
+            .sum::<u64>()
+    };
+    eventually("the summary", || summed() > 100);
+}
+
+/// R-AUDIT-1: with `paths = "hash"` no path stands in clear.
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_can_be_hashed() {
+    let mut lab = strongroom_tests::Lab::with_tokens(&[]);
+    lab.audit = "paths = \"hash\"".to_owned();
+    let world = World::opened(lab);
+    world
+        .client()
+        .await
+        .put("kv/a-telling-name", &value("x"), None)
+        .await
+        .unwrap();
+    let all = records(&world.cli());
+    assert!(!of(&all, "kv.put").is_empty());
+    assert!(
+        !all.iter().any(|record| record.to_string().contains("telling")),
+        "{all:?}"
+    );
+}

@@ -1,0 +1,115 @@
+//! HSM trouble, live: a token that vanishes, a worker that is killed, a worker that hangs. R-SEAL-6.
+
+use crate::{
+    seal::Load,
+    world::{World, eventually},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use strongroom_tests::Lab;
+
+fn open() -> World {
+    let world = World::sealed(Lab::new(), &["daily=hsm+quorum:2/3"]);
+    world.unseal("daily");
+    world.cli().ok(&["mount", "enable", "kv", "--kind", "kv"]);
+    world
+}
+
+/// Processes below the daemon whose command line has this word.
+pub fn below(daemon: u32, word: &str) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut parents = vec![daemon];
+    while let Some(parent) = parents.pop() {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let of = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+            if of == Some(parent) {
+                parents.push(pid);
+                let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+                if line.contains(word) {
+                    found.push(Pid::from_raw(pid as i32).unwrap());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whether the HSM did something that only it can do.
+fn rotates(world: &World) -> bool {
+    world.cli().run(&["--timeout", "60s", "operator", "rotate", "hsm"]).code == 0
+}
+
+fn hsm_state(world: &World) -> String {
+    world.status()["hsms"][0]["state"].as_str().unwrap().to_owned()
+}
+
+/// R-SEAL-6: the token's files are moved away and back: requests go on, the loss is reported, and it recovers in process.
+#[test]
+fn a_token_that_vanishes_comes_back() {
+    let world = open();
+    let load = Load::start(&world);
+    let tokens = world.lab.dir().join("hsm-main/tokens");
+    let away = world.lab.dir().join("away");
+    fs::rename(&tokens, &away).unwrap();
+    let refused = world
+        .cli()
+        .run(&["--output", "json", "--timeout", "60s", "operator", "rotate", "hsm"]);
+    let error = crate::world::failure(&refused);
+    assert_eq!(
+        (error["reason"].clone(), error["exit_code"].clone()),
+        ("HSM_UNAVAILABLE".into(), 4.into()),
+        "{error}"
+    );
+    eventually("status reports it", || hsm_state(&world) != "up");
+    fs::rename(&away, &tokens).unwrap();
+    eventually("it is back", || rotates(&world));
+    assert_eq!(hsm_state(&world), "up");
+    load.none_failed();
+    world.cli().ok(&["operator", "seal"]);
+    world.unseal("daily");
+}
+
+/// R-SEAL-6: a worker that is killed is started anew by the daemon that lived on.
+#[test]
+fn a_worker_that_is_killed_is_replaced() {
+    let world = open();
+    let load = Load::start(&world);
+    for round in 0..3 {
+        assert!(rotates(&world) || round > 0, "there is a worker");
+        below(world.daemon().pid(), "hsm-worker")
+            .into_iter()
+            .for_each(|pid| kill_process(pid, Signal::KILL).unwrap());
+        eventually("a new worker works", || rotates(&world));
+    }
+    load.none_failed();
+    assert!(
+        world.status()["hsms"][0]["respawns"].as_u64().unwrap() >= 1,
+        "{}",
+        world.status()
+    );
+}
+
+/// R-SEAL-6: a worker that hangs is found out, killed and replaced; nobody waits for it who does not need the HSM.
+#[test]
+fn a_worker_that_hangs_is_replaced() {
+    let world = open();
+    assert!(rotates(&world));
+    let load = Load::start(&world);
+    let workers = below(world.daemon().pid(), "hsm-worker");
+    assert!(!workers.is_empty(), "there is a worker");
+    workers.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+    eventually("a new worker works", || rotates(&world));
+    load.none_failed();
+    for pid in workers {
+        let alive = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
+            .is_ok_and(|line| line.contains("hsm-worker"));
+        assert!(!alive, "the hung worker is gone");
+    }
+}

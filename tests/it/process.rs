@@ -1,0 +1,148 @@
+//! The daemon as a process: configuration, signals, one owner of a store.
+
+use crate::{
+    wire::handshake,
+    world::{PATIENCE, World, eventually, value},
+};
+use rustix::process::Signal;
+use std::{
+    fs,
+    process::{Command, Output},
+    time::Instant,
+};
+use strongroom_tests::{Lab, daemon::http, lab::binary};
+
+fn strongroomd(lab: &Lab, args: &[&str]) -> Output {
+    Command::new(binary("strongroomd"))
+        .arg("--config")
+        .arg(lab.config_file())
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// R-OPS-4: `check-config` says that a file is right, or names key and line; the daemon refuses to start with the same words.
+#[test]
+fn configuration_errors_name_key_and_line() {
+    let lab = Lab::with_tokens(&[]);
+    let file = lab.write_config();
+    assert!(strongroomd(&lab, &["check-config"]).status.success());
+    let right = fs::read_to_string(&file).unwrap();
+    for (wrong, words) in [
+        (
+            right.replace("[store]\n", "[store]\nbakend = \"fjall\"\n"),
+            ["bakend", "line"],
+        ),
+        (
+            right.replace("[store]\n", "[store]\nbackend = \"sled\"\n"),
+            ["accept_risk", "line"],
+        ),
+        (
+            right.replace("level = \"debug\"", "level = \"loud\""),
+            ["log.level", "line"],
+        ),
+        (right.replace("tls_key", "# tls_key"), ["tls_key", "line"]),
+    ] {
+        assert_ne!(wrong, right);
+        fs::write(&file, wrong).unwrap();
+        for args in [&["check-config"][..], &[]] {
+            let output = strongroomd(&lab, args);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{words:?}");
+            assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
+        }
+    }
+}
+
+/// SIGTERM drains: what was acknowledged is there after a new start, what was in flight got an answer, the exit code is 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains() {
+    let mut world = World::open();
+    let client = world.client().await;
+    let writes: Vec<_> = (0..32)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { (n, client.put(&format!("kv/drained/{n}"), &value("x"), None).await) })
+        })
+        .collect();
+    world.daemon().signal(Signal::TERM);
+    let mut acknowledged = Vec::new();
+    for write in writes {
+        if let (n, Ok(_)) = write.await.unwrap() {
+            acknowledged.push(n);
+        }
+    }
+    drop(client);
+    assert!(world.take_daemon().ended().success(), "exit code 0");
+    world.start();
+    world.unseal("daily");
+    let client = world.client().await;
+    for n in acknowledged {
+        client.get(&format!("kv/drained/{n}")).await.unwrap();
+    }
+}
+
+/// R-OPS-2: SIGHUP takes a new certificate without a restart; one that is broken leaves the old in place.
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_takes_a_new_certificate() {
+    let lab = Lab::with_tokens(&[]);
+    let daemon = lab.start();
+    let served = || async { handshake(&lab, &[&rustls::version::TLS13]).await };
+    let first = served().await.unwrap().1;
+    lab.renew_certificates();
+    assert_eq!(
+        served().await.err().map(|_| ()),
+        Some(()),
+        "the client trusts the new CA alone"
+    );
+    daemon.signal(Signal::HUP);
+    let began = Instant::now();
+    let second = loop {
+        match served().await {
+            Ok((_, certificate)) => break certificate,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "still the old one: {error}"),
+        }
+    };
+    assert_ne!(first, second);
+    fs::write(lab.dir().join("server.pem"), "no certificate").unwrap();
+    daemon.signal(Signal::HUP);
+    eventually("the log names the file", || {
+        daemon.log_text().contains("the certificate stays the old one")
+    });
+    assert_eq!(served().await.unwrap().1, second);
+}
+
+/// R-STORE-1: a store has one owner: a second daemon on the same directory does not start, and harms nothing.
+#[test]
+fn a_store_has_one_owner() {
+    let world = World::open();
+    let mut second = Lab::with_tokens(&[]);
+    second.extra = String::new();
+    let text = fs::read_to_string(second.write_config()).unwrap();
+    let stolen = text.replace(
+        &second.data().display().to_string(),
+        &world.lab.data().display().to_string(),
+    );
+    fs::write(second.config_file(), stolen).unwrap();
+    let output = strongroomd(&second, &[]);
+    assert!(!output.status.success(), "{output:?}");
+    world.cli().ok_with(&["kv", "put", "kv/a", "-"], b"x");
+}
+
+/// R-OPS-3: health, readiness and metrics over HTTP; the log is JSON with request ids.
+#[test]
+fn metrics_and_health_are_served() {
+    let world = World::sealed(Lab::with_tokens(&[]), &["daily=quorum:2/3"]);
+    assert!(!world.daemon().is_ready(), "sealed is alive, not ready");
+    world.unseal("daily");
+    assert!(world.daemon().is_ready());
+    world.cli().ok(&["mount", "enable", "kv", "--kind", "kv"]);
+    let metrics = world.daemon().metrics();
+    for word in ["strongroom_", "mount.enable", "# EOF"] {
+        assert!(metrics.contains(word), "{word}: {metrics}");
+    }
+    assert!(http(world.lab.metrics, "/nothing").unwrap().starts_with("HTTP/1.1 404"));
+    for line in world.daemon().log_text().lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}

@@ -1,0 +1,312 @@
+//! The wire below the services: TLS, Unix peers, health, reflection, sizes, deadlines, details of errors. And a client that sends any bytes to
+//! any method, which other topics use.
+
+use crate::world::{World, reason, shared, value};
+use bytes::{Buf, BufMut, Bytes};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, NamedGroup, RootCertStore, pki_types::pem::PemObject};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use strongroom_client::{Client, Secret, v1};
+use strongroom_tests::Lab;
+use tokio::net::{TcpStream, UnixStream};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
+
+/// Sends and takes messages as the bytes they are.
+#[derive(Clone, Copy, Default)]
+struct AsBytes;
+
+impl Codec for AsBytes {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for AsBytes {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for AsBytes {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// A connection over the Unix socket that speaks gRPC and knows no service.
+#[derive(Clone)]
+pub struct Raw(Channel);
+
+impl Raw {
+    pub async fn connect(lab: &Lab) -> Self {
+        let socket = lab.socket();
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let endpoint = Endpoint::from_static("http://strongroom.invalid").connect_timeout(Duration::from_secs(5));
+        Self(
+            endpoint
+                .connect_with_connector(connector)
+                .await
+                .expect("the socket answers"),
+        )
+    }
+
+    /// One message to `path` (`/package.Service/Method`), and the first that comes back.
+    pub async fn call(
+        &self,
+        path: &str,
+        message: Bytes,
+        token: Option<&str>,
+        deadline: Option<Duration>,
+    ) -> Result<Bytes, Status> {
+        let mut request = Request::new(tokio_stream::once(message));
+        if let Some(token) = token {
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        let mut grpc = Grpc::new(self.0.clone());
+        grpc.ready()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let path: PathAndQuery = path.parse().unwrap();
+        let mut answers = grpc.streaming(request, path, AsBytes).await?.into_inner();
+        answers.message().await?.ok_or_else(|| Status::internal("no message"))
+    }
+}
+
+/// Every method of the wire, from the proto files.
+pub fn methods() -> Vec<String> {
+    let files = [
+        include_str!("../../proto/strongroom/v1/operator.proto"),
+        include_str!("../../proto/strongroom/v1/kv.proto"),
+        include_str!("../../proto/strongroom/v1/mount.proto"),
+        include_str!("../../proto/strongroom/v1/creds.proto"),
+        include_str!("../../proto/strongroom/v1/lease.proto"),
+        include_str!("../../proto/strongroom/v1/token.proto"),
+        include_str!("../../proto/strongroom/v1/policy.proto"),
+        include_str!("../../proto/strongroom/v1/audit.proto"),
+    ];
+    let mut methods = Vec::new();
+    for file in files {
+        let mut service = "";
+        for line in file.lines().map(str::trim) {
+            if let Some(rest) = line.strip_prefix("service ") {
+                service = rest.split_whitespace().next().unwrap();
+            } else if let Some(rest) = line.strip_prefix("rpc ") {
+                methods.push(format!("/strongroom.v1.{service}/{}", rest.split('(').next().unwrap()));
+            }
+        }
+    }
+    assert!(methods.len() > 35, "{methods:?}");
+    methods
+}
+
+/// A TLS client that trusts the laboratory, with these versions.
+fn tls_client(lab: &Lab, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_file(lab.ca()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+/// Handshakes; the group that was agreed on and the server's certificate.
+pub async fn handshake(
+    lab: &Lab,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<(NamedGroup, Vec<u8>)> {
+    let tcp = TcpStream::connect(lab.address).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls_client(lab, versions)));
+    let stream = connector.connect("localhost".try_into().unwrap(), tcp).await?;
+    let connection = stream.get_ref().1;
+    let group = connection.negotiated_key_exchange_group().unwrap().name();
+    Ok((group, connection.peer_certificates().unwrap()[0].to_vec()))
+}
+
+/// R-OPS-2: TLS 1.3 with the hybrid post-quantum group; 1.2 is refused unless it was allowed; plain text is nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_hybrid_and_new() {
+    use rustls::version::{TLS12, TLS13};
+    let lab = &shared().world.lab;
+    assert_eq!(handshake(lab, &[&TLS13]).await.unwrap().0, NamedGroup::X25519MLKEM768);
+    assert!(handshake(lab, &[&TLS12]).await.is_err(), "TLS 1.2 is off by default");
+    let mut tcp = TcpStream::connect(lab.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut tcp, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let mut heard = Vec::new();
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut tcp, &mut heard);
+    let _ = tokio::time::timeout(Duration::from_secs(15), ended)
+        .await
+        .expect("plain text is hung up on");
+    assert!(!heard.windows(4).any(|four| four == b"HTTP"), "no answer in plain text");
+    let mut allowed = Lab::with_tokens(&[]);
+    allowed.listener = "tls12 = true".to_owned();
+    let _daemon = allowed.start();
+    handshake(&allowed, &[&TLS12]).await.expect("allowed by choice");
+}
+
+/// R-OPS-3: health by gRPC follows the seal; reflection lists every service.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_answer() {
+    let world = World::sealed(Lab::with_tokens(&[]), &["daily=quorum:2/3"]);
+    let raw = Raw::connect(&world.lab).await;
+    let kv = [&[0x0a, 16][..], b"strongroom.v1.Kv"].concat();
+    let check = |message: Vec<u8>| raw.call("/grpc.health.v1.Health/Check", message.into(), None, None);
+    const SERVING: &[u8] = &[8, 1];
+    const NOT_SERVING: &[u8] = &[8, 2];
+    assert_eq!(check(kv.clone()).await.unwrap(), NOT_SERVING, "sealed");
+    world.unseal("daily");
+    let began = Instant::now();
+    while check(kv.clone()).await.unwrap() != SERVING {
+        assert!(
+            began.elapsed() < crate::world::PATIENCE,
+            "open, and health does not say so"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let list = Bytes::from_static(&[0x3a, 0]);
+    let listed = raw
+        .call(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            list,
+            None,
+            None,
+        )
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&listed);
+    for service in ["Operator", "Kv", "Mount", "Creds", "Lease", "Token", "Policy", "Audit"] {
+        assert!(text.contains(&format!("strongroom.v1.{service}")), "{service}: {text}");
+    }
+}
+
+/// The contract of errors: every failure has `google.rpc.ErrorInfo` with domain, a reason of docs/ERRORS.md and the request's id.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_carry_their_details() {
+    let world = &shared().world;
+    let client = world.client().await;
+    let documented = include_str!("../../docs/ERRORS.md");
+    let get = |client: Client, path: &str| {
+        let request = v1::KvGetRequest {
+            path: path.to_owned(),
+            ..Default::default()
+        };
+        async move { client.stubs().kv().get(request).await.unwrap_err() }
+    };
+    let nobody = world.lab.client(&world.token("detailed", &[])).await;
+    for (status, code, word) in [
+        (get(client.clone(), "kv/none/such").await, Code::NotFound, "NOT_FOUND"),
+        (get(client.clone(), "kv//x").await, Code::InvalidArgument, "MALFORMED"),
+        (get(nobody, "kv/none/such").await, Code::PermissionDenied, "DENIED"),
+        (
+            get(world.lab.client("srm_at_x").await, "kv/none").await,
+            Code::Unauthenticated,
+            "TOKEN_INVALID",
+        ),
+    ] {
+        assert_eq!(status.code(), code, "{status:?}");
+        let info = status.get_details_error_info().expect("ErrorInfo");
+        assert_eq!((info.domain.as_str(), info.reason.as_str()), ("strongroom", word));
+        assert_eq!(info.metadata["request_id"].len(), 32);
+        assert!(documented.contains(&format!("| `{word}` |")), "{word} is documented");
+    }
+}
+
+/// A message over the limit, a method nobody knows and bytes that are no message are refused, recorded, and harm nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_is_refused_and_recorded() {
+    let world = World::open();
+    let client = world.client().await;
+    let large = [("value".to_owned(), Secret::new(vec![0; 3 << 20]))].into();
+    client.put("kv/large", &large, None).await.unwrap_err();
+    let raw = Raw::connect(&world.lab).await;
+    let call =
+        |path: &'static str, bytes: &'static [u8]| raw.call(path, Bytes::from_static(bytes), Some(&world.root), None);
+    assert_eq!(
+        call("/strongroom.v1.Kv/Steal", b"").await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    assert_eq!(
+        call("/strongroom.v1.Nothing/At", b"").await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    let garbage = call("/strongroom.v1.Kv/Get", &[0xff; 9]).await.unwrap_err();
+    assert!(
+        matches!(garbage.code(), Code::Internal | Code::InvalidArgument),
+        "{garbage:?}"
+    );
+    client.put("kv/after", &value("x"), None).await.unwrap();
+    let unreadable = crate::audit::records(&world.cli())
+        .iter()
+        .filter(|record| record["op"] == "unreadable")
+        .count();
+    assert!(unreadable >= 4, "all four are in the log: {unreadable}");
+}
+
+/// A caller's deadline is kept, and told as such.
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_are_kept() {
+    let world = &shared().world;
+    let raw = Raw::connect(&world.lab).await;
+    let began = Instant::now();
+    let request = Bytes::from_static(b"\x0a\x04kv/a");
+    let late = raw
+        .call(
+            "/strongroom.v1.Kv/Get",
+            request,
+            Some(&world.root),
+            Some(Duration::from_nanos(1)),
+        )
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled),
+        "{late:?}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// R-AUTH-1: a Unix peer is known by the kernel's word, and still needs a token for what needs one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_is_no_token() {
+    let world = &shared().world;
+    let address = format!("unix:{}", world.lab.socket().display());
+    let client = Client::builder().address(address).connect().await.unwrap();
+    assert_eq!(reason(client.get("kv/a").await), "TOKEN_INVALID");
+}
