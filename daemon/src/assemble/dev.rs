@@ -86,7 +86,7 @@ async fn introduce(gate: &Arc<Gate>, place: &Place, dir: &Path) -> Result<(), Fa
     let token_file = dir.join("token");
     if !gate.is_open() {
         let source = Source::Unix(rustix::process::geteuid().as_raw());
-        let call = Call { origin: Origin { source, doom: Doom::default() }, id: gate.request_id(), token: None, key: None };
+        let call = Call { origin: Origin { source, doom: Doom::default() }, id: gate.request_id(), token: None, key: None, place: None };
         let founded = gate.init(call, vec![SlotSpec::parse("dev", "hsm", &[])?]).await?;
         let token = founded.token.ok_or("no set-up token could be made: the log says why")?;
         write_private(&token_file, token.text.expose().as_bytes())?;

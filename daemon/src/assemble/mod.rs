@@ -27,7 +27,7 @@ use tokio::{
 pub type Fatal = Box<dyn Error + Send + Sync>;
 
 /// How long the end waits for requests in flight.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until it is told to stop. `file` is read again on SIGHUP.
 /// # Errors
@@ -151,8 +151,9 @@ fn prepare_directories(config: &Config) -> Result<(), Fatal> {
     if let Some(dir) = socket.parent()
         && !dir.exists()
     {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        std::fs::create_dir_all(dir)?;
+        // The umask is for files with secrets; the socket decides by itself who may do what.
+        std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
     Ok(())
 }
@@ -160,14 +161,17 @@ fn prepare_directories(config: &Config) -> Result<(), Fatal> {
 /// All that the daemon itself touches once it runs; HSMs are their workers' matter.
 fn reach(config: &Config, file: Option<&std::path::Path>, hsms: &[HsmConfig]) -> Reach {
     let listener = &config.listener;
-    let read = [&listener.tls_cert, &listener.tls_key].into_iter().flatten().map(|path| path.get_ref().clone());
+    // Whole directories: what is renewed by renaming is another file afterwards.
+    let folder = |path: &std::path::Path| path.canonicalize().ok().and_then(|path| path.parent().map(PathBuf::from));
+    let certificates = [&listener.tls_cert, &listener.tls_key].into_iter().flatten().filter_map(|path| folder(path.get_ref()));
+    let resolver = folder(std::path::Path::new("/etc/resolv.conf"));
     let socket = listener.socket.get_ref().parent().map(PathBuf::from);
     let mut listen = vec![listener.address.get_ref().port()];
     if !config.listener.metrics_off {
         listen.push(listener.metrics.get_ref().port());
     }
     Reach {
-        read: read.chain(file.map(PathBuf::from)).collect(),
+        read: certificates.chain(file.and_then(folder)).chain(resolver).collect(),
         write: [config.store.path.get_ref().clone(), config.audit_dir()]
             .into_iter()
             .chain(socket)

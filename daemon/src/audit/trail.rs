@@ -228,6 +228,16 @@ impl Trail {
         self.decided = Some(decided);
     }
 
+    /// How many parameters there are.
+    pub fn params(&self) -> usize {
+        self.params.len()
+    }
+
+    /// Forgets those after the first `count`: they belong to an attempt that was not made.
+    pub fn forget_params(&mut self, count: usize) {
+        self.params.truncate(count);
+    }
+
     /// A path or a name (one segment), clear or hashed as `audit.paths` says.
     pub fn param_path(&mut self, name: &'static str, path: &Path) {
         self.keep(name, Param::Path(path.clone()));

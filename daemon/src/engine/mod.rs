@@ -77,6 +77,16 @@ impl Kind {
             Self::Postgres => postgres::Postgres::configured_account(config_json),
         }
     }
+
+    /// Whom the root credential would be shown to: server and how it proves itself. Another answer asks for the credential anew, so that
+    /// nobody who lacks it can have it sent elsewhere.
+    /// # Errors
+    /// `Config`.
+    pub fn configured_server(self, config_json: &str) -> Result<String, EngineError> {
+        match self {
+            Self::Postgres => postgres::Postgres::configured_server(config_json),
+        }
+    }
 }
 
 /// What every engine is given from around it.

@@ -24,11 +24,11 @@ pub use op::{Class, Effect, Operation, Target};
 pub use operate::{Founded, HsmState, Presented, Status};
 pub use outcome::{code_name, code_of};
 pub use rooms::{Foundations, Open, Rooms};
-pub use who::{Call, Doom, Origin, Source, is_owner};
+pub use who::{Call, ChangeKey, Doom, Origin, Place, Source, is_owner};
 
 use crate::{
     audit::{Admission, Refusals, Trail},
-    base::{id::RequestId, time::Timestamp},
+    base::{id::RequestId, secret::SecretBytes, time::Timestamp},
     policy::{Caller, Peer},
     store::Change,
     vault::{Closed, Vault},
@@ -80,6 +80,11 @@ impl Gate {
     /// Whether requests are served.
     pub fn is_open(&self) -> bool {
         self.vault.enter().is_ok()
+    }
+
+    /// Whether the vault is open and this token lives.
+    pub fn knows(&self, token: Option<&SecretBytes>) -> bool {
+        self.vault.enter().is_ok_and(|open| open.bearer(token).is_ok())
     }
 
     /// A request was refused for want of room, before it came here.
@@ -139,7 +144,7 @@ impl Gate {
     /// No record, no answer.
     pub async fn record_unreadable(&self, origin: Option<Origin>, code: &'static str) -> Result<(), Failure> {
         let Some(origin) = origin else { return Ok(()) };
-        let call = Call { origin, id: self.request_id(), token: None, key: None };
+        let call = Call { origin, id: self.request_id(), token: None, key: None, place: None };
         let trail = self.trail("unreadable", &call);
         let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
         let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());

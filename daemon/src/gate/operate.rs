@@ -1,7 +1,7 @@
 //! The few calls that a vault answers whatever its state: status, init, presenting factors. No token and no policy can be asked for here;
 //! what protects each is said beside it. They are recorded like all others.
 
-use super::{Call, Failure, Gate, Open, Reason, is_owner, outcome};
+use super::{Call, Failure, Gate, Open, Reason, Source, is_owner, outcome};
 use crate::{
     audit::{Outcome, Trail},
     base::path::Path,
@@ -10,7 +10,10 @@ use crate::{
     vault::{Answer, Done, PresentInput, SlotInfo, VaultState},
 };
 use data_encoding::HEXLOWER;
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 use strongroom_audit::{ChainHead, Id};
 
 /// How one HSM stands.
@@ -94,6 +97,22 @@ pub struct Presented {
     pub warnings: Vec<String>,
 }
 
+/// While it lives, rooms that open write the vault's first records.
+struct Founding<'a>(&'a AtomicBool);
+
+impl<'a> Founding<'a> {
+    fn begin(flag: &'a AtomicBool) -> Self {
+        flag.store(true, Ordering::Release);
+        Self(flag)
+    }
+}
+
+impl Drop for Founding<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Gate {
     /// Tells how things stand. Anybody may ask: nothing in it opens anything.
     /// # Errors
@@ -106,7 +125,14 @@ impl Gate {
         if self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) == crate::audit::Admission::Write {
             self.witness(record).await?;
         }
-        Ok(self.read_status().await)
+        let mut status = self.read_status().await;
+        let known = self.vault.enter().is_ok_and(|open| open.identify(&call).is_ok());
+        if matches!(call.origin.source, Source::Tls(_)) && !known {
+            // Strangers on the network hear the state and what they need to bring, not what ails the machine.
+            status.hsms.iter_mut().for_each(|hsm| hsm.detail.clear());
+            status.warnings.clear();
+        }
+        Ok(status)
     }
 
     /// Makes the vault. Only root, or the daemon's own user, over the Unix socket.
@@ -121,14 +147,14 @@ impl Gate {
         let record = trail.response(&Outcome::ok());
         let mut minted = self.trail("token.mint", &call);
         minted.param_word("purpose", "setup");
-        self.from.founding.store(true, Ordering::Release);
+        let founding = Founding::begin(&self.from.founding);
         let made = self
             .vault
             .init(specs, Box::new(move |_| vec![record]), |rooms| async move {
                 rooms.mint(Ceremony::Setup, &mut minted).await.map_err(Into::into)
             })
             .await;
-        self.from.founding.store(false, Ordering::Release);
+        drop(founding);
         let made = match made {
             Ok(made) => made,
             Err(error) => return self.refuse(&call, &trail, error.into()).await,

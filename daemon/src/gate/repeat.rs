@@ -1,7 +1,7 @@
 //! Changes that are asked for twice under one idempotency key are made once. What was answered is kept in memory for ten minutes, bounded;
 //! answers that carry a secret are not kept: their repetition is told so (`ALREADY_DONE`).
 
-use super::Operation;
+use super::{ChangeKey, Operation};
 use crate::base::id::IdentityId;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -28,9 +28,16 @@ enum State {
     Done(Option<Kept>),
 }
 
+/// A key's state, since when, and a digest of what it was sent with.
+struct Entry {
+    since: Instant,
+    content: [u8; 32],
+    state: State,
+}
+
 #[derive(Default)]
 struct Table {
-    states: HashMap<Key, State>,
+    states: HashMap<Key, Entry>,
     order: VecDeque<(Instant, Key)>,
 }
 
@@ -46,6 +53,8 @@ pub enum Turn<R> {
     Again(R),
     /// It was made, and the answer is not given twice.
     Spent,
+    /// The key was used for another request.
+    Other,
 }
 
 /// The right, and the duty, to make a change under a key. Dropped without [`Claim::made`], the key is free again.
@@ -58,36 +67,38 @@ pub struct Claim {
 
 impl Claim {
     /// It was made, and answered like this.
-    pub fn made<O: Operation>(mut self, reply: &O::Reply) {
-        self.kept = Some(O::remember(reply).map(|reply| Arc::new(reply) as Kept));
+    pub fn made<O: Operation>(mut self, kept: Option<O::Reply>) {
+        self.kept = Some(kept.map(|reply| Arc::new(reply) as Kept));
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut table = self.repeats.0.lock();
-        match self.kept.take() {
-            Some(kept) => table.states.insert(self.key, State::Done(kept)),
-            None => table.states.remove(&self.key),
-        };
+        match (self.kept.take(), table.states.get_mut(&self.key)) {
+            (Some(kept), Some(entry)) => entry.state = State::Done(kept),
+            (None, _) => drop(table.states.remove(&self.key)),
+            (Some(_), None) => {}
+        }
     }
 }
 
 impl Repeats {
     /// Whose turn it is. Waits while the same key is being served.
-    pub async fn turn<O: Operation>(&self, identity: IdentityId, key: &str) -> Turn<O::Reply> {
-        let key = digest(identity, O::NAME, key);
+    pub async fn turn<O: Operation>(&self, identity: IdentityId, change: &ChangeKey) -> Turn<O::Reply> {
+        let key = digest(identity, O::NAME, &change.text);
         loop {
             let mut running = {
                 let mut table = self.0.lock();
                 table.forget_old();
                 match table.states.get(&key) {
-                    None => return Turn::First(self.claim(&mut table, key)),
-                    Some(State::Done(kept)) => {
+                    None => return Turn::First(self.claim(&mut table, key, change.content)),
+                    Some(entry) if entry.content != change.content => return Turn::Other,
+                    Some(Entry { state: State::Done(kept), .. }) => {
                         let again = kept.as_ref().and_then(|kept| kept.downcast_ref::<O::Reply>()).and_then(O::remember);
                         return again.map_or(Turn::Spent, Turn::Again);
                     }
-                    Some(State::Running(running)) => running.clone(),
+                    Some(Entry { state: State::Running(running), .. }) => running.clone(),
                 }
             };
             // An error is the end: the claim is dropped with its sender.
@@ -95,23 +106,29 @@ impl Repeats {
         }
     }
 
-    fn claim(&self, table: &mut Table, key: Key) -> Claim {
+    fn claim(&self, table: &mut Table, key: Key, content: [u8; 32]) -> Claim {
         let (sender, receiver) = watch::channel(());
-        table.states.insert(key, State::Running(receiver));
-        table.order.push_back((Instant::now(), key));
+        let since = Instant::now();
+        table.states.insert(key, Entry { since, content, state: State::Running(receiver) });
+        table.order.push_back((since, key));
         Claim { repeats: self.clone(), key, kept: None, _running: sender }
     }
 }
 
 impl Table {
     fn forget_old(&mut self) {
-        while let Some((since, key)) = self.order.front().copied() {
-            let running = matches!(self.states.get(&key), Some(State::Running(_)));
-            if running || since.elapsed() < REMEMBERED && self.order.len() <= REPEATS_MAX {
+        // Bounded: each entry is looked at once.
+        for _ in 0..self.order.len() {
+            let Some((since, key)) = self.order.front().copied() else { return };
+            if since.elapsed() < REMEMBERED && self.order.len() <= REPEATS_MAX {
                 return;
             }
-            self.states.remove(&key);
             self.order.pop_front();
+            match self.states.get(&key) {
+                Some(entry) if entry.since != since => {} // the key came back later, and has a place of its own
+                Some(Entry { state: State::Running(_), .. }) => self.order.push_back((since, key)),
+                _ => drop(self.states.remove(&key)),
+            }
         }
     }
 }
@@ -159,31 +176,37 @@ mod tests {
     operation!(Kept, Some);
     operation!(Secret, |_| None);
 
+    fn key(text: &str) -> ChangeKey {
+        ChangeKey { text: text.into(), content: [0; 32] }
+    }
+
     const ME: IdentityId = IdentityId::from_bytes([1; 16]);
 
     #[tokio::test]
     async fn a_key_is_served_once_for_each_identity_and_operation() {
         let repeats = Repeats::default();
-        let Turn::First(claim) = repeats.turn::<Kept>(ME, "k").await else { panic!("not the first") };
+        let Turn::First(claim) = repeats.turn::<Kept>(ME, &key("k")).await else { panic!("not the first") };
         let waiting = tokio::spawn({
             let repeats = repeats.clone();
-            async move { matches!(repeats.turn::<Kept>(ME, "k").await, Turn::Again(7)) }
+            async move { matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)) }
         });
         tokio::task::yield_now().await;
-        claim.made::<Kept>(&7);
+        claim.made::<Kept>(Some(7));
         assert!(waiting.await.unwrap(), "whoever waited hears the first answer");
-        assert!(matches!(repeats.turn::<Kept>(ME, "k").await, Turn::Again(7)));
-        assert!(matches!(repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), "k").await, Turn::First(_)));
-        assert!(matches!(repeats.turn::<Secret>(ME, "k").await, Turn::First(_)));
+        assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)));
+        assert!(matches!(repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), &key("k")).await, Turn::First(_)));
+        assert!(matches!(repeats.turn::<Secret>(ME, &key("k")).await, Turn::First(_)));
+        let other = ChangeKey { content: [1; 32], ..key("k") };
+        assert!(matches!(repeats.turn::<Kept>(ME, &other).await, Turn::Other), "another request is not answered with this one's answer");
     }
 
     #[tokio::test]
     async fn a_failure_frees_the_key_and_a_secret_is_not_kept() {
         let repeats = Repeats::default();
-        drop(repeats.turn::<Kept>(ME, "k").await);
-        assert!(matches!(repeats.turn::<Kept>(ME, "k").await, Turn::First(_)));
-        let Turn::First(claim) = repeats.turn::<Secret>(ME, "s").await else { panic!("not the first") };
-        claim.made::<Secret>(&7);
-        assert!(matches!(repeats.turn::<Secret>(ME, "s").await, Turn::Spent));
+        drop(repeats.turn::<Kept>(ME, &key("k")).await);
+        assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::First(_)));
+        let Turn::First(claim) = repeats.turn::<Secret>(ME, &key("s")).await else { panic!("not the first") };
+        claim.made::<Secret>(None);
+        assert!(matches!(repeats.turn::<Secret>(ME, &key("s")).await, Turn::Spent));
     }
 }

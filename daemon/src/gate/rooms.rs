@@ -6,6 +6,7 @@ use crate::{
     base::{
         id::{BootId, MountId, SessionId},
         random::Random,
+        secret::SecretBytes,
         time::Clock,
     },
     engine::{EngineRoom, Engines, Surroundings as EngineSurroundings},
@@ -107,7 +108,14 @@ impl Rooms {
     /// # Errors
     /// `Unauthenticated`, whatever is wrong with it.
     pub fn identify(&self, call: &Call) -> Result<Arc<Caller>, Failure> {
-        let text = call.token.as_ref().and_then(|token| std::str::from_utf8(token.expose()).ok());
+        self.bearer(call.token.as_ref())
+    }
+
+    /// Whose token this is.
+    /// # Errors
+    /// As [`Self::identify`].
+    pub fn bearer(&self, token: Option<&SecretBytes>) -> Result<Arc<Caller>, Failure> {
+        let text = token.and_then(|token| std::str::from_utf8(token.expose()).ok());
         text.and_then(|text| self.tokens.identify(text).ok()).ok_or_else(|| Reason::Unauthenticated.into())
     }
 

@@ -7,7 +7,7 @@
 //! An act outside records its request with the durable intent before the act (`Class::Act`).
 
 use super::{
-    Call, Failure, Gate, Open, Reason, note_caller,
+    Call, ChangeKey, Failure, Gate, Open, Place, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
     ops::audit::TOKEN_PARAM,
     outcome,
@@ -31,6 +31,7 @@ struct Admitted<O: Operation> {
     permit: Permit,
     trail: Trail,
     op: O,
+    _place: Option<Place>,
 }
 
 impl Gate {
@@ -60,7 +61,7 @@ impl Gate {
             (_, Err(refusal)) => return self.refuse(call, &trail, refusal).await,
             (Err(closed), Ok(_)) => return Err(closed.into()),
         };
-        let admitted = Admitted { open, permit, trail, op };
+        let admitted = Admitted { open, permit, trail, op, _place: call.place.clone() };
         match O::CLASS {
             Class::Read => admitted.finish().await,
             Class::Change | Class::Act => match &call.key {
@@ -71,11 +72,12 @@ impl Gate {
     }
 
     /// A change with an idempotency key is made once; its repetition is recorded and hears the same answer.
-    async fn once<O: Operation>(&self, mut admitted: Admitted<O>, key: &str) -> Result<O::Reply, Failure> {
+    async fn once<O: Operation>(&self, mut admitted: Admitted<O>, key: &ChangeKey) -> Result<O::Reply, Failure> {
         let again = match self.repeats.turn::<O>(admitted.permit.identity(), key).await {
             Turn::First(claim) => return admitted.apart(Some(claim)).await,
             Turn::Again(reply) => Ok(reply),
             Turn::Spent => Err(Reason::AlreadyDone.into()),
+            Turn::Other => Err(Failure::with(Reason::Malformed, "idempotency_key: it was used for another request")),
         };
         admitted.trail.param_bool("repeated", true);
         let record = admitted.record(again.as_ref().err());
@@ -114,10 +116,15 @@ impl<O: Operation> Admitted<O> {
         tokio::spawn(async move {
             let rooms = self.op.recalls().then(|| self.open.clone());
             let reply = self.finish().await;
-            if let (Some(claim), Ok(reply)) = (claim, &reply) {
-                claim.made::<O>(reply);
+            let kept = reply.as_ref().ok().map(O::remember);
+            let unsent = answer.send(reply);
+            match (claim, kept, &unsent) {
+                // What is about to be taken back was not made.
+                (_, _, Err(Ok(_))) if rooms.is_some() => {}
+                (Some(claim), Some(kept), _) => claim.made::<O>(kept),
+                _ => {}
             }
-            if let (Err(Ok(reply)), Some(rooms)) = (answer.send(reply), rooms) {
+            if let (Err(Ok(reply)), Some(rooms)) = (unsent, rooms) {
                 O::undelivered(reply, &rooms).await;
             }
         });
@@ -126,7 +133,10 @@ impl<O: Operation> Admitted<O> {
 
     /// Handles, records, answers.
     async fn finish(mut self) -> Result<O::Reply, Failure> {
+        let described = self.trail.params();
         for _ in 0..CHANGE_ATTEMPTS_MAX {
+            // What a lost attempt noted did not happen.
+            self.trail.forget_params(described);
             let (change, reply) = match self.op.handle(&self.open, &self.permit, &mut self.trail).await {
                 Ok(Effect::Recorded(reply)) => return Ok(reply),
                 Ok(Effect::Leave(rest)) => {

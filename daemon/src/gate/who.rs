@@ -31,6 +31,19 @@ pub struct Origin {
     pub doom: Doom,
 }
 
+/// A request's place among those in flight; given back when its work ends, which may be after its caller has left.
+#[derive(Debug, Clone)]
+pub struct Place(pub Arc<tokio::sync::OwnedSemaphorePermit>);
+
+/// An idempotency key, with a digest of what it was sent with.
+#[derive(Debug, Clone)]
+pub struct ChangeKey {
+    /// The caller's text, at most [`crate::base::limits::IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
+    pub text: Box<str>,
+    /// SHA-256 of the message without the key.
+    pub content: [u8; 32],
+}
+
 /// One call: its origin, its id, and the token it presents, if any.
 #[derive(Debug)]
 pub struct Call {
@@ -40,8 +53,10 @@ pub struct Call {
     pub id: RequestId,
     /// The bearer token as presented; nothing is known of it yet.
     pub token: Option<SecretBytes>,
-    /// Names a change, so that asking twice makes it once. At most [`crate::base::limits::IDEMPOTENCY_KEY_BYTES_MAX`].
-    pub key: Option<Box<str>>,
+    /// Names a change, so that asking twice makes it once.
+    pub key: Option<ChangeKey>,
+    /// `None` for what the daemon asks itself.
+    pub place: Option<Place>,
 }
 
 /// Whether the peer is root, or runs as the daemon itself, on the Unix socket.

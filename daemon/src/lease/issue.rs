@@ -261,7 +261,8 @@ impl LeaseRoom {
         };
         let mut change = Change::new();
         self.inner.books.update(&mut change, &held, &lease);
-        self.inner.require_grounds(&mut change, lease.session, lease.mount);
+        // Not the session: a lease outlives it unless it was revoked, and then the lease is no longer active.
+        self.inner.around.grounds.mount_open(&mut change, lease.mount);
         match self
             .inner
             .commit(change, vec![trail.response(&Outcome::ok().with_lease(id))])
@@ -272,7 +273,9 @@ impl LeaseRoom {
                 Counts::add(&self.inner.counts.renewed);
                 Ok(lease)
             }
-            Err(error) => Err(groundless(error)),
+            Err(CommitError::Precondition(LEASE)) => Err(LeaseError::Ended),
+            Err(CommitError::Precondition(_)) => Err(LeaseError::MountClosed),
+            Err(error) => Err(LeaseError::Commit(error)),
         }
     }
 }

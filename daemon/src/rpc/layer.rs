@@ -2,7 +2,7 @@
 //! (unknown methods, undecodable messages). Health and reflection pass through.
 
 use super::status::status;
-use crate::gate::{Failure, Gate, Origin, Reason, code_name};
+use crate::gate::{Failure, Gate, Origin, Place, Reason, code_name};
 use http::{Request, Response};
 use std::{
     future::Future,
@@ -31,6 +31,27 @@ const RESERVED: [&str; 6] = [
 const RESERVED_MAX: usize = 64;
 /// When a refused caller may try again.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// No request takes longer, whatever its caller asks for.
+const DEADLINE_MAX: Duration = Duration::from_secs(300);
+
+/// `grpc-timeout`: 1 to 8 digits and a unit. `None` for anything else.
+fn asked_deadline(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
 
 /// Set by the gate when it took the request over; what the layer sees unset was never recorded.
 #[derive(Debug, Clone, Default)]
@@ -103,21 +124,19 @@ where
             return Box::pin(async move { Ok(status(&failure, "").into_http()) });
         };
         let origin = request.extensions().get::<Origin>().cloned();
-        let is_stream = path == "/strongroom.v1.Audit/Tail";
-        let taken = Taken::default();
+        let (taken, place) = (Taken::default(), Place(Arc::new(place)));
         request.extensions_mut().insert(taken.clone());
-        let deadline = if request.headers().contains_key("grpc-timeout") { Duration::MAX } else { self.shared.deadline };
+        request.extensions_mut().insert(place.clone());
+        let asked = request.headers().get("grpc-timeout").and_then(|value| asked_deadline(value.as_bytes()));
+        let deadline = asked.unwrap_or(self.shared.deadline).min(DEADLINE_MAX);
         let gate = Arc::clone(&self.shared.gate);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let _place = place;
-            let answer = if is_stream || deadline == Duration::MAX {
-                answer.await?
-            } else {
-                match tokio::time::timeout(deadline, answer).await {
-                    Ok(answer) => answer?,
-                    Err(_) => return Ok(status(&Failure::new(Reason::Deadline), "").into_http()),
-                }
+            // Of a stream this is the time to its opening.
+            let answer = match tokio::time::timeout(deadline, answer).await {
+                Ok(answer) => answer?,
+                Err(_) => status(&Failure::new(Reason::Deadline), "").into_http(),
             };
             if taken.is_set() {
                 return Ok(answer);
@@ -128,5 +147,26 @@ where
                 Err(failure) => Ok(status(&failure, "").into_http()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_parse_or_are_not_asked_for() {
+        for (text, want) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("123456789S", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+            ("5x", None),
+        ] {
+            assert_eq!(asked_deadline(text.as_bytes()), want, "{text:?}");
+        }
     }
 }

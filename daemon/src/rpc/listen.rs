@@ -4,6 +4,7 @@ use super::RpcError;
 use crate::gate::{Doom, Origin, Source};
 use rustls::ServerConfig;
 use std::{
+    future::Future,
     io,
     path::Path,
     pin::Pin,
@@ -15,7 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
@@ -24,11 +25,15 @@ use tonic::transport::server::Connected;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Handshaken connections waiting for the server to take them.
 const HANDSHAKEN_MAX: usize = 64;
+/// Connections of the Unix socket at once.
+const LOCAL_MAX: usize = 1024;
 
 /// One accepted connection; holds its place among the connections until it is dropped.
 pub struct Connection {
     stream: Stream,
     origin: Origin,
+    /// Until the first bytes: who says nothing is not waited for.
+    silent: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -40,6 +45,8 @@ enum Stream {
 /// What is common to both listeners.
 #[derive(Clone)]
 pub struct Doorway {
+    /// The Unix socket's own: nothing on the network can keep an operator of this machine out.
+    local: Arc<Semaphore>,
     places: Arc<Semaphore>,
     handshake: Duration,
     out: mpsc::Sender<io::Result<Connection>>,
@@ -50,7 +57,7 @@ impl Doorway {
     pub fn new(connections_max: usize, handshake: Duration) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
         let (out, connections) = mpsc::channel(HANDSHAKEN_MAX);
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        (Self { places, handshake, out }, connections)
+        (Self { local: Arc::new(Semaphore::new(LOCAL_MAX)), places, handshake, out }, connections)
     }
 
     /// Accepts TLS connections for ever. Past the limit, callers wait in the kernel's queue.
@@ -73,7 +80,7 @@ impl Doorway {
 
     /// Accepts Unix connections for ever; a peer whose credentials the kernel does not tell is dropped.
     pub async fn serve_unix(self, listener: UnixListener) {
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+        while let Ok(place) = Arc::clone(&self.local).acquire_owned().await {
             let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
             match stream.peer_cred() {
                 Ok(peer) => {
@@ -87,7 +94,7 @@ impl Doorway {
 
     async fn hand_over(&self, stream: Stream, source: Source, place: OwnedSemaphorePermit) {
         // An error means that the server has stopped taking connections: dropping this one is right.
-        let _ = self.out.send(Ok(Connection { stream, origin: Origin { source, doom: Doom::default() }, _place: place })).await;
+        let _ = self.out.send(Ok(Connection { stream, origin: Origin { source, doom: Doom::default() }, silent: Some(Box::pin(sleep(self.handshake))), _place: place })).await;
     }
 }
 
@@ -132,9 +139,18 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = match &mut this.stream {
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            this.silent = None;
+        }
+        match &mut this.silent {
+            Some(silence) if read.is_pending() => silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            _ => read,
         }
     }
 }

@@ -22,6 +22,9 @@ use tonic::transport::Server;
 
 /// HTTP/2 keeps idle connections honest.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+/// A connection is told to come anew after this long, and ended some time later.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
+const CONNECTION_GRACE: Duration = Duration::from_secs(300);
 const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(20);
 /// Header lists larger than this are refused.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
@@ -125,6 +128,8 @@ impl Bound {
             .max_concurrent_streams(limits.streams_per_connection_max)
             .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
             .http2_keepalive_timeout(Some(KEEPALIVE_PATIENCE))
+            .max_connection_age(CONNECTION_AGE_MAX)
+            .max_connection_age_grace(CONNECTION_GRACE)
             .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
             .layer(admission)

@@ -184,8 +184,12 @@ impl<R: Rooms> Vault<R> {
     pub async fn seal(&self, evidence: Evidence<'_>) -> Sealing {
         let mut change = Change::new();
         change.urgent();
-        let recorded = self.parts.disk.raw().commit(change, evidence(&Event::Sealed)).await;
-        let mut drained = self.leave(self.door.close()).await;
+        // The door first, and no longer than for requests: a log that hangs must not keep the keys.
+        let leaving = self.door.close();
+        let raw = self.parts.disk.raw();
+        let recorded = tokio::time::timeout(self.parts.drain, raw.commit(change, evidence(&Event::Sealed)));
+        let recorded = recorded.await.unwrap_or_else(|_| Err(CommitError::AuditUnavailable("it did not answer in time".to_owned())));
+        let mut drained = self.leave(leaving).await;
         // Calls that wait for an HSM end now, so that an operator's act under way does not hold up the rest.
         self.stop_tokens().await;
         let mut state = self.state.lock().await;

@@ -136,6 +136,10 @@ impl Door {
         } else {
             tokio_postgres::config::SslMode::Disable
         });
+        // Under TLS the password is never sent in the clear, whatever the server asks for: SCRAM bound to the TLS session, or nothing.
+        if self.tls.is_some() {
+            config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
+        }
         config
     }
 }

@@ -77,6 +77,14 @@ impl Postgres {
         Ok(Config::parse(config_json)?.username.as_str().to_owned())
     }
 
+    /// Server and trust in one text, to be compared.
+    /// # Errors
+    /// `Config`.
+    pub fn configured_server(config_json: &str) -> Result<String, EngineError> {
+        let config = Config::parse(config_json)?;
+        Ok(format!("{:?}", (&config.host, config.port, &config.sslmode, &config.ca_pem)))
+    }
+
     fn config(&self) -> &Config {
         self.pool.door.config()
     }

@@ -10,6 +10,8 @@ use crate::{
 };
 use std::time::Duration;
 
+/// Roles looked at in one go.
+const ROLES_PAGE: usize = 500;
 /// How long a revocation is waited for at most.
 const WAIT_MAX: Duration = Duration::from_secs(25);
 
@@ -63,7 +65,12 @@ impl Operation for List {
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        let scope = self.prefix.as_ref().map(|prefix| scope(rooms, prefix)).transpose()?;
+        let scope = match self.prefix.as_ref().map(|prefix| scope(rooms, prefix)).transpose() {
+            Ok(scope) => scope,
+            // Like a mount without leases that the caller may see.
+            Err(Failure { reason: Reason::Denied, .. }) => return Ok(Effect::Answer((Vec::new(), None))),
+            Err(failure) => return Err(failure),
+        };
         let after = self.after.as_deref().map(Cursor::from_bytes);
         let page = rooms.leases.list(scope.as_ref(), after.as_ref(), self.limit).await?;
         let mine = permit.identity();
@@ -142,8 +149,34 @@ impl Operation for Revoke {
         let wait = self.wait.then_some(WAIT_MAX);
         Ok(Effect::Recorded(match &self.what {
             What::One(id) => rooms.leases.revoke(permit, trail, *id, wait).await?,
-            What::Prefix(prefix) => rooms.leases.revoke_scope(permit, trail, scope(rooms, prefix)?, wait).await?,
+            What::Prefix(prefix) => {
+                let scope = scope(rooms, prefix)?;
+                if let Scope::Mount(_) = scope {
+                    may_revoke_all(rooms, permit, prefix).await?;
+                }
+                rooms.leases.revoke_scope(permit, trail, scope, wait).await?
+            }
         }))
+    }
+}
+
+/// Leave for a whole mount is leave for each of its roles: a `forbid` on one of them holds.
+/// # Errors
+/// `Denied`.
+pub async fn may_revoke_all(rooms: &Open, permit: &Permit, mount: &Path) -> Result<(), Failure> {
+    let (engine, mut from) = (super::mount::engine_of(rooms, mount)?, None);
+    loop {
+        let (names, next) = rooms.engines.list_roles(permit, &engine, from.as_ref(), ROLES_PAGE).await?;
+        for name in names {
+            let role = mount.join(&Path::parse(&name).map_err(|_| Reason::Internal)?).map_err(|_| Reason::Internal)?;
+            if !permit.also(Action::Revoke, &role) {
+                return Err(Reason::Denied.into());
+            }
+        }
+        match next {
+            Some(next) => from = Some(next),
+            None => return Ok(()),
+        }
     }
 }
 

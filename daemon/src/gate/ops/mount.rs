@@ -79,6 +79,7 @@ impl Disable {
         }
         let scope = Scope::Mount(mount.id());
         if self.revoke_leases {
+            super::lease::may_revoke_all(rooms, permit, mount.path()).await?;
             rooms.leases.revoke_scope(permit, trail, scope.clone(), Some(LEASES_PATIENCE)).await?;
         }
         if !rooms.leases.list(Some(&scope), None, 1).await?.leases.is_empty() {

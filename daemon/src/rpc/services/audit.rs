@@ -30,9 +30,22 @@ impl audit_server::Audit for Services {
             }
             Ok(ops::Tail { vault, from_seq: m.from_seq, last: m.last.into(), follow: m.follow })
         };
+        let Ok(place) = Arc::clone(&self.tails).try_acquire_owned() else {
+            return Err(status(&Failure::with(Reason::Overloaded, "too many tails of the log at once"), ""));
+        };
+        let reader = self.reader(&request);
         self.unary(request, parse, |tail| {
             let (out, stream) = mpsc::channel(TAIL_AHEAD);
-            tokio::spawn(follow(tail, out));
+            tokio::spawn(async move {
+                let _place = place;
+                tokio::select! {
+                    () = follow(tail, &out) => {}
+                    () = reader.leaves() => {
+                        // The reader may be gone already.
+                        let _ = out.send(Err(status(&Reason::Unauthenticated.into(), ""))).await;
+                    }
+                }
+            });
             Box::pin(ReceiverStream::new(stream)) as Self::TailStream
         })
         .await
@@ -54,7 +67,7 @@ impl audit_server::Audit for Services {
 }
 
 /// Feeds one reader until it leaves, the log ends, or the log cannot be read on.
-async fn follow(mut tail: Tail, out: mpsc::Sender<Result<v1::AuditTailResponse, Status>>) {
+async fn follow(mut tail: Tail, out: &mpsc::Sender<Result<v1::AuditTailResponse, Status>>) {
     loop {
         let lines = tokio::select! {
             lines = tail.next() => lines,

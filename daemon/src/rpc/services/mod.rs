@@ -12,14 +12,21 @@ mod token;
 use super::{keyed::Keyed, layer::Taken, parse::idempotency_key, status::status};
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
-    gate::{Call, Failure, Gate, Operation, Origin, Reason},
+    gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason},
 };
+use prost::Message;
+use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
 use strongroom_proto::v1;
-use tonic::{Request, Response, Status, transport::server::Router};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status, metadata::MetadataMap, transport::server::Router};
 
 /// A longer bearer value is no token of ours.
 const TOKEN_BYTES_MAX: usize = 256;
+/// Tails of the log at once.
+const TAILS_MAX: usize = 32;
+/// How often a stream's reader is looked at again.
+const READER_EVERY: Duration = Duration::from_secs(2);
 /// How often the health service looks at the seal.
 const HEALTH_EVERY: Duration = Duration::from_millis(200);
 
@@ -27,6 +34,27 @@ const HEALTH_EVERY: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 struct Services {
     gate: Arc<Gate>,
+    /// Tails of the log at once.
+    tails: Arc<Semaphore>,
+}
+
+/// Who reads a stream. Looked at again and again while the stream lives.
+struct StreamReader {
+    gate: Arc<Gate>,
+    token: Option<SecretBytes>,
+}
+
+impl StreamReader {
+    /// Returns when the token has ended or the vault is sealed.
+    async fn leaves(&self) {
+        let mut tick = tokio::time::interval(READER_EVERY);
+        loop {
+            tick.tick().await;
+            if !self.gate.knows(self.token.as_ref()) {
+                return;
+            }
+        }
+    }
 }
 
 /// Adds every service of `strongroom.v1`.
@@ -36,7 +64,7 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
         token_server::TokenServer,
     };
-    let services = Services { gate };
+    let services = Services { gate, tails: Arc::new(Semaphore::new(TAILS_MAX)) };
     macro_rules! add {
         ($router:expr $(, $server:ident)*) => {
             $router$(.add_service(
@@ -77,13 +105,13 @@ impl Services {
         word: impl FnOnce(O::Reply) -> R + Send,
     ) -> Result<Response<R>, Status>
     where
-        M: Keyed + Send,
+        M: Keyed + Message + Send,
         O: Operation,
     {
         let (mut call, mut message) = self.take(request)?;
         let id = call.id;
         let parsed = idempotency_key(message.take_key()).and_then(|key| {
-            call.key = key;
+            call.key = key.map(|text| ChangeKey { text, content: Sha256::digest(message.encode_to_vec()).into() });
             parse(message)
         });
         let reply = match parsed {
@@ -91,6 +119,10 @@ impl Services {
             Err(malformed) => self.gate.refuse_malformed(call, O::NAME, malformed).await,
         };
         reply.map(|reply| Response::new(word(reply))).map_err(|failure| status(&failure, &id.to_string()))
+    }
+
+    fn reader<M>(&self, request: &Request<M>) -> StreamReader {
+        StreamReader { gate: Arc::clone(&self.gate), token: bearer(request.metadata()) }
     }
 
     /// The source comes from the socket, the token from `authorization: Bearer`. From here on the gate answers for the record.
@@ -102,11 +134,13 @@ impl Services {
         if let Some(taken) = extensions.get::<Taken>() {
             taken.set();
         }
-        let token = metadata
-            .get("authorization")
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
-            .filter(|token| token.len() <= TOKEN_BYTES_MAX)
-            .map(SecretBytes::from);
-        Ok((Call { origin, id: self.gate.request_id(), token, key: None }, message))
+        let token = bearer(&metadata);
+        Ok((Call { origin, id: self.gate.request_id(), token, key: None, place: extensions.get::<Place>().cloned() }, message))
     }
+}
+
+/// The token of `authorization: Bearer`, unread.
+fn bearer(metadata: &MetadataMap) -> Option<SecretBytes> {
+    let value = metadata.get("authorization")?.as_bytes().strip_prefix(b"Bearer ")?;
+    (value.len() <= TOKEN_BYTES_MAX).then(|| SecretBytes::from(value))
 }

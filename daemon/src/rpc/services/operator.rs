@@ -2,13 +2,13 @@
 
 use super::Services;
 use crate::{
-    gate::{Failure, Founded, Presented, Status as Told, ops::operator as ops},
+    gate::{Failure, Founded, Gate, Presented, Reason, Status as Told, ops::operator as ops},
     rpc::{parse::malformed, status::status},
     seal::{Nonce, Operation, ShareText, SlotName, SlotSpec},
     token::Created,
     vault::{SlotInfo, VaultState},
 };
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 use strongroom_proto::v1::{self, operation::Kind, operator_server};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -28,7 +28,7 @@ impl operator_server::Operator for Services {
         let (call, message) = self.take(request)?;
         let id = call.id.to_string();
         let founded = match init_specs(&message) {
-            Ok(specs) => self.gate.init(call, specs).await,
+            Ok(specs) => apart(Arc::clone(&self.gate), move |gate| async move { gate.init(call, specs).await }).await,
             Err(malformed) => self.gate.refuse_malformed(call, "operator.init", malformed).await,
         };
         founded.map(|founded| Response::new(init_response(founded))).map_err(|failure| status(&failure, &id))
@@ -39,8 +39,11 @@ impl operator_server::Operator for Services {
         let id = call.id.to_string();
         let presented = match factor(&message) {
             Ok((slot, session, operation)) => {
-                let share = (!message.share.is_empty()).then_some(message.share.as_str());
-                self.gate.present(call, slot, session, share, operation).await
+                let share = (!message.share.is_empty()).then(|| zeroize::Zeroizing::new(message.share));
+                apart(Arc::clone(&self.gate), move |gate| async move {
+                    gate.present(call, slot, session, share.as_ref().map(|share| share.as_str()), operation).await
+                })
+                .await
             }
             Err(malformed) => self.gate.refuse_malformed(call, "operator.present", malformed).await,
         };
@@ -96,6 +99,15 @@ impl operator_server::Operator for Services {
         };
         self.unary(request, parse, |generation| v1::RotateResponse { generation, warnings: Vec::new() }).await
     }
+}
+
+/// In a task of its own, to the end, whether or not the caller stays: half an `init` would lose shares.
+async fn apart<T, F>(gate: Arc<Gate>, work: impl FnOnce(Arc<Gate>) -> F) -> Result<T, Failure>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    tokio::spawn(work(gate)).await.unwrap_or_else(|_| Err(Reason::Internal.into()))
 }
 
 fn nonce(text: &str) -> Result<Nonce, Failure> {
