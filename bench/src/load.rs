@@ -1,0 +1,91 @@
+//! The load: closed loops, one request in flight for each connection. Any failed request ends the run.
+
+use crate::Fault;
+use hdrhistogram::Histogram;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+
+/// One request under way.
+pub type Answered<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+
+/// One connection, and what it asks again and again.
+pub trait Caller: Send {
+    /// Asks once; anything but the right answer is an error.
+    fn call(&mut self) -> Answered<'_>;
+}
+
+/// Connections of one system.
+pub type Callers = Vec<Box<dyn Caller>>;
+
+/// When a loop ends.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// After this long; requests in flight are waited for and count.
+    Time(Duration),
+    /// After so many requests, over all connections.
+    Calls(u64),
+}
+
+/// What a loop did.
+pub struct Ran {
+    /// Nanoseconds of each request.
+    pub latency: Histogram<u64>,
+    /// Wall time.
+    pub took: Duration,
+}
+
+impl Ran {
+    /// Requests a second.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn rate(&self) -> f64 {
+        self.latency.len() as f64 / self.took.as_secs_f64()
+    }
+    /// Microseconds at a quantile.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn micros(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+/// Runs every caller until the end and gives them back.
+/// # Errors
+/// The first failed request.
+pub async fn run(callers: &mut Callers, until: Until) -> Result<Ran, Fault> {
+    let began = Instant::now();
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut loops = JoinSet::new();
+    for mut caller in callers.drain(..) {
+        let taken = Arc::clone(&taken);
+        loops.spawn(async move {
+            let mut latency = Histogram::<u64>::new(3)?;
+            while goes_on(until, began, &taken) {
+                let asked = Instant::now();
+                caller.call().await?;
+                latency.record(u64::try_from(asked.elapsed().as_nanos())?)?;
+            }
+            Ok::<_, Fault>((caller, latency))
+        });
+    }
+    let mut latency = Histogram::<u64>::new(3)?;
+    while let Some(ended) = loops.join_next().await {
+        let (caller, own) = ended??;
+        latency.add(own)?;
+        callers.push(caller);
+    }
+    Ok(Ran { latency, took: began.elapsed() })
+}
+
+fn goes_on(until: Until, began: Instant, taken: &AtomicU64) -> bool {
+    match until {
+        Until::Time(time) => began.elapsed() < time,
+        Until::Calls(calls) => taken.fetch_add(1, Ordering::Relaxed) < calls,
+    }
+}
