@@ -117,8 +117,16 @@ pub fn spread(values: impl Iterator<Item = f64>) -> Spread {
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
     let (middle, last) = (sorted.len() / 2, sorted.len().saturating_sub(1));
-    let median = if sorted.len() % 2 == 1 { at(middle) } else { f64::midpoint(at(middle.saturating_sub(1)), at(middle)) };
-    Spread { median, min: at(0), max: at(last) }
+    let median = if sorted.len() % 2 == 1 {
+        at(middle)
+    } else {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    };
+    Spread {
+        median,
+        min: at(0),
+        max: at(last),
+    }
 }
 
 impl Row {
@@ -128,11 +136,19 @@ impl Row {
     }
     /// How many times better we are, paired by round.
     pub fn ratio(&self, ours: &Self, figure: Figure) -> Spread {
-        spread(ours.windows.iter().zip(&self.windows).map(|(ours, other)| figure.better(ours, other)))
+        spread(
+            ours.windows
+                .iter()
+                .zip(&self.windows)
+                .map(|(ours, other)| figure.better(ours, other)),
+        )
     }
     /// Windows that are to be distrusted.
     pub fn crowded(&self) -> usize {
-        self.windows.iter().filter(|window| window.waited > WAIT_SHARE_MAX).count()
+        self.windows
+            .iter()
+            .filter(|window| window.waited > WAIT_SHARE_MAX)
+            .count()
     }
 }
 
@@ -147,7 +163,9 @@ pub async fn hold(options: &Options, contenders: &mut [Contender]) -> Result<Vec
     let mut rows: Vec<Row> = contenders.iter().map(Contender::row).collect();
     for _ in 0..options.rounds {
         for (contender, row) in contenders.iter_mut().zip(&mut rows) {
-            load::run(&mut contender.callers, Until::Time(WARM_UP)).await.map_err(|fault| contender.blame(&fault))?;
+            load::run(&mut contender.callers, Until::Time(WARM_UP))
+                .await
+                .map_err(|fault| contender.blame(&fault))?;
             row.windows.push(contender.window(length).await?);
             row.rss_mb = contender.pid.map_or(0.0, host::rss_mb);
         }
@@ -158,7 +176,13 @@ pub async fn hold(options: &Options, contenders: &mut [Contender]) -> Result<Vec
 impl Contender {
     /// Its row, still without windows.
     pub fn row(&self) -> Row {
-        Row { name: self.name.clone(), role: self.role, durability: self.durability, windows: Vec::new(), rss_mb: 0.0 }
+        Row {
+            name: self.name.clone(),
+            role: self.role,
+            durability: self.durability,
+            windows: Vec::new(),
+            rss_mb: 0.0,
+        }
     }
 
     /// Measures once.
@@ -166,12 +190,22 @@ impl Contender {
     /// Any failed request.
     pub async fn window(&mut self, until: Until) -> Result<Window, Fault> {
         let before = host::read(self.pid);
-        let ran = load::run(&mut self.callers, until).await.map_err(|fault| self.blame(&fault))?;
+        let ran = load::run(&mut self.callers, until)
+            .await
+            .map_err(|fault| self.blame(&fault))?;
         let spent = before.until_now(self.pid);
         #[allow(clippy::cast_precision_loss)]
         let cpu = spent.cpu_secs * 1e6 / (ran.latency.len().max(1) as f64);
         let (p50, p99, p999) = (ran.micros(0.5), ran.micros(0.99), ran.micros(0.999));
-        Ok(Window { rate: ran.rate(), p50, p99, p999, cpu, waited: spent.waited, foreign: spent.foreign })
+        Ok(Window {
+            rate: ran.rate(),
+            p50,
+            p99,
+            p999,
+            cpu,
+            waited: spent.waited,
+            foreign: spent.foreign,
+        })
     }
 
     fn blame(&self, fault: &Fault) -> Fault {
@@ -184,13 +218,27 @@ mod tests {
     use super::*;
 
     fn window(rate: f64, cpu: f64) -> Window {
-        Window { rate, p50: 1e6 / rate, p99: 0.0, p999: 0.0, cpu, waited: 0.2, foreign: 0.0 }
+        Window {
+            rate,
+            p50: 1e6 / rate,
+            p99: 0.0,
+            p999: 0.0,
+            cpu,
+            waited: 0.2,
+            foreign: 0.0,
+        }
     }
     fn row(windows: Vec<Window>) -> Row {
-        Row { name: String::new(), role: Role::Ours, durability: "D2", windows, rss_mb: 0.0 }
+        Row {
+            name: String::new(),
+            role: Role::Ours,
+            durability: "D2",
+            windows,
+            rss_mb: 0.0,
+        }
     }
 
-    /// R-PERF: ratios are of pairs of one round, not of two medians.
+    /// Ratios are of pairs of one round, not of two medians.
     #[test]
     fn ratios_are_paired() {
         let ours = row(vec![window(100.0, 10.0), window(10.0, 20.0), window(40.0, 5.0)]);

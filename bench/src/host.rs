@@ -51,7 +51,12 @@ pub struct Spent {
 /// Reads the accounts of a process (none: only the core's).
 pub fn read(pid: Option<u32>) -> Reading {
     let (cpu_secs, wait_secs) = pid.map_or((0.0, 0.0), |pid| (cpu_secs(pid), wait_secs(pid)));
-    Reading { at: Instant::now(), cpu_secs, wait_secs, core_busy_secs: core_busy_secs(SERVER_CORE) }
+    Reading {
+        at: Instant::now(),
+        cpu_secs,
+        wait_secs,
+        core_busy_secs: core_busy_secs(SERVER_CORE),
+    }
 }
 
 impl Reading {
@@ -78,13 +83,22 @@ fn ticks(count: u64) -> f64 {
 fn cpu_secs(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    ticks(fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum())
+    ticks(
+        fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum(),
+    )
 }
 
 /// Seconds that living threads were ready and waited: second field of `/proc/PID/task/*/schedstat`, nanoseconds.
 #[allow(clippy::cast_precision_loss)]
 fn wait_secs(pid: u32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0.0;
+    };
     let waited = tasks.flatten().filter_map(|task| {
         let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
         text.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -96,9 +110,18 @@ fn wait_secs(pid: u32) -> f64 {
 fn core_busy_secs(core: usize) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let name = format!("cpu{core} ");
-    let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else { return 0.0 };
+    let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else {
+        return 0.0;
+    };
     let fields = line.split_whitespace().filter_map(|field| field.parse::<u64>().ok());
-    ticks(fields.take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, count)| count).sum())
+    ticks(
+        fields
+            .take(8)
+            .enumerate()
+            .filter(|(at, _)| !matches!(at, 3 | 4))
+            .map(|(_, count)| count)
+            .sum(),
+    )
 }
 
 /// Resident memory of a process in MiB.
@@ -108,24 +131,37 @@ pub fn rss_mb(pid: u32) -> f64 {
 
 fn status(pid: u32, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or_default()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_default();
+    line.split_whitespace()
+        .next()
+        .and_then(|kb| kb.parse().ok())
+        .unwrap_or_default()
 }
 
 /// Processes whose parent is `pid`.
 pub fn children(pid: u32) -> Vec<u32> {
-    let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
-    let ids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let Ok(all) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let ids = all
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     ids.filter(|id| status(*id, "PPid:") as u32 == pid).collect()
 }
 
-/// Bytes of all files below `dir`, as the disk keeps them (blocks), but not below a directory called `except`.
-pub fn disk_bytes(dir: &Path, except: &str) -> u64 {
+/// Bytes of all files below `dir`, as the disk keeps them (blocks), without files and directories of these names.
+pub fn disk_bytes(dir: &Path, except: &[&str]) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() && entry.file_name() != except => disk_bytes(&entry.path(), except),
+    let wanted = entries
+        .flatten()
+        .filter(|entry| !except.iter().any(|name| entry.file_name() == *name));
+    let sizes = wanted.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => disk_bytes(&entry.path(), except),
         Ok(meta) if meta.is_file() => meta.blocks() * 512,
         _ => 0,
     });
@@ -136,10 +172,17 @@ pub fn disk_bytes(dir: &Path, except: &str) -> u64 {
 pub fn describe() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).and_then(|line| line.split_once(": "));
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .and_then(|line| line.split_once(": "));
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let load = read("/proc/loadavg");
     let load = load.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cores} cores of {}, Linux {}, load average {load}", model.map_or("?", |(_, name)| name), kernel.trim())
+    format!(
+        "{cores} cores of {}, Linux {}, load average {load}",
+        model.map_or("?", |(_, name)| name),
+        kernel.trim()
+    )
 }

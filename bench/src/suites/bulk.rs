@@ -48,18 +48,33 @@ fn millis(time: Duration) -> Value {
 /// A fresh vault with `size` secrets, and how the load went.
 async fn loaded(options: &Options, size: u64) -> Result<(Strongroom, Row), Fault> {
     let ours = Strongroom::start(options.durability).await?;
-    let callers = ours.writers(options.conns.unwrap_or(CONNS), VALUE_BYTES, Paths::New(Arc::default())).await?;
-    let mut contender =
-        Contender { name: "strongroom".into(), role: Role::Ours, durability: ours.durability, pid: Some(ours.pid()), callers };
+    let callers = ours
+        .writers(options.conns.unwrap_or(CONNS), VALUE_BYTES, Paths::New(Arc::default()))
+        .await?;
+    let mut contender = Contender {
+        name: "strongroom".into(),
+        role: Role::Ours,
+        durability: ours.durability,
+        pid: Some(ours.pid()),
+        callers,
+    };
     let row = fill(&mut contender, size).await?;
     Ok((ours, row))
 }
 
 async fn peer_loaded(options: &Options, ours: &Strongroom, size: u64) -> Result<(OpenBao, Row), Fault> {
     let bao = OpenBao::start(ours.lab()).await?;
-    let callers = bao.writers(options.conns.unwrap_or(CONNS), VALUE_BYTES, Paths::New(Arc::default())).await?;
+    let callers = bao
+        .writers(options.conns.unwrap_or(CONNS), VALUE_BYTES, Paths::New(Arc::default()))
+        .await?;
     let name = format!("openbao {}, {size}", crate::openbao::VERSION);
-    let mut contender = Contender { name, role: Role::Peer, durability: "synced, D1", pid: Some(bao.pid()), callers };
+    let mut contender = Contender {
+        name,
+        role: Role::Peer,
+        durability: "synced, D1",
+        pid: Some(bao.pid()),
+        callers,
+    };
     let row = fill(&mut contender, size).await?;
     Ok((bao, row))
 }
@@ -78,14 +93,23 @@ pub async fn load(options: &Options) -> Result<Vec<Found>, Fault> {
     let mut all = Vec::new();
     for size in sizes(options) {
         let (ours, row) = loaded(options, size).await?;
-        let mut facts = vec![("size".to_owned(), json!(size)), ("disk_mb".into(), json!(mb(host::disk_bytes(&ours.data(), "audit"))))];
-        facts.push(("audit_mb".into(), json!(mb(host::disk_bytes(&ours.data().join("audit"), "")))));
+        let mut facts = vec![
+            ("size".to_owned(), json!(size)),
+            (
+                "disk_mb".into(),
+                json!(mb(host::disk_bytes(&ours.data(), &["audit", "reserve"]))),
+            ),
+        ];
+        facts.push((
+            "audit_mb".into(),
+            json!(mb(host::disk_bytes(&ours.data().join("audit"), &[]))),
+        ));
         let mut rows = vec![row];
         if options.peer == Peer::Openbao {
             let peers = size.min(PEER_SECRETS_MAX);
             let (bao, row) = peer_loaded(options, &ours, peers).await?;
             facts.push(("peer_size".into(), json!(peers)));
-            facts.push(("peer_disk_mb".into(), json!(mb(host::disk_bytes(&bao.data(), "")))));
+            facts.push(("peer_disk_mb".into(), json!(mb(host::disk_bytes(&bao.data(), &[])))));
             rows.push(row);
         }
         all.push(Found {
@@ -94,7 +118,7 @@ pub async fn load(options: &Options) -> Result<Vec<Found>, Fault> {
             rows,
             figure: Figure::Rate,
             facts,
-            notes: vec!["disk_mb is the data directory without the audit log, as the file system counts blocks".into()],
+            notes: vec!["disk_mb is the data directory without the audit log and without the reserve of free space, as the file system counts blocks".into()],
         });
     }
     Ok(all)
@@ -116,9 +140,18 @@ pub async fn unseal(options: &Options) -> Result<Vec<Found>, Fault> {
         openings.sort();
         let mut facts = vec![
             ("size".to_owned(), json!(size)),
-            ("ready_ms".into(), millis(openings.get(OPENINGS / 2).copied().unwrap_or_default())),
-            ("ready_ms_min".into(), millis(openings.first().copied().unwrap_or_default())),
-            ("ready_ms_max".into(), millis(openings.last().copied().unwrap_or_default())),
+            (
+                "ready_ms".into(),
+                millis(openings.get(OPENINGS / 2).copied().unwrap_or_default()),
+            ),
+            (
+                "ready_ms_min".into(),
+                millis(openings.first().copied().unwrap_or_default()),
+            ),
+            (
+                "ready_ms_max".into(),
+                millis(openings.last().copied().unwrap_or_default()),
+            ),
             ("start_to_ready_ms".into(), millis(restart)),
             ("rss_after_start_mb".into(), rounded(after)),
             ("rss_mb".into(), rounded(host::rss_mb(ours.pid()))),

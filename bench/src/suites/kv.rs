@@ -35,20 +35,35 @@ fn conns(options: &Options) -> Vec<usize> {
 
 impl Stage {
     fn ours(&self, callers: Callers) -> Contender {
-        Contender { name: "strongroom".into(), role: Role::Ours, durability: self.ours.durability, pid: Some(self.ours.pid()), callers }
+        Contender {
+            name: "strongroom".into(),
+            role: Role::Ours,
+            durability: self.ours.durability,
+            pid: Some(self.ours.pid()),
+            callers,
+        }
     }
 
     fn peer(bao: &OpenBao, durability: &'static str, callers: Callers) -> Contender {
-        Contender { name: format!("openbao {}", crate::openbao::VERSION), role: Role::Peer, durability, pid: Some(bao.pid()), callers }
+        Contender {
+            name: format!("openbao {}", crate::openbao::VERSION),
+            role: Role::Peer,
+            durability,
+            pid: Some(bao.pid()),
+            callers,
+        }
     }
 
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.ours.durability.contains("asked") {
-            notes.push("D1 was asked, but this build syncs all the same (audit.sync = \"written\" is accepted and not honoured): the row is D2".into());
+            notes.push("D1 was asked, but the daemon has no D1 (audit.sync = \"written\" is refused): the row is D2, which promises more".into());
         }
         if self.peer.is_some() {
-            notes.push("OpenBao writes its audit log without a sync (D1); its writes sync raft. Ours at D2 promise more".into());
+            notes.push(
+                "OpenBao writes its audit log without a sync (D1); its writes sync raft. Ours at D2 promise more"
+                    .into(),
+            );
         }
         notes
     }
@@ -60,7 +75,11 @@ impl Stage {
 pub async fn read(options: &Options) -> Result<Vec<Found>, Fault> {
     let stage = stage(options).await?;
     let secrets = options.size.unwrap_or(SECRETS);
-    load::run(&mut stage.ours.writers(8, VALUE_BYTES, seed()).await?, Until::Calls(secrets)).await?;
+    load::run(
+        &mut stage.ours.writers(8, VALUE_BYTES, seed()).await?,
+        Until::Calls(secrets),
+    )
+    .await?;
     if let Some(bao) = &stage.peer {
         load::run(&mut bao.writers(8, VALUE_BYTES, seed()).await?, Until::Calls(secrets)).await?;
     }
@@ -100,13 +119,20 @@ pub async fn write(options: &Options) -> Result<Vec<Found>, Fault> {
     for conns in conns(options) {
         let mut contenders = vec![stage.ours(stage.ours.writers(conns, VALUE_BYTES, Paths::Rounds).await?)];
         if let Some(bao) = &stage.peer {
-            contenders.push(Stage::peer(bao, "synced, D1", bao.writers(conns, VALUE_BYTES, Paths::Rounds).await?));
+            contenders.push(Stage::peer(
+                bao,
+                "synced, D1",
+                bao.writers(conns, VALUE_BYTES, Paths::Rounds).await?,
+            ));
         }
         contenders.push(limits::fdatasync(stage.ours.lab().dir())?);
         let rows = hold(options, &mut contenders).await?;
         all.push(Found {
             suite: "kv-write",
-            what: format!("{conns} connections, new versions of {} secrets each, 1 KiB, TLS 1.3", crate::strongroom::WRITER_PATHS),
+            what: format!(
+                "{conns} connections, new versions of {} secrets each, 1 KiB, TLS 1.3",
+                crate::strongroom::WRITER_PATHS
+            ),
             rows,
             figure: Figure::Rate,
             facts: vec![("conns".into(), conns.into())],

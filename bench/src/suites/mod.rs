@@ -26,7 +26,11 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         Some(name) => vec![known(name)?],
         None => SUITES.map(|(name, _)| name).to_vec(),
     };
-    let short = Options { rounds: options.rounds.min(3), secs: options.secs.min(1.0), ..options.clone() };
+    let short = Options {
+        rounds: options.rounds.min(3),
+        secs: options.secs.min(1.0),
+        ..options.clone()
+    };
     let options = if options.suite.is_some() { options } else { &short };
     if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
         return Err("two cores are needed: one serves, one loads".into());
@@ -35,7 +39,10 @@ pub fn run(options: &Options) -> Result<(), Fault> {
     println!("machine: {}", host::describe());
     println!(
         "method: server on core {}, load on core {}, {} interleaved rounds of {} s, median (min-max), TLS 1.3",
-        host::SERVER_CORE, host::LOAD_CORE, options.rounds, options.secs
+        host::SERVER_CORE,
+        host::LOAD_CORE,
+        options.rounds,
+        options.secs
     );
     if options.peer == crate::Peer::None {
         println!("the peer was left out (PEER=none)");
@@ -65,7 +72,10 @@ pub fn run(options: &Options) -> Result<(), Fault> {
 fn known(name: &str) -> Result<&'static str, Fault> {
     let found = SUITES.iter().find(|(known, _)| *known == name).map(|(known, _)| *known);
     found.ok_or_else(|| {
-        let list: Vec<_> = SUITES.iter().map(|(name, about)| format!("  {name:<16} {about}")).collect();
+        let list: Vec<_> = SUITES
+            .iter()
+            .map(|(name, about)| format!("  {name:<16} {about}"))
+            .collect();
         format!("no suite {name:?}; there are\n{}", list.join("\n")).into()
     })
 }

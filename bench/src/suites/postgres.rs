@@ -41,18 +41,40 @@ async fn stage(options: &Options) -> Result<Stage, Fault> {
     })?;
     let ours = Strongroom::start(options.durability).await?;
     let admin = ours.admin().await?;
-    let mount = v1::MountEnableRequest { path: "pg".into(), kind: "postgres".into(), ..Default::default() };
-    admin.change(mount, |stubs, request| async move { stubs.mount().enable(request).await }).await?;
+    let mount = v1::MountEnableRequest {
+        path: "pg".into(),
+        kind: "postgres".into(),
+        ..Default::default()
+    };
+    admin
+        .change(
+            mount,
+            |stubs, request| async move { stubs.mount().enable(request).await },
+        )
+        .await?;
     let config = v1::MountConfigureRequest {
         path: "pg".into(),
         config_json: server.config_json(),
         root_secret: ROOT_SECRET.into(),
         ..Default::default()
     };
-    admin.change(config, |stubs, request| async move { stubs.mount().configure(request).await }).await?;
+    admin
+        .change(config, |stubs, request| async move {
+            stubs.mount().configure(request).await
+        })
+        .await?;
     let definition = json!({ "group": "readers", "default_ttl": "2h", "max_ttl": "24h" }).to_string();
-    let role = v1::RolePutRequest { path: "pg/readers".into(), definition_json: definition, ..Default::default() };
-    admin.change(role, |stubs, request| async move { stubs.mount().put_role(request).await }).await?;
+    let role = v1::RolePutRequest {
+        path: "pg/readers".into(),
+        definition_json: definition,
+        ..Default::default()
+    };
+    admin
+        .change(
+            role,
+            |stubs, request| async move { stubs.mount().put_role(request).await },
+        )
+        .await?;
     let peer = match options.peer {
         Peer::Openbao => Some(peer(&ours, &server).await?),
         Peer::None => None,
@@ -63,8 +85,12 @@ async fn stage(options: &Options) -> Result<Stage, Fault> {
 /// Two roles: `plain` with the revocation that OpenBao has by default, `drop` with nothing but a drop.
 async fn peer(ours: &Strongroom, server: &Server) -> Result<OpenBao, Fault> {
     let bao = OpenBao::start(ours.lab()).await?;
-    bao.admin("PUT", "sys/mounts/database", &json!({ "type": "database" })).await?;
-    let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable", server.port());
+    bao.admin("PUT", "sys/mounts/database", &json!({ "type": "database" }))
+        .await?;
+    let url = format!(
+        "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",
+        server.port()
+    );
     let config = json!({
         "plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": url,
         "username": ROOT, "password": ROOT_SECRET, "max_open_connections": CONNS, "max_idle_connections": CONNS,
@@ -80,7 +106,13 @@ async fn peer(ours: &Strongroom, server: &Server) -> Result<OpenBao, Fault> {
 
 impl Stage {
     fn ours(&self, callers: Callers) -> Contender {
-        Contender { name: "strongroom".into(), role: Role::Ours, durability: self.ours.durability, pid: Some(self.ours.pid()), callers }
+        Contender {
+            name: "strongroom".into(),
+            role: Role::Ours,
+            durability: self.ours.durability,
+            pid: Some(self.ours.pid()),
+            callers,
+        }
     }
 
     async fn raw(&self, conns: usize, act: Act, accounts: &Leases) -> Result<Contender, Fault> {
@@ -88,13 +120,29 @@ impl Stage {
         let mut callers = Callers::new();
         for _ in 0..conns {
             let mut config = tokio_postgres::Config::new();
-            config.host("127.0.0.1").port(self.server.port()).dbname("postgres").user(ROOT).password(ROOT_SECRET);
+            config
+                .host("127.0.0.1")
+                .port(self.server.port())
+                .dbname("postgres")
+                .user(ROOT)
+                .password(ROOT_SECRET);
             let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
             // Ends with the client; a failure shows in the next statement.
             tokio::spawn(connection);
-            callers.push(Box::new(Raw { client, act, accounts: accounts.clone(), counted: counted.clone() }));
+            callers.push(Box::new(Raw {
+                client,
+                act,
+                accounts: accounts.clone(),
+                counted: counted.clone(),
+            }));
         }
-        Ok(Contender { name: "limit: the same SQL by hand".into(), role: Role::Limit, durability: "-", pid: None, callers })
+        Ok(Contender {
+            name: "limit: the same SQL by hand".into(),
+            role: Role::Limit,
+            durability: "-",
+            pid: None,
+            callers,
+        })
     }
 }
 
@@ -107,7 +155,13 @@ pub async fn issue(options: &Options) -> Result<Vec<Found>, Fault> {
     let mut contenders = vec![stage.ours(stage.ours.issuers(conns, &Leases::default()).await?)];
     if let Some(bao) = &stage.peer {
         let callers = bao.issuers(conns, "plain", &Leases::default()).await?;
-        contenders.push(Contender { name: openbao_name(""), role: Role::Peer, durability: "synced, D1", pid: Some(bao.pid()), callers });
+        contenders.push(Contender {
+            name: openbao_name(""),
+            role: Role::Peer,
+            durability: "synced, D1",
+            pid: Some(bao.pid()),
+            callers,
+        });
     }
     contenders.push(stage.raw(conns, Act::Make, &Leases::default()).await?);
     let rows = hold(options, &mut contenders).await?;
@@ -154,30 +208,53 @@ pub async fn revoke(options: &Options) -> Result<Vec<Found>, Fault> {
     }
     Ok(vec![Found {
         suite: "revoke-postgres",
-        what: format!("{conns} connections, {count} accounts a window; ours: locked, sessions ended, dropped, proven gone on a fresh connection"),
+        what: format!(
+            "{conns} connections, {count} accounts a window; ours: locked, sessions ended, dropped, proven gone on a fresh connection"
+        ),
         rows,
         figure: Figure::Rate,
         facts: vec![("conns".into(), conns.into()), ("size".into(), count.into())],
-        notes: vec!["by hand: the statements of our revocation, the proof on the same connection, nothing recorded anywhere".into()],
+        notes: vec![
+            "by hand: the statements of our revocation, the proof on the same connection, nothing recorded anywhere"
+                .into(),
+        ],
     }])
 }
 
 async fn revokers(stage: &Stage, conns: usize) -> Result<Vec<Revoking>, Fault> {
     let left = Leases::default();
     let contender = stage.ours(stage.ours.revokers(conns, &left).await?);
-    let mut all = vec![Revoking { contender, makers: stage.ours.issuers(conns, &left).await?, left }];
+    let mut all = vec![Revoking {
+        contender,
+        makers: stage.ours.issuers(conns, &left).await?,
+        left,
+    }];
     if let Some(bao) = &stage.peer {
         for (role, how, part) in [("drop", ", drop only", Role::Peer), ("plain", ", default", Role::Other)] {
             let left = Leases::default();
             let callers = bao.revokers(conns, &left).await?;
-            let contender = Contender { name: openbao_name(how), role: part, durability: "synced, D1", pid: Some(bao.pid()), callers };
-            all.push(Revoking { contender, makers: bao.issuers(conns, role, &left).await?, left });
+            let contender = Contender {
+                name: openbao_name(how),
+                role: part,
+                durability: "synced, D1",
+                pid: Some(bao.pid()),
+                callers,
+            };
+            all.push(Revoking {
+                contender,
+                makers: bao.issuers(conns, role, &left).await?,
+                left,
+            });
         }
     }
     let left = Leases::default();
     let contender = stage.raw(conns, Act::End, &left).await?;
     let makers = stage.raw(conns, Act::Make, &left).await?.callers;
-    all.push(Revoking { contender, makers, left });
+    all.push(Revoking {
+        contender,
+        makers,
+        left,
+    });
     Ok(all)
 }
 
@@ -209,22 +286,35 @@ impl Caller for Raw {
 impl Raw {
     async fn make(&self) -> Result<(), Fault> {
         let account = format!("raw_{}", self.counted.fetch_add(1, Ordering::Relaxed));
-        let sql = format!("CREATE ROLE \"{account}\" LOGIN IN ROLE readers ROLE {MANAGER} PASSWORD '{VERIFIER}' VALID UNTIL '2099-01-01'");
+        let sql = format!(
+            "CREATE ROLE \"{account}\" LOGIN IN ROLE readers ROLE {MANAGER} PASSWORD '{VERIFIER}' VALID UNTIL '2099-01-01'"
+        );
         self.client.batch_execute(&sql).await?;
         put(&self.accounts, account);
         Ok(())
     }
 
     async fn end(&self, account: &str) -> Result<(), Fault> {
-        self.client.batch_execute(&format!("ALTER ROLE \"{account}\" NOLOGIN")).await?;
+        self.client
+            .batch_execute(&format!("ALTER ROLE \"{account}\" NOLOGIN"))
+            .await?;
         let held = "SELECT r.oid,
                 (SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.pid <> pg_backend_pid()),
                 ARRAY(SELECT DISTINCT coalesce(d.datname, current_database())::text FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid
                       WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid)
             FROM pg_roles r WHERE r.rolname = $1";
         self.client.query_one(held, &[&account]).await?;
-        self.client.batch_execute(&format!("DROP ROLE IF EXISTS \"{account}\"")).await?;
-        let row = self.client.query_one("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)", &[&account]).await?;
-        if row.try_get::<_, bool>(0)? { Err("an account is still there".into()) } else { Ok(()) }
+        self.client
+            .batch_execute(&format!("DROP ROLE IF EXISTS \"{account}\""))
+            .await?;
+        let row = self
+            .client
+            .query_one("SELECT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = $1)", &[&account])
+            .await?;
+        if row.try_get::<_, bool>(0)? {
+            Err("an account is still there".into())
+        } else {
+            Ok(())
+        }
     }
 }
