@@ -6,12 +6,12 @@ use crate::{
     contest::{Contender, Role},
     host,
     load::{Answered, Caller, Callers},
-    strongroom,
+    openbao,
 };
 use bytes::Bytes;
 use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use strongroom_proto::v1::{self, kv_server};
+use strongroom_proto::v1::{self, kv_client::KvClient, kv_server};
 use strongroom_tests::Lab;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -32,7 +32,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, transport::server::Connected};
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, server::Connected},
+};
 
 /// What every value of the bench holds.
 pub const VALUE_BYTES: usize = 1024;
@@ -70,9 +74,9 @@ impl Echo {
     pub async fn contender(&self, lab: &Lab, conns: usize) -> Result<Contender, Fault> {
         let mut callers = Callers::new();
         for _ in 0..conns {
-            let channel = strongroom::bare_channel(lab, self.port).await?;
+            let channel = bare_channel(lab, self.port).await?;
             // As long as a token of ours.
-            callers.push(strongroom::bare_reader(channel, &"t".repeat(56), VALUE_BYTES)?);
+            callers.push(bare_reader(channel, &"t".repeat(56), VALUE_BYTES)?);
         }
         Ok(Contender {
             name: "limit: bare tonic".into(),
@@ -203,6 +207,61 @@ impl kv_server::Kv for Bare {
         _: Request<v1::KvSetMetadataRequest>,
     ) -> Result<Response<v1::KvSetMetadataResponse>, Status> {
         absent()
+    }
+}
+
+/// One connection to it.
+async fn bare_channel(lab: &Lab, port: u16) -> Result<Channel, Fault> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(lab.ca())?)?;
+    let mut config = openbao::tls(roots)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let tls = tls.clone();
+        async move {
+            let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            tcp.set_nodelay(true)?;
+            let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tls.connect(name, tcp).await?))
+        }
+    });
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("https://localhost:{port}"))?;
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+/// Reads from the bare service exactly as the callers of Strongroom do.
+fn bare_reader(channel: Channel, token: &str, value_bytes: usize) -> Result<Box<dyn Caller>, Fault> {
+    let bearer: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
+    Ok(Box::new(BareReader {
+        kv: KvClient::new(channel),
+        bearer,
+        next: 0,
+        value_bytes,
+    }))
+}
+
+struct BareReader {
+    kv: KvClient<Channel>,
+    bearer: MetadataValue<Ascii>,
+    next: u64,
+    value_bytes: usize,
+}
+
+impl Caller for BareReader {
+    fn call(&mut self) -> Answered<'_> {
+        Box::pin(async {
+            let path = format!("kv/r/s{}", self.next % 256);
+            self.next += 1;
+            let mut request = Request::new(v1::KvGetRequest { path, select: None });
+            request.metadata_mut().insert("authorization", self.bearer.clone());
+            let reply = self.kv.get(request).await?.into_inner();
+            let right = reply
+                .fields
+                .get("value")
+                .is_some_and(|value| value.len() == self.value_bytes);
+            if right { Ok(()) } else { Err("a wrong value".into()) }
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The load: closed loops, one request in flight for each connection. Any failed request ends the run.
+//! The load: closed loops, one request in flight for each connection. Any failed request ends the run. Below it what the callers of all
+//! systems share: where they write, and which leases wait to be revoked.
 
 use crate::Fault;
 use hdrhistogram::Histogram;
@@ -6,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -90,5 +91,52 @@ fn goes_on(until: Until, began: Instant, taken: &AtomicU64) -> bool {
     match until {
         Until::Time(time) => began.elapsed() < time,
         Until::Calls(calls) => taken.fetch_add(1, Ordering::Relaxed) < calls,
+    }
+}
+
+/// Leases that were issued and not yet revoked.
+pub type Leases = Arc<Mutex<Vec<String>>>;
+
+/// Takes one.
+/// # Errors
+/// None is left.
+pub fn take(leases: &Leases) -> Result<String, Fault> {
+    leases
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .pop()
+        .ok_or_else(|| "no lease is left".into())
+}
+
+/// Adds one.
+pub fn put(leases: &Leases, lease: String) {
+    leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+}
+
+/// Where writers write.
+#[derive(Clone)]
+pub enum Paths {
+    /// Every connection goes round among some paths of its own: new versions of them.
+    Rounds,
+    /// A new path each time, counted over all connections, a hundred folders.
+    New(Arc<AtomicU64>),
+    /// The same, where readers look.
+    Read(Arc<AtomicU64>),
+}
+
+/// Paths that a writer goes round among.
+pub const WRITER_PATHS: u64 = 16;
+
+impl Paths {
+    /// The next path of the writer `at`, which has done `done`; below the mount.
+    pub fn next(&self, at: usize, done: u64) -> String {
+        match self {
+            Self::Rounds => format!("w{at}/s{}", done % WRITER_PATHS),
+            Self::New(count) => {
+                let n = count.fetch_add(1, Ordering::Relaxed);
+                format!("f{}/s{n}", n % 100)
+            }
+            Self::Read(count) => format!("r/s{}", count.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::{
     Fault, host,
-    load::{Answered, Caller, Callers},
-    strongroom::{Leases, Paths, put, take},
+    load::{Answered, Caller, Callers, Leases, Paths, put, take},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};

@@ -6,10 +6,10 @@ use crate::{
     contest::{Contender, Figure, Role, Row},
     host,
     limits::VALUE_BYTES,
-    load::Until,
+    load::{Paths, Until},
     openbao::OpenBao,
     report::Found,
-    strongroom::{Paths, Strongroom},
+    strongroom::Strongroom,
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};

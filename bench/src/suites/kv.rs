@@ -4,10 +4,10 @@ use crate::{
     Fault, Options, Peer,
     contest::{Contender, Figure, Role, hold},
     limits::{self, Echo, VALUE_BYTES},
-    load::{self, Callers, Until},
+    load::{self, Callers, Paths, Until, WRITER_PATHS},
     openbao::OpenBao,
     report::Found,
-    strongroom::{Paths, Strongroom},
+    strongroom::Strongroom,
 };
 
 /// Connections, a decade and more apart.
@@ -131,7 +131,7 @@ pub async fn write(options: &Options) -> Result<Vec<Found>, Fault> {
             suite: "kv-write",
             what: format!(
                 "{conns} connections, new versions of {} secrets each, 1 KiB, TLS 1.3",
-                crate::strongroom::WRITER_PATHS
+                WRITER_PATHS
             ),
             rows,
             figure: Figure::Rate,

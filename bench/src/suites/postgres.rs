@@ -5,10 +5,10 @@ use crate::{
     Fault, Options, Peer,
     contest::{Contender, Figure, Role, hold},
     host,
-    load::{self, Answered, Caller, Callers, Until},
+    load::{self, Answered, Caller, Callers, Leases, Until, put, take},
     openbao::{self, OpenBao},
     report::Found,
-    strongroom::{Leases, Strongroom, put, take},
+    strongroom::Strongroom,
 };
 use serde_json::json;
 use std::sync::{

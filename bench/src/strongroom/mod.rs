@@ -1,28 +1,22 @@
 //! The daemon under load: a laboratory with SoftHSM, TLS 1.3, its default store and audit log, and a token that one policy allows what the
-//! bench does. Only from outside.
+//! bench does. Only from outside. Reading order: this file, `callers`.
+
+mod callers;
 
 use crate::{
     Durability, Fault, host,
-    load::{Answered, Caller, Callers},
+    load::{Caller, Callers, Leases, Paths},
 };
+use callers::{Issuer, Reader, Revoker, Writer};
 use std::{
     fs::{self, File},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 use strongroom_client::Client;
-use strongroom_proto::v1::{self, kv_client::KvClient};
+use strongroom_proto::v1;
 use strongroom_tests::{Lab, daemon::http, lab::binary};
-use tonic::{
-    Request,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
 
 /// How long it may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -249,7 +243,7 @@ impl Strongroom {
         Ok(readers.collect())
     }
 
-    /// Writes secrets; each connection has [`WRITER_PATHS`] of its own.
+    /// Writes secrets; each connection has [`crate::load::WRITER_PATHS`] of its own.
     /// # Errors
     /// A connection fails.
     pub async fn writers(&self, conns: usize, value_bytes: usize, paths: Paths) -> Result<Callers, Fault> {
@@ -325,213 +319,4 @@ fn spawn(lab: &Lab) -> Result<Child, Fault> {
             .stderr(log);
         Ok(command.spawn()?)
     })
-}
-
-/// Leases that were issued and not yet revoked.
-pub type Leases = Arc<Mutex<Vec<String>>>;
-
-/// Takes one.
-/// # Errors
-/// None is left.
-pub fn take(leases: &Leases) -> Result<String, Fault> {
-    leases
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop()
-        .ok_or_else(|| "no lease is left".into())
-}
-
-/// Adds one.
-pub fn put(leases: &Leases, lease: String) {
-    leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
-}
-
-/// Where writers write.
-#[derive(Clone)]
-pub enum Paths {
-    /// Every connection goes round among some paths of its own: new versions of them.
-    Rounds,
-    /// A new path each time, counted over all connections, a hundred folders.
-    New(Arc<AtomicU64>),
-    /// The same, where readers look.
-    Read(Arc<AtomicU64>),
-}
-
-/// Paths that a writer goes round among.
-pub const WRITER_PATHS: u64 = 16;
-
-impl Paths {
-    /// The next path of the writer `at`, which has done `done`; below the mount.
-    pub fn next(&self, at: usize, done: u64) -> String {
-        match self {
-            Self::Rounds => format!("w{at}/s{}", done % WRITER_PATHS),
-            Self::New(count) => {
-                let n = count.fetch_add(1, Ordering::Relaxed);
-                format!("f{}/s{n}", n % 100)
-            }
-            Self::Read(count) => format!("r/s{}", count.fetch_add(1, Ordering::Relaxed)),
-        }
-    }
-}
-
-type Kv = KvClient<strongroom_client::Transport>;
-
-struct Reader {
-    kv: Kv,
-    next: u64,
-    secrets: u64,
-    value_bytes: usize,
-}
-
-impl Caller for Reader {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/r/s{}", self.next % self.secrets);
-            self.next += 1;
-            let reply = self.kv.get(v1::KvGetRequest { path, select: None }).await?.into_inner();
-            match reply.fields.get("value").map(bytes::Bytes::len) {
-                Some(length) if length == self.value_bytes => Ok(()),
-                other => Err(format!("a value of {} bytes came as {other:?}", self.value_bytes).into()),
-            }
-        })
-    }
-}
-
-struct Writer {
-    kv: Kv,
-    at: usize,
-    paths: Paths,
-    done: u64,
-    value: bytes::Bytes,
-}
-
-impl Caller for Writer {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/{}", self.paths.next(self.at, self.done));
-            self.done += 1;
-            let fields = [("value".to_owned(), self.value.clone())].into();
-            self.kv
-                .put(v1::KvPutRequest {
-                    path,
-                    fields,
-                    ..Default::default()
-                })
-                .await?;
-            Ok(())
-        })
-    }
-}
-
-struct Issuer {
-    client: Client,
-    leases: Leases,
-}
-
-impl Caller for Issuer {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let request = v1::CredsIssueRequest {
-                role: "pg/readers".into(),
-                ..Default::default()
-            };
-            let reply = self
-                .client
-                .stubs()
-                .creds()
-                .issue(Request::new(request))
-                .await?
-                .into_inner();
-            put(&self.leases, reply.lease_id);
-            Ok(())
-        })
-    }
-}
-
-struct Revoker {
-    client: Client,
-    leases: Leases,
-}
-
-impl Caller for Revoker {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let what = Some(v1::lease_revoke_request::What::Id(take(&self.leases)?));
-            let request = v1::LeaseRevokeRequest {
-                what,
-                wait: true,
-                ..Default::default()
-            };
-            let reply = self
-                .client
-                .stubs()
-                .lease()
-                .revoke(Request::new(request))
-                .await?
-                .into_inner();
-            if reply.gone == 1 {
-                Ok(())
-            } else {
-                Err(format!("{} of 1 accounts proven gone", reply.gone).into())
-            }
-        })
-    }
-}
-
-/// A channel of our own to any TLS server of the laboratory, for the bare limit.
-/// # Errors
-/// It does not connect.
-pub async fn bare_channel(lab: &Lab, port: u16) -> Result<Channel, Fault> {
-    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(lab.ca())?)?;
-    let mut config = crate::openbao::tls(roots)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let tls = tls.clone();
-        async move {
-            let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-            tcp.set_nodelay(true)?;
-            let name = ServerName::try_from("localhost").map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tls.connect(name, tcp).await?))
-        }
-    });
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("https://localhost:{port}"))?;
-    Ok(endpoint.connect_with_connector(connector).await?)
-}
-
-/// Reads from the bare service exactly as [`Strongroom::readers`] do.
-pub fn bare_reader(channel: Channel, token: &str, value_bytes: usize) -> Result<Box<dyn Caller>, Fault> {
-    let bearer: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
-    Ok(Box::new(BareReader {
-        kv: KvClient::new(channel),
-        bearer,
-        next: 0,
-        value_bytes,
-    }))
-}
-
-struct BareReader {
-    kv: KvClient<Channel>,
-    bearer: MetadataValue<Ascii>,
-    next: u64,
-    value_bytes: usize,
-}
-
-impl Caller for BareReader {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/r/s{}", self.next % 256);
-            self.next += 1;
-            let mut request = Request::new(v1::KvGetRequest { path, select: None });
-            request.metadata_mut().insert("authorization", self.bearer.clone());
-            let reply = self.kv.get(request).await?.into_inner();
-            let right = reply
-                .fields
-                .get("value")
-                .is_some_and(|value| value.len() == self.value_bytes);
-            if right { Ok(()) } else { Err("a wrong value".into()) }
-        })
-    }
 }
