@@ -2,7 +2,7 @@
 //! control stayed green. The other words it knows are the processes that it starts itself.
 
 use std::{path::Path, process::ExitCode};
-use strongroom_tests::campaign::{Plan, Scale, Tried, dice, flip, power, report::say};
+use strongroom_tests::campaign::{Plan, Scale, Tried, dice, flip, kill, power, report::say, rotate};
 
 const USAGE: &str = "usage: campaign [--short] [--seed N] kill|power|flip|rotate|all";
 
@@ -51,7 +51,7 @@ fn suites(args: &[&str]) -> Tried<bool> {
         match *arg {
             "--short" => plan.scale = Scale::Short,
             "--seed" => plan.seed = args.next().ok_or(USAGE)?.parse()?,
-            "all" => wanted.extend(["power", "flip"]),
+            "all" => wanted.extend(["power", "flip", "kill", "rotate"]),
             suite => wanted.push(suite),
         }
     }
@@ -63,6 +63,8 @@ fn suites(args: &[&str]) -> Tried<bool> {
         held &= match suite {
             "power" => power::run(plan)?,
             "flip" => flip::run(plan)?,
+            "kill" => wait(kill::run(plan))??,
+            "rotate" => wait(rotate::run(plan))??,
             _ => return Err(USAGE.into()),
         };
     }

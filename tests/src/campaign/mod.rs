@@ -2,12 +2,17 @@
 //! a control: the same run with a protection taken away, which must go red, or the suite itself is not believed.
 //! Run whole by `make campaign SUITE=..`, in short form by CI. What they found: docs/CAMPAIGNS.md.
 //!
-//! Reading order: this file, `dice`, `steps`, `report`, then a suite: `power` (power cuts), `flip` (changed bytes).
+//! Reading order: this file, `dice`, `steps`, `report`, then a suite: `power` (power cuts) and `flip` (changed bytes) on the store;
+//! `kill` (kill -9) and `rotate` on the real daemon, which stand on `bench` and `proxy`.
 
+mod bench;
 pub mod dice;
 pub mod flip;
+pub mod kill;
 pub mod power;
+mod proxy;
 pub mod report;
+pub mod rotate;
 pub mod steps;
 mod trail;
 

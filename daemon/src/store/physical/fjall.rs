@@ -3,16 +3,15 @@
 //! make compaction rewrite the secrets. What it was measured to hold: docs/adr on storage; it silently drops a damaged journal's tail, which
 //! the comparison of the audit heads at open finds.
 
-use super::{Engine, EngineError, Failure, Limits, Row, Write, free_bytes};
+use super::{sound, Engine, EngineError, Failure, Limits, Row, Write, free_bytes};
 use crate::store::table::{self, RawTable};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::{
-    fs, io,
+    io,
     panic::catch_unwind,
     path::{Path, PathBuf},
 };
-use xxhash_rust::xxh3::xxh3_128;
 
 const NAME: &str = "fjall";
 /// Blocks kept in memory, for both keyspaces together.
@@ -43,43 +42,14 @@ fn io_failed(error: io::Error) -> EngineError {
     EngineError::new(NAME, Failure::Open, error)
 }
 
-fn damaged(words: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words.into())
-}
-
-/// Checks each keyspace's list of tables by the checksum in its `current` file (`version u64 LE | XXH3-128 u128 LE | 0`), which fjall writes and
-/// does not check: a changed count there makes it ask for more memory than there is, which ends the process.
-fn sound_versions(path: &Path) -> io::Result<()> {
-    let keyspaces = match fs::read_dir(path.join("keyspaces")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        keyspaces => keyspaces?,
-    };
-    for keyspace in keyspaces {
-        let dir = keyspace?.path();
-        let current = match fs::read(dir.join("current")) {
-            // Made, and not yet filled when the power went.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            current => current?,
-        };
-        let told = || damaged(format!("{}: the list of tables is damaged", dir.display()));
-        let (version, rest) = current.split_first_chunk().ok_or_else(told)?;
-        let (sum, _) = rest.split_first_chunk().ok_or_else(told)?;
-        let list = fs::read(dir.join(format!("v{}", u64::from_le_bytes(*version))))?;
-        if xxh3_128(&list) != u128::from_le_bytes(*sum) {
-            return Err(told());
-        }
-    }
-    Ok(())
-}
-
 impl FjallEngine {
     /// Opens or makes the store in `path`.
     /// # Errors
     /// [`EngineError`] of the kind `Open`.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        sound_versions(path).map_err(io_failed)?;
+        sound::check(path).map_err(io_failed)?;
         // Damaged files run into assertions of fjall's. A panic here must not be one of the daemon's.
-        catch_unwind(|| Self::open_sound(path)).unwrap_or_else(|_| Err(io_failed(damaged("the engine panicked at damaged files"))))
+        catch_unwind(|| Self::open_sound(path)).unwrap_or_else(|_| Err(io_failed(sound::damaged("the engine panicked at damaged files"))))
     }
 
     fn open_sound(path: &Path) -> Result<Self, EngineError> {
@@ -154,27 +124,5 @@ impl Engine for FjallEngine {
     }
     fn free_bytes(&self) -> Result<u64, EngineError> {
         free_bytes(NAME, &self.path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// R-STORE-2: whatever one byte of the engine's small files becomes, opening answers; no panic leaves it and no allocation ends the process.
-    #[test]
-    fn a_damaged_list_of_tables_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        drop(FjallEngine::open(dir.path()).unwrap());
-        let list = dir.path().join("keyspaces/1/v0");
-        let whole = fs::read(&list).unwrap();
-        for at in (0..whole.len()).step_by(7) {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 0x40;
-            fs::write(&list, bytes).unwrap();
-            assert!(FjallEngine::open(dir.path()).is_err(), "byte {at}");
-        }
-        fs::write(&list, whole).unwrap();
-        assert!(FjallEngine::open(dir.path()).is_ok());
     }
 }

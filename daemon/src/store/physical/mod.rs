@@ -7,6 +7,7 @@ pub mod faulty;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
+mod sound;
 
 #[cfg(test)]
 mod conformance;
