@@ -329,10 +329,10 @@ fn may_have_acted(status: &Status) -> bool {
     }
 }
 
-/// A change that was sent and never answered is neither done nor not done.
+/// A change that was sent and never answered is neither done nor not done, also when the daemon came back sealed meanwhile.
 fn settle(error: Error, sent_change_unanswered: bool) -> Error {
     match error {
-        Error::Unavailable(refusal) if sent_change_unanswered => Error::Indeterminate(Refusal {
+        Error::Unavailable(refusal) | Error::Sealed(refusal) if sent_change_unanswered => Error::Indeterminate(Refusal {
             message: format!("the change was sent and may have been made: {}", refusal.message),
             ..refusal
         }),
@@ -374,6 +374,14 @@ mod tests {
             let error = bearer(&Secret::from(wrong)).unwrap_err();
             assert!(matches!(error, Error::Config(_)), "{wrong:?}");
         }
+    }
+
+    /// R-STORE-1: a daemon that was killed in a change and answers "sealed" to its repetition says nothing about the change.
+    #[test]
+    fn an_unanswered_change_stays_doubtful_when_the_daemon_comes_back_sealed() {
+        let sealed = || Error::Sealed(Refusal::local("SEALED", "the vault is sealed"));
+        assert!(matches!(settle(sealed(), true), Error::Indeterminate(_)));
+        assert!(matches!(settle(sealed(), false), Error::Sealed(_)));
     }
 
     #[test]

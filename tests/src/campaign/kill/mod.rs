@@ -184,7 +184,7 @@ impl Campaign {
     }
 
     async fn held_in_revoke(&mut self) -> Tried<bool> {
-        let patterns = [" NOLOGIN", "DROP OWNED", "DROP ROLE"];
+        let patterns = [" NOLOGIN", "DROP ROLE"];
         let pattern = self.dice.pick(&patterns).copied().unwrap_or("DROP ROLE");
         let hold = if self.dice.chance(50) { Hold::Request } else { Hold::Answer };
         self.held(pattern, hold).await
