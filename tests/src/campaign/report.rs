@@ -13,6 +13,8 @@ pub struct Report {
     method: &'static str,
     plan: Plan,
     began: Instant,
+    /// What was built, as far as anybody can tell: the work tree may move on while a long campaign runs.
+    commit: String,
     figures: Vec<String>,
     broken: Vec<String>,
 }
@@ -20,7 +22,7 @@ pub struct Report {
 impl Report {
     pub fn of(suite: &'static str, method: &'static str, plan: Plan) -> Self {
         say(format_args!("campaign {suite}: {:?}, seed {}", plan.scale, plan.seed));
-        Self { suite, method, plan, began: Instant::now(), figures: Vec::new(), broken: Vec::new() }
+        Self { suite, method, plan, began: Instant::now(), commit: commit(), figures: Vec::new(), broken: Vec::new() }
     }
     /// A line of figures.
     pub fn figure(&mut self, line: impl Display) {
@@ -58,7 +60,7 @@ impl Report {
             Scale::Short => "short",
             Scale::Whole => "whole",
         };
-        let (now, commit, secs) = (SystemClock::default().now(), commit(), self.began.elapsed().as_secs());
+        let (now, commit, secs) = (SystemClock::default().now(), &self.commit, self.began.elapsed().as_secs());
         say(format_args!("\n### {}: {verdict}", self.suite));
         say(format_args!("{now}, commit {commit}, {scale}, seed {}, {secs} s. {}\n", self.plan.seed, self.method));
         self.figures.iter().for_each(|line| say(format_args!("- {line}")));

@@ -216,7 +216,7 @@ impl Campaign {
     async fn unsealing(&mut self) -> Tried<bool> {
         self.bench.kill();
         self.bench.start()?;
-        let wait = Duration::from_millis(self.dice.below(400));
+        let wait = Duration::from_millis(self.dice.below(200));
         let hit = timeout(wait, self.bench.unseal()).await.is_err();
         self.kills += 1;
         Ok(hit)
