@@ -49,6 +49,8 @@ pub async fn run(plan: Plan) -> Tried<bool> {
     let client = bench.client().await?;
     let (dice, steps) = (Dice::new(plan.seed), Steps::of(&STEPS));
     let mut campaign = Campaign { bench, client, dice, steps, rotations: 0, kills: 0, broken: Vec::new() };
+    // A new role's account has no password yet.
+    campaign.ask().await?;
     campaign.rotate().await?;
     let worker = Worker::start(&campaign.client, campaign.bench.server.port()).await?;
     campaign.rotations(plan).await?;
