@@ -21,7 +21,8 @@ fn main() -> ExitCode {
 fn run(args: &[&str]) -> Tried<bool> {
     match args {
         ["disk", mount, template, flags @ ..] => {
-            power::device::serve(Path::new(mount), Path::new(template), flags.contains(&"--ignore-flush")).map(|()| true)
+            power::device::serve(Path::new(mount), Path::new(template), flags.contains(&"--ignore-flush"))
+                .map(|()| true)
         }
         ["power-load", kind, engine, dir, seed] => {
             let load = power::load::Load::parse(kind, engine)?;
@@ -40,12 +41,21 @@ fn run(args: &[&str]) -> Tried<bool> {
 }
 
 fn wait<F: Future>(work: F) -> Tried<F::Output> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     Ok(runtime.block_on(work))
 }
 
 fn suites(args: &[&str]) -> Tried<bool> {
-    let (mut plan, mut wanted) = (Plan { scale: Scale::Whole, seed: dice::any_seed() }, Vec::new());
+    let (mut plan, mut wanted) = (
+        Plan {
+            scale: Scale::Whole,
+            seed: dice::any_seed(),
+        },
+        Vec::new(),
+    );
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {

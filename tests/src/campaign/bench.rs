@@ -29,28 +29,51 @@ pub struct Bench {
 impl Bench {
     /// Everything up: vault open, mounts `kv` and `pg`, roles `pg/readers` (dynamic) and `pg/app` (static).
     pub async fn set() -> Tried<Self> {
-        let server = tokio::task::spawn_blocking(|| Server::start().and_then(|server| server.prepare().map(|()| server))).await??;
+        let server =
+            tokio::task::spawn_blocking(|| Server::start().and_then(|server| server.prepare().map(|()| server)))
+                .await??;
         let proxy = Proxy::start(server.port()).await?;
         let mut lab = tokio::task::spawn_blocking(Lab::new).await?;
         lab.log_level = "info";
         let daemon = Daemon::start(&lab);
-        let mut bench = Self { daemon: Some(daemon), proxy, server, lab, shares: Vec::new(), token: String::new() };
+        let mut bench = Self {
+            daemon: Some(daemon),
+            proxy,
+            server,
+            lab,
+            shares: Vec::new(),
+            token: String::new(),
+        };
         bench.found().await?;
         Ok(bench)
     }
 
     async fn found(&mut self) -> Tried<()> {
         let client = self.client_with(None).await?.with_timeout(SET_UP);
-        let slot = v1::SlotSpec { name: SLOT.into(), factors: "hsm+quorum:2/3".into(), hsms: vec!["main".into()] };
+        let slot = v1::SlotSpec {
+            name: SLOT.into(),
+            factors: "hsm+quorum:2/3".into(),
+            hsms: vec!["main".into()],
+        };
         let request = v1::InitRequest { slots: vec![slot] };
-        let made = client.once(request, |s, r| async move { s.operator().init(r).await }).await.map_err(doing("init"))?;
+        let made = client
+            .once(request, |s, r| async move { s.operator().init(r).await })
+            .await
+            .map_err(doing("init"))?;
         self.shares = made.shares.into_iter().flat_map(|shares| shares.shares).collect();
         let setup = self.client_with(Some(&made.setup_token)).await?.with_timeout(SET_UP);
         if self.state(&client).await? != v1::VaultState::Open {
             self.unseal().await?;
         }
-        let put = v1::PolicyPutRequest { name: "campaign".into(), text: POLICY.into(), ..Default::default() };
-        setup.change(put, |s, r| async move { s.policy().put(r).await }).await.map_err(doing("policy"))?;
+        let put = v1::PolicyPutRequest {
+            name: "campaign".into(),
+            text: POLICY.into(),
+            ..Default::default()
+        };
+        setup
+            .change(put, |s, r| async move { s.policy().put(r).await })
+            .await
+            .map_err(doing("policy"))?;
         let ask = v1::TokenCreateRequest {
             identity: "campaign".into(),
             groups: vec!["campaign".into()],
@@ -58,27 +81,57 @@ impl Bench {
             max_ttl_secs: 24 * 3600,
             ..Default::default()
         };
-        let token = setup.change(ask, |s, r| async move { s.token().create(r).await }).await.map_err(doing("token"))?;
+        let token = setup
+            .change(ask, |s, r| async move { s.token().create(r).await })
+            .await
+            .map_err(doing("token"))?;
         self.token = token.token;
         self.mounts(&setup).await
     }
 
     async fn mounts(&self, client: &Client) -> Tried<()> {
         for (path, kind) in [("kv", "kv"), ("pg", "postgres")] {
-            let enable = v1::MountEnableRequest { path: path.into(), kind: kind.into(), ..Default::default() };
-            client.change(enable, |s, r| async move { s.mount().enable(r).await }).await.map_err(doing("mount"))?;
+            let enable = v1::MountEnableRequest {
+                path: path.into(),
+                kind: kind.into(),
+                ..Default::default()
+            };
+            client
+                .change(enable, |s, r| async move { s.mount().enable(r).await })
+                .await
+                .map_err(doing("mount"))?;
         }
         let direct = self.server.config_json();
-        let config_json = direct.replace(&format!("\"port\":{}", self.server.port()), &format!("\"port\":{}", self.proxy.port));
-        let configure =
-            v1::MountConfigureRequest { path: "pg".into(), config_json, root_secret: ROOT_SECRET.into(), ..Default::default() };
-        client.change(configure, |s, r| async move { s.mount().configure(r).await }).await.map_err(doing("mount config"))?;
+        let config_json = direct.replace(
+            &format!("\"port\":{}", self.server.port()),
+            &format!("\"port\":{}", self.proxy.port),
+        );
+        let configure = v1::MountConfigureRequest {
+            path: "pg".into(),
+            config_json,
+            root_secret: ROOT_SECRET.into(),
+            ..Default::default()
+        };
+        client
+            .change(configure, |s, r| async move { s.mount().configure(r).await })
+            .await
+            .map_err(doing("mount config"))?;
         for (path, definition) in [
-            ("pg/readers", r#"{"group":"readers","default_ttl":"1h","max_ttl":"24h"}"#),
+            (
+                "pg/readers",
+                r#"{"group":"readers","default_ttl":"1h","max_ttl":"24h"}"#,
+            ),
             ("pg/app", r#"{"type":"static","account":"app","rotation_period":"24h"}"#),
         ] {
-            let put = v1::RolePutRequest { path: path.into(), definition_json: definition.into(), ..Default::default() };
-            client.change(put, |s, r| async move { s.mount().put_role(r).await }).await.map_err(doing(path))?;
+            let put = v1::RolePutRequest {
+                path: path.into(),
+                definition_json: definition.into(),
+                ..Default::default()
+            };
+            client
+                .change(put, |s, r| async move { s.mount().put_role(r).await })
+                .await
+                .map_err(doing(path))?;
         }
         Ok(())
     }
@@ -97,7 +150,9 @@ impl Bench {
     }
 
     pub async fn state(&self, client: &Client) -> Tried<v1::VaultState> {
-        let status = client.read(v1::StatusRequest {}, |s, r| async move { s.operator().status(r).await }).await?;
+        let status = client
+            .read(v1::StatusRequest {}, |s, r| async move { s.operator().status(r).await })
+            .await?;
         Ok(status.state())
     }
 
@@ -131,7 +186,9 @@ impl Bench {
 
     /// Presents a share; the session.
     async fn present(&self, client: &Client, session: &str, share: &str) -> Tried<v1::PresentResponse> {
-        let operation = v1::Operation { kind: Some(v1::operation::Kind::Unseal(v1::Unseal {})) };
+        let operation = v1::Operation {
+            kind: Some(v1::operation::Kind::Unseal(v1::Unseal {})),
+        };
         let request = v1::PresentRequest {
             slot: SLOT.into(),
             session: session.into(),
@@ -139,30 +196,57 @@ impl Bench {
             operation: Some(operation),
             ..Default::default()
         };
-        Ok(client.change(request, |s, r| async move { s.operator().present(r).await }).await?)
+        Ok(client
+            .change(request, |s, r| async move { s.operator().present(r).await })
+            .await?)
     }
 
     /// Two holders present their shares.
     pub async fn unseal(&self) -> Tried<()> {
         let client = self.client_with(None).await?.with_timeout(SET_UP);
-        let [first, second, ..] = &self.shares[..] else { return Err("there are no shares".into()) };
-        let begun = self.present(&client, "", first).await.map_err(doing("the first share"))?;
-        let done = self.present(&client, &begun.session, second).await.map_err(doing("the second share"))?;
-        if done.done { Ok(()) } else { Err("two shares did not open the vault".into()) }
+        let [first, second, ..] = &self.shares[..] else {
+            return Err("there are no shares".into());
+        };
+        let begun = self
+            .present(&client, "", first)
+            .await
+            .map_err(doing("the first share"))?;
+        let done = self
+            .present(&client, &begun.session, second)
+            .await
+            .map_err(doing("the second share"))?;
+        if done.done {
+            Ok(())
+        } else {
+            Err("two shares did not open the vault".into())
+        }
     }
 
     /// Accounts that the engine made, as the server has them.
     pub fn accounts(&self) -> Tried<BTreeSet<String>> {
-        let rows = self.server.admin("postgres", r"SELECT rolname FROM pg_roles WHERE rolname LIKE 'sr\_%'")?;
-        Ok(rows.lines().map(str::to_owned).filter(|name| !name.is_empty()).collect())
+        let rows = self
+            .server
+            .admin("postgres", r"SELECT rolname FROM pg_roles WHERE rolname LIKE 'sr\_%'")?;
+        Ok(rows
+            .lines()
+            .map(str::to_owned)
+            .filter(|name| !name.is_empty())
+            .collect())
     }
 
     /// Every lease that is not gone: id, account, state.
     pub async fn leases(&self, client: &Client) -> Tried<Vec<v1::LeaseInfo>> {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = v1::LeaseListRequest { prefix: "pg".into(), page_size: 1000, page_token };
-            let page = client.read(request, |s, r| async move { s.lease().list(r).await }).await.map_err(doing("lease list"))?;
+            let request = v1::LeaseListRequest {
+                prefix: "pg".into(),
+                page_size: 1000,
+                page_token,
+            };
+            let page = client
+                .read(request, |s, r| async move { s.lease().list(r).await })
+                .await
+                .map_err(doing("lease list"))?;
             all.extend(page.leases);
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -174,7 +258,12 @@ impl Bench {
     /// Logs in to the database, past the proxy.
     pub async fn log_in(&self, user: &str, password: &str) -> Result<(), tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.server.port()).dbname("postgres").user(user).password(password);
+        config
+            .host("127.0.0.1")
+            .port(self.server.port())
+            .dbname("postgres")
+            .user(user)
+            .password(password);
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         let driver = tokio::spawn(connection);
         let asked = client.query_one("SELECT 1", &[]).await.map(drop);
@@ -192,12 +281,17 @@ impl Bench {
 
     /// Records in the log.
     pub fn records(&self) -> u64 {
-        strongroom_audit::verify(&self.lab.audit_dir(), &strongroom_audit::Options::default()).map_or(0, |report| report.records)
+        strongroom_audit::verify(&self.lab.audit_dir(), &strongroom_audit::Options::default())
+            .map_or(0, |report| report.records)
     }
 }
 
 /// Asks until it is so, or `patience` is over; the last answer.
-pub async fn until<T, F: Future<Output = Tried<T>>>(patience: Duration, mut ask: impl FnMut() -> F, so: impl Fn(&T) -> bool) -> Tried<T> {
+pub async fn until<T, F: Future<Output = Tried<T>>>(
+    patience: Duration,
+    mut ask: impl FnMut() -> F,
+    so: impl Fn(&T) -> bool,
+) -> Tried<T> {
     let began = Instant::now();
     loop {
         let answer = ask().await;

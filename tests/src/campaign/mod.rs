@@ -59,15 +59,24 @@ pub fn doing<E: std::fmt::Display>(what: impl std::fmt::Display) -> impl FnOnce(
 /// A directory for a suite's disks, in memory where there is one.
 pub fn scratch(suite: &str) -> Tried<tempfile::TempDir> {
     let memory = std::path::Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    Ok(tempfile::Builder::new().prefix(&format!("strongroom-{suite}-")).tempdir_in(base)?)
+    let base = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    Ok(tempfile::Builder::new()
+        .prefix(&format!("strongroom-{suite}-"))
+        .tempdir_in(base)?)
 }
 
 /// Copies a directory with all it holds.
 pub fn copy_tree(from: &std::path::Path, to: &std::path::Path) -> Tried<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
-        let (path, target) = { let entry = entry?; (entry.path(), to.join(entry.file_name())) };
+        let (path, target) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
         if path.is_dir() {
             copy_tree(&path, &target)?;
         } else {

@@ -83,7 +83,9 @@ impl Drop for Held {
 impl Proxy {
     /// Listens on a port of its own for connections to `server` (a port on the loopback).
     pub async fn start(server: u16) -> Tried<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(doing("the proxy's port"))?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .map_err(doing("the proxy's port"))?;
         let (port, shared) = (listener.local_addr()?.port(), Arc::new(Shared::default()));
         let all = shared.clone();
         let accepting = tokio::spawn(async move {
@@ -96,13 +98,22 @@ impl Proxy {
                 });
             }
         });
-        Ok(Self { port, shared, accepting })
+        Ok(Self {
+            port,
+            shared,
+            accepting,
+        })
     }
 
     /// The next statement that contains `pattern` is held.
     pub fn arm(&self, pattern: &'static str, hold: Hold) -> Held {
         let (reached, (fate, seen)) = (Arc::new(Notify::new()), watch::channel(Fate::Held));
-        *self.lock() = Some(Arm { pattern, hold, reached: reached.clone(), fate: seen });
+        *self.lock() = Some(Arm {
+            pattern,
+            hold,
+            reached: reached.clone(),
+            fate: seen,
+        });
         Held { reached, fate }
     }
 
@@ -126,7 +137,10 @@ impl Shared {
     fn matches(&self, chunk: &[u8]) -> Option<Arm> {
         let mut arm = self.arm.lock().unwrap_or_else(PoisonError::into_inner);
         let pattern = arm.as_ref()?.pattern.as_bytes();
-        chunk.windows(pattern.len()).any(|window| window == pattern).then(|| arm.take())?
+        chunk
+            .windows(pattern.len())
+            .any(|window| window == pattern)
+            .then(|| arm.take())?
     }
 }
 
@@ -135,7 +149,14 @@ fn join(near: TcpStream, far: TcpStream, shared: Arc<Shared>) {
     let (answers, gate) = watch::channel(None::<watch::Receiver<Fate>>);
     let notify = Arc::new(Mutex::new(None));
     let dropped = Arc::new(AtomicBool::new(false));
-    tokio::spawn(requests(near_in, far_out, shared, answers, notify.clone(), dropped.clone()));
+    tokio::spawn(requests(
+        near_in,
+        far_out,
+        shared,
+        answers,
+        notify.clone(),
+        dropped.clone(),
+    ));
     tokio::spawn(replies(far_in, near_out, gate, notify, dropped));
 }
 

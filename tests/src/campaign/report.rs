@@ -22,7 +22,15 @@ pub struct Report {
 impl Report {
     pub fn of(suite: &'static str, method: &'static str, plan: Plan) -> Self {
         say(format_args!("campaign {suite}: {:?}, seed {}", plan.scale, plan.seed));
-        Self { suite, method, plan, began: Instant::now(), commit: commit(), figures: Vec::new(), broken: Vec::new() }
+        Self {
+            suite,
+            method,
+            plan,
+            began: Instant::now(),
+            commit: commit(),
+            figures: Vec::new(),
+            broken: Vec::new(),
+        }
     }
     /// A line of figures.
     pub fn figure(&mut self, line: impl Display) {
@@ -47,7 +55,9 @@ impl Report {
     pub fn control(&mut self, what: &str, red: u64, runs: u64) {
         self.figure(format_args!("control ({what}): {red} of {runs} red"));
         if red == 0 {
-            self.broken(format_args!("the control ({what}) stayed green: this suite would not notice"));
+            self.broken(format_args!(
+                "the control ({what}) stayed green: this suite would not notice"
+            ));
         }
     }
     pub fn holds(&self) -> bool {
@@ -55,16 +65,30 @@ impl Report {
     }
     /// Prints the last lines; whether everything held.
     pub fn end(self) -> bool {
-        let verdict = if self.holds() { "held".into() } else { format!("BROKEN ({})", self.broken.len()) };
+        let verdict = if self.holds() {
+            "held".into()
+        } else {
+            format!("BROKEN ({})", self.broken.len())
+        };
         let scale = match self.plan.scale {
             Scale::Short => "short",
             Scale::Whole => "whole",
         };
-        let (now, commit, secs) = (SystemClock::default().now(), &self.commit, self.began.elapsed().as_secs());
+        let (now, commit, secs) = (
+            SystemClock::default().now(),
+            &self.commit,
+            self.began.elapsed().as_secs(),
+        );
         say(format_args!("\n### {}: {verdict}", self.suite));
-        say(format_args!("{now}, commit {commit}, {scale}, seed {}, {secs} s. {}\n", self.plan.seed, self.method));
+        say(format_args!(
+            "{now}, commit {commit}, {scale}, seed {}, {secs} s. {}\n",
+            self.plan.seed, self.method
+        ));
         self.figures.iter().for_each(|line| say(format_args!("- {line}")));
-        self.broken.iter().take(BROKEN_SHOWN_MAX).for_each(|line| say(format_args!("- BROKEN: {line}")));
+        self.broken
+            .iter()
+            .take(BROKEN_SHOWN_MAX)
+            .for_each(|line| say(format_args!("- BROKEN: {line}")));
         say("");
         self.holds()
     }
@@ -72,12 +96,22 @@ impl Report {
 
 fn commit() -> String {
     let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+        let output = Command::new("git")
+            .args(args)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let Some(commit) = git(&["rev-parse", "--short=10", "HEAD"]) else { return "unknown".into() };
+    let Some(commit) = git(&["rev-parse", "--short=10", "HEAD"]) else {
+        return "unknown".into();
+    };
     let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
-    if changed { format!("{commit} with local changes") } else { commit }
+    if changed {
+        format!("{commit} with local changes")
+    } else {
+        commit
+    }
 }
 
 /// A campaign's output is its product.

@@ -12,7 +12,10 @@ pub struct Steps {
 impl Steps {
     /// Every step there is.
     pub fn of(steps: &[&'static str]) -> Self {
-        Self { order: steps.to_vec(), hits: steps.iter().map(|step| (*step, 0)).collect() }
+        Self {
+            order: steps.to_vec(),
+            hits: steps.iter().map(|step| (*step, 0)).collect(),
+        }
     }
     pub fn hit(&mut self, step: &'static str) {
         *self.hits.entry(step).or_default() += 1;
@@ -30,7 +33,11 @@ impl Steps {
     }
     /// `name 12, name 3`.
     pub fn words(&self) -> String {
-        let words: Vec<_> = self.order.iter().map(|step| format!("{step} {}", self.hits(step))).collect();
+        let words: Vec<_> = self
+            .order
+            .iter()
+            .map(|step| format!("{step} {}", self.hits(step)))
+            .collect();
         words.join(", ")
     }
 }

@@ -12,7 +12,11 @@ pub struct Notary(Arc<Recorder>);
 
 impl Notary {
     pub fn new() -> Self {
-        Self(Recorder::new(BootId::random(&OsRandom), Arc::new(SystemClock::default()), Paths::Clear))
+        Self(Recorder::new(
+            BootId::random(&OsRandom),
+            Arc::new(SystemClock::default()),
+            Paths::Clear,
+        ))
     }
     pub fn note(&self, op: &'static str, writer: u64, number: u64) -> Encoded {
         let mut trail = Trail::of_system(&self.0, op);

@@ -44,17 +44,26 @@ fn list_of_tables(dir: &Path) -> io::Result<()> {
     let (version, rest) = current.split_first_chunk().ok_or_else(told)?;
     let (sum, _) = rest.split_first_chunk().ok_or_else(told)?;
     let list = fs::read(dir.join(format!("v{}", u64::from_le_bytes(*version))))?;
-    if xxh3_128(&list) == u128::from_le_bytes(*sum) { Ok(()) } else { Err(told()) }
+    if xxh3_128(&list) == u128::from_le_bytes(*sum) {
+        Ok(())
+    } else {
+        Err(told())
+    }
 }
 
 /// A table's list of sections (`TOC! | count u32 LE | ..`) must not claim more of them than it has bytes. Everything else fjall finds by its
 /// checksum; and a table that a power cut left half-written, in no list, is none of our business.
 fn table_sections(table: &Path) -> io::Result<()> {
     let file = File::open(table)?;
-    let Some(at) = file.metadata()?.len().checked_sub(TRAILER_BYTES) else { return Ok(()) };
+    let Some(at) = file.metadata()?.len().checked_sub(TRAILER_BYTES) else {
+        return Ok(());
+    };
     let (mut trailer, mut head) = ([0; TRAILER_BYTES as usize], [0; 8]);
     file.read_exact_at(&mut trailer, at)?;
-    let position = trailer.get(22..30).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let position = trailer
+        .get(22..30)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
     if !trailer.starts_with(b"SFA!") || position.checked_add(8).is_none_or(|end| end > at) {
         return Ok(());
     }
@@ -97,7 +106,12 @@ mod tests {
             let trailer = [&b"SFA!\x01\x00"[..], &[0; 16], &5u64.to_le_bytes(), &8u64.to_le_bytes()].concat();
             [&b"block"[..], b"TOC!", &count.to_le_bytes(), &trailer].concat()
         };
-        for (bytes, sound) in [(table(8), true), (table(1 << 30), false), (table(1 << 30)[1..].to_vec(), true), (b"torn".to_vec(), true)] {
+        for (bytes, sound) in [
+            (table(8), true),
+            (table(1 << 30), false),
+            (table(1 << 30)[1..].to_vec(), true),
+            (b"torn".to_vec(), true),
+        ] {
             fs::write(tables.join("1"), bytes).unwrap();
             assert_eq!(check(dir.path()).is_ok(), sound);
         }

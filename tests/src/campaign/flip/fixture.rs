@@ -59,8 +59,16 @@ pub struct Expected {
 }
 
 pub fn config(dir: &Path) -> DiskConfig {
-    let audit = audit::Settings { dir: dir.join("audit"), segment_bytes: audit::SEGMENT_BYTES_MIN };
-    DiskConfig { dir: dir.join("store"), engine: EngineKind::Fjall, reserve_bytes: 0, audit }
+    let audit = audit::Settings {
+        dir: dir.join("audit"),
+        segment_bytes: audit::SEGMENT_BYTES_MIN,
+    };
+    DiskConfig {
+        dir: dir.join("store"),
+        engine: EngineKind::Fjall,
+        reserve_bytes: 0,
+        audit,
+    }
 }
 
 /// Where the engine's files lie.
@@ -69,7 +77,9 @@ pub fn engine_dir(dir: &Path) -> std::path::PathBuf {
 }
 
 pub fn open(dir: &Path) -> Tried<Disk> {
-    Disk::open(&config(dir), Arc::new(OsRandom)).map(|(disk, _)| disk).map_err(|error| causes(&error).into())
+    Disk::open(&config(dir), Arc::new(OsRandom))
+        .map(|(disk, _)| disk)
+        .map_err(|error| causes(&error).into())
 }
 
 struct Maker {
@@ -84,15 +94,25 @@ impl Maker {
     async fn commit(&mut self, change: Change) -> Tried<()> {
         self.made += 1;
         let records = vec![self.notary.note("campaign.make", 0, self.made)];
-        self.store.commit(change, records).await.map(drop).map_err(|error| causes(&error).into())
+        self.store
+            .commit(change, records)
+            .await
+            .map(drop)
+            .map_err(|error| causes(&error).into())
     }
 
     async fn secret(&mut self, rooms: &Rooms, caller: &Arc<Caller>, path: &str, bytes: usize) -> Tried<()> {
-        let permit = rooms.ask(caller, Action::Write, path)?.ok_or("the maker may not write")?;
+        let permit = rooms
+            .ask(caller, Action::Write, path)?
+            .ok_or("the maker may not write")?;
         let place = rooms.mount.resolve(permit.path()).map_err(doing("the mount"))?;
         let value = self.dice.bytes(bytes);
         let fields = Fields::new([("value", &value[..])]).map_err(doing("fields"))?;
-        let (change, _) = rooms.kv.put(&permit, &place, fields, None).await.map_err(doing("kv put"))?;
+        let (change, _) = rooms
+            .kv
+            .put(&permit, &place, fields, None)
+            .await
+            .map_err(doing("kv put"))?;
         self.commit(change).await?;
         self.expected.secrets.retain(|(known, _)| known != path);
         self.expected.secrets.push((path.into(), value));
@@ -101,8 +121,14 @@ impl Maker {
 
     async fn policy(&mut self, rooms: &Rooms, caller: &Arc<Caller>, name: &str, text: &str) -> Tried<()> {
         let path = PolicyRoom::path_of(name).map_err(doing("policy"))?;
-        let permit = rooms.ask(caller, Action::PolicyWrite, path.as_str())?.ok_or("the maker may not write policies")?;
-        let (change, _) = rooms.policy.put(&permit, name, text, None).await.map_err(|error| causes(&error))?;
+        let permit = rooms
+            .ask(caller, Action::PolicyWrite, path.as_str())?
+            .ok_or("the maker may not write policies")?;
+        let (change, _) = rooms
+            .policy
+            .put(&permit, name, text, None)
+            .await
+            .map_err(|error| causes(&error))?;
         self.commit(change).await
     }
 
@@ -110,21 +136,42 @@ impl Maker {
     async fn rooms(&mut self) -> Tried<()> {
         let now = SystemClock::default().now();
         self.expected.now = now.0;
-        self.commit(PolicyRoom::found(&self.store).map_err(doing("policies"))?).await?;
+        self.commit(PolicyRoom::found(&self.store).map_err(doing("policies"))?)
+            .await?;
         let rooms = Rooms::load(&self.store, now).await?;
         let (change, setup) = rooms.token.mint(Ceremony::Setup).await.map_err(doing("token"))?;
         self.commit(change).await?;
         self.expected.tokens.push(setup.text.expose().to_owned());
-        let caller = rooms.token.identify(setup.text.expose()).map_err(|_| "the set-up token is nobody's")?;
-        let permit = rooms.ask(&caller, Action::MountWrite, "kv")?.ok_or("the maker may not mount")?;
-        let (change, _) = rooms.mount.enable(&permit, Kind::Kv, "secrets").await.map_err(doing("mount"))?;
+        let caller = rooms
+            .token
+            .identify(setup.text.expose())
+            .map_err(|_| "the set-up token is nobody's")?;
+        let permit = rooms
+            .ask(&caller, Action::MountWrite, "kv")?
+            .ok_or("the maker may not mount")?;
+        let (change, _) = rooms
+            .mount
+            .enable(&permit, Kind::Kv, "secrets")
+            .await
+            .map_err(doing("mount"))?;
         self.commit(change).await?;
-        for (path, bytes) in [("kv/app/db", 40), ("kv/app/db", 30), ("kv/app/tls/cert", 5000), (FORBIDDEN, 60)] {
+        for (path, bytes) in [
+            ("kv/app/db", 40),
+            ("kv/app/db", 30),
+            ("kv/app/tls/cert", 5000),
+            (FORBIDDEN, 60),
+        ] {
             self.secret(&rooms, &caller, path, bytes).await?;
         }
         let path = TokenRoom::path_of("ci").map_err(doing("identity"))?;
-        let permit = rooms.ask(&caller, Action::TokenCreate, path.as_str())?.ok_or("the maker may not make tokens")?;
-        let ask = NewToken { identity: Some("ci".into()), ttl_secs: 3600, ..NewToken::default() };
+        let permit = rooms
+            .ask(&caller, Action::TokenCreate, path.as_str())?
+            .ok_or("the maker may not make tokens")?;
+        let ask = NewToken {
+            identity: Some("ci".into()),
+            ttl_secs: 3600,
+            ..NewToken::default()
+        };
         let (change, token) = rooms.token.create(&permit, &ask).await.map_err(doing("token"))?;
         self.commit(change).await?;
         self.expected.tokens.push(token.text.expose().to_owned());
@@ -135,13 +182,19 @@ impl Maker {
     /// Records of the other tables, and of those outside the barrier.
     async fn others(&mut self) -> Tried<()> {
         for table in FILLED {
-            let (view, id, value) = (self.store.view(Namespace::ROOT, table), [table.id(); 16], self.dice.bytes(50));
+            let (view, id, value) = (
+                self.store.view(Namespace::ROOT, table),
+                [table.id(); 16],
+                self.dice.bytes(50),
+            );
             let mut change = Change::new();
             change.put(&view, &[Part::Raw(&id), Part::Name("one")], Zeroizing::new(value));
             self.commit(change).await?;
         }
         let mut change = Change::new();
-        change.put_raw(RawTable::Slots, b"campaign", self.dice.bytes(80)).put_raw(RawTable::Fence, b"campaign", self.dice.bytes(16));
+        change
+            .put_raw(RawTable::Slots, b"campaign", self.dice.bytes(80))
+            .put_raw(RawTable::Fence, b"campaign", self.dice.bytes(16));
         self.commit(change).await
     }
 }
@@ -152,12 +205,26 @@ pub async fn make(dir: &Path, dice: Dice) -> Tried<Expected> {
     let disk = open(dir)?;
     let change = disk.new_keyring(&root()?, Algorithm::default())?;
     let notary = Notary::new();
-    disk.raw().commit(change, vec![notary.note("campaign.make", 0, 0)]).await.map_err(|error| causes(&error))?;
+    disk.raw()
+        .commit(change, vec![notary.note("campaign.make", 0, 0)])
+        .await
+        .map_err(|error| causes(&error))?;
     let store = disk.unlock(&root()?).await.map_err(|error| causes(&error))?;
-    let mut maker = Maker { store, notary, dice, made: 0, expected: Expected::default() };
+    let mut maker = Maker {
+        store,
+        notary,
+        dice,
+        made: 0,
+        expected: Expected::default(),
+    };
     maker.others().await?;
     maker.rooms().await?;
-    let Maker { store, made, mut expected, .. } = maker;
+    let Maker {
+        store,
+        made,
+        mut expected,
+        ..
+    } = maker;
     expected.audit_records = made + 1;
     expected.rows = rows(&store).await?.0;
     drop(store);
@@ -169,17 +236,33 @@ pub async fn make(dir: &Path, dice: Dice) -> Tried<Expected> {
 pub async fn flush(dir: &Path, mut expected: Expected, dice: Dice) -> Tried<Expected> {
     let database = fjall::Database::builder(engine_dir(dir)).open()?;
     for name in ["state", "log"] {
-        database.keyspace(name, fjall::KeyspaceCreateOptions::default)?.rotate_memtable_and_wait()?;
+        database
+            .keyspace(name, fjall::KeyspaceCreateOptions::default)?
+            .rotate_memtable_and_wait()?;
     }
     drop(database);
     let disk = open(dir)?;
     let store = disk.unlock(&root()?).await.map_err(|error| causes(&error))?;
     let rooms = Rooms::load(&store, Timestamp(expected.now)).await?;
     let setup = expected.tokens.first().ok_or("no token")?.clone();
-    let caller = rooms.token.identify(&setup).map_err(|_| "the set-up token is nobody's")?;
-    let mut maker = Maker { store, notary: Notary::new(), dice, made: 0, expected };
+    let caller = rooms
+        .token
+        .identify(&setup)
+        .map_err(|_| "the set-up token is nobody's")?;
+    let mut maker = Maker {
+        store,
+        notary: Notary::new(),
+        dice,
+        made: 0,
+        expected,
+    };
     maker.secret(&rooms, &caller, "kv/app/late", 25).await?;
-    let Maker { store, made, expected: grown, .. } = maker;
+    let Maker {
+        store,
+        made,
+        expected: grown,
+        ..
+    } = maker;
     expected = grown;
     expected.audit_records += made;
     expected.rows = rows(&store).await?.0;
@@ -201,7 +284,10 @@ pub async fn rows(store: &Store) -> Tried<(BTreeSet<Row>, Vec<String>)> {
     for table in Table::ALL {
         let (view, mut next) = (store.view(Namespace::ROOT, *table), None);
         loop {
-            let page = view.scan(&[], next.as_ref(), 1000).await.map_err(|error| causes(&error))?;
+            let page = view
+                .scan(&[], next.as_ref(), 1000)
+                .await
+                .map_err(|error| causes(&error))?;
             for entry in page.entries {
                 let key: Vec<_> = entry.key.iter().map(word).collect();
                 // What was scanned must also be found.
@@ -221,7 +307,11 @@ pub async fn rows(store: &Store) -> Tried<(BTreeSet<Row>, Vec<String>)> {
     }
     for table in [RawTable::Slots, RawTable::Fence] {
         let (found, broken) = store.raw().list(table).await.map_err(|error| causes(&error))?;
-        rows.extend(found.into_iter().map(|(id, record)| (table.id(), HEXLOWER.encode(&id), record.value.to_vec())));
+        rows.extend(
+            found
+                .into_iter()
+                .map(|(id, record)| (table.id(), HEXLOWER.encode(&id), record.value.to_vec())),
+        );
         damaged.extend(broken);
     }
     Ok((rows, damaged))

@@ -41,7 +41,14 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Self; 6] = [Self::Refused, Self::Found, Self::Harmless, Self::Wrong, Self::Door, Self::Panic];
+    pub const ALL: [Self; 6] = [
+        Self::Refused,
+        Self::Found,
+        Self::Harmless,
+        Self::Wrong,
+        Self::Door,
+        Self::Panic,
+    ];
     pub const fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -56,7 +63,11 @@ impl Class {
 
 impl Verdict {
     pub fn new(class: Class, words: impl Into<String>) -> Self {
-        Self { class, words: words.into(), policies: false }
+        Self {
+            class,
+            words: words.into(),
+            policies: false,
+        }
     }
 }
 
@@ -66,7 +77,9 @@ pub async fn judge(dir: &Path, expected: &Expected) -> Verdict {
         Ok(disk) => disk,
         Err(error) => return Verdict::new(Class::Refused, error.to_string()),
     };
-    let Ok(root) = root() else { return Verdict::new(Class::Panic, "no locked memory") };
+    let Ok(root) = root() else {
+        return Verdict::new(Class::Panic, "no locked memory");
+    };
     let mut verdict = match disk.unlock(&root).await {
         Ok(store) => content(&store, expected).await,
         Err(error) => Verdict::new(Class::Refused, causes(&error)),
@@ -82,11 +95,24 @@ pub async fn judge(dir: &Path, expected: &Expected) -> Verdict {
 async fn content(store: &Store, expected: &Expected) -> Verdict {
     let mut verdict = match fixture::rows(store).await {
         Ok((rows, damaged)) => {
-            let (lost, extra) = (expected.rows.difference(&rows).count(), rows.difference(&expected.rows).count());
+            let (lost, extra) = (
+                expected.rows.difference(&rows).count(),
+                rows.difference(&expected.rows).count(),
+            );
             if extra > 0 || lost > damaged.len() {
-                return Verdict::new(Class::Wrong, format!("{lost} records are missing, {extra} are not what they were, said: {damaged:?}"));
+                return Verdict::new(
+                    Class::Wrong,
+                    format!("{lost} records are missing, {extra} are not what they were, said: {damaged:?}"),
+                );
             }
-            Verdict::new(if damaged.is_empty() { Class::Harmless } else { Class::Found }, damaged.join(", "))
+            Verdict::new(
+                if damaged.is_empty() {
+                    Class::Harmless
+                } else {
+                    Class::Found
+                },
+                damaged.join(", "),
+            )
         }
         Err(error) => Verdict::new(Class::Found, error.to_string()),
     };
@@ -136,8 +162,14 @@ fn evidence(dir: &Path, expected: &Expected, verdict: &mut Verdict) {
             format!("{} {:?}", words.join("; "), report.torn)
         }
         Ok(report) if report.records < expected.audit_records => {
-            let words = format!("{} audit records where there were {}, and the verifier says nothing", report.records, expected.audit_records);
-            *verdict = Verdict { policies: verdict.policies, ..Verdict::new(Class::Wrong, words) };
+            let words = format!(
+                "{} audit records where there were {}, and the verifier says nothing",
+                report.records, expected.audit_records
+            );
+            *verdict = Verdict {
+                policies: verdict.policies,
+                ..Verdict::new(Class::Wrong, words)
+            };
             return;
         }
         Ok(_) => return,
@@ -151,9 +183,15 @@ fn evidence(dir: &Path, expected: &Expected, verdict: &mut Verdict) {
 pub fn stored_rows(dir: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, String> {
     let engine = FjallEngine::open(&engine_dir(dir)).map_err(|error| causes(&error))?;
     let mut rows = BTreeMap::new();
-    for id in RawTable::ALL.iter().map(|table| table.id()).chain(Table::ALL.iter().map(|table| table.id())) {
+    for id in RawTable::ALL
+        .iter()
+        .map(|table| table.id())
+        .chain(Table::ALL.iter().map(|table| table.id()))
+    {
         let (from, to) = ([0, 0, 0, 0, id], [0, 0, 0, 0, id + 1]);
-        let found = engine.scan(&from, &to, usize::MAX, usize::MAX).map_err(|error| causes(&error))?;
+        let found = engine
+            .scan(&from, &to, usize::MAX, usize::MAX)
+            .map_err(|error| causes(&error))?;
         rows.extend(found.into_iter().map(|(key, row)| (key.to_vec(), row.to_vec())));
     }
     Ok(rows)

@@ -29,7 +29,13 @@ const PROCESSES: usize = 2;
 const SHORT_FLIPS: u64 = 700;
 const CONTROL_FLIPS: u64 = 150;
 /// Where the files of a store lie.
-const PLACES: [&str; 5] = ["journal", "engine table", "engine version file", "audit segment", "other file"];
+const PLACES: [&str; 5] = [
+    "journal",
+    "engine table",
+    "engine version file",
+    "audit segment",
+    "other file",
+];
 
 fn place(path: &Path) -> &'static str {
     let text = path.to_string_lossy();
@@ -45,8 +51,16 @@ fn place(path: &Path) -> &'static str {
 /// The kind of a stored row, by its key.
 fn row_kind(key: &[u8]) -> &'static str {
     let id = key.get(4).copied().unwrap_or_default();
-    let table = Table::ALL.iter().find(|table| table.id() == id).map(|table| table.words());
-    table.or(RawTable::ALL.iter().find(|table| table.id() == id).map(|table| table.words())).unwrap_or("unknown")
+    let table = Table::ALL
+        .iter()
+        .find(|table| table.id() == id)
+        .map(|table| table.words());
+    table
+        .or(RawTable::ALL
+            .iter()
+            .find(|table| table.id() == id)
+            .map(|table| table.words()))
+        .unwrap_or("unknown")
 }
 
 /// What a sort of flips came to.
@@ -63,14 +77,23 @@ impl Tally {
         *self.classes.entry(verdict.class.name()).or_default() += 1;
         self.policies += u64::from(verdict.policies);
         match verdict.class {
-            Class::Wrong | Class::Door | Class::Panic => self.bad.push(format!("{flip}: {}: {}", verdict.class.name(), verdict.words)),
+            Class::Wrong | Class::Door | Class::Panic => {
+                self.bad
+                    .push(format!("{flip}: {}: {}", verdict.class.name(), verdict.words))
+            }
             Class::Refused => *self.errors.entry(verdict.words.chars().take(60).collect()).or_default() += 1,
             Class::Found | Class::Harmless => {}
         }
     }
     fn merge(&mut self, other: Self) {
-        other.classes.into_iter().for_each(|(class, count)| *self.classes.entry(class).or_default() += count);
-        other.errors.into_iter().for_each(|(error, count)| *self.errors.entry(error).or_default() += count);
+        other
+            .classes
+            .into_iter()
+            .for_each(|(class, count)| *self.classes.entry(class).or_default() += count);
+        other
+            .errors
+            .into_iter()
+            .for_each(|(error, count)| *self.errors.entry(error).or_default() += count);
         self.policies += other.policies;
         self.bad.extend(other.bad);
     }
@@ -78,8 +101,16 @@ impl Tally {
         self.classes.values().sum()
     }
     fn words(&self) -> String {
-        let words: Vec<_> =
-            Class::ALL.iter().map(|class| format!("{} {}", class.name(), self.classes.get(class.name()).copied().unwrap_or(0))).collect();
+        let words: Vec<_> = Class::ALL
+            .iter()
+            .map(|class| {
+                format!(
+                    "{} {}",
+                    class.name(),
+                    self.classes.get(class.name()).copied().unwrap_or(0)
+                )
+            })
+            .collect();
         words.join(", ")
     }
 }
@@ -99,25 +130,47 @@ impl Form {
         let fixture = Fixture::take(dir, expected, &work)?;
         let saved = base.join(format!("{name}.expected"));
         fixture.save(&saved)?;
-        Ok(Self { name, fixture, dir: dir.into(), saved, work })
+        Ok(Self {
+            name,
+            fixture,
+            dir: dir.into(),
+            saved,
+            work,
+        })
     }
 
     fn every_byte(&self, dice: &mut Dice) -> Vec<Flip> {
         let files = self.fixture.files.iter().enumerate();
         let bytes = files.flat_map(|(file, kept)| (0..kept.written.len() as u64).map(move |offset| (file, offset)));
-        bytes.map(|(file, offset)| Flip::File { file, offset, bit: bit(dice) }).collect()
+        bytes
+            .map(|(file, offset)| Flip::File {
+                file,
+                offset,
+                bit: bit(dice),
+            })
+            .collect()
     }
 
     fn every_row_byte(&self, dice: &mut Dice) -> Vec<Flip> {
         let rows = self.fixture.rows.values().enumerate();
         let bytes = rows.flat_map(|(row, stored)| (0..stored.len() as u64).map(move |offset| (row, offset)));
-        bytes.map(|(row, offset)| Flip::Row { row, offset, bit: bit(dice) }).collect()
+        bytes
+            .map(|(row, offset)| Flip::Row {
+                row,
+                offset,
+                bit: bit(dice),
+            })
+            .collect()
     }
 
     /// Where a flip falls.
     fn step(&self, flip: Flip) -> &'static str {
         match flip {
-            Flip::File { file, .. } => self.fixture.files.get(file).map_or("other file", |kept| place(&kept.path)),
+            Flip::File { file, .. } => self
+                .fixture
+                .files
+                .get(file)
+                .map_or("other file", |kept| place(&kept.path)),
             Flip::Row { row, .. } => self.fixture.rows.keys().nth(row).map_or("unknown", |key| row_kind(key)),
         }
     }
@@ -125,10 +178,17 @@ impl Form {
     fn words(&self, flip: Flip) -> String {
         match flip {
             Flip::File { file, offset, bit } => {
-                let path = self.fixture.files.get(file).map(|kept| kept.path.display().to_string()).unwrap_or_default();
+                let path = self
+                    .fixture
+                    .files
+                    .get(file)
+                    .map(|kept| kept.path.display().to_string())
+                    .unwrap_or_default();
                 format!("{}: {path}, byte {offset}, bit {bit}", self.name)
             }
-            Flip::Row { offset, bit, .. } => format!("{}: row of {}, byte {offset}, bit {bit}", self.name, self.step(flip)),
+            Flip::Row { offset, bit, .. } => {
+                format!("{}: row of {}, byte {offset}, bit {bit}", self.name, self.step(flip))
+            }
         }
     }
 
@@ -136,7 +196,9 @@ impl Form {
     fn sample(&self, mut flips: Vec<Flip>, limit: Option<u64>, dice: &mut Dice) -> Vec<Flip> {
         let Some(limit) = limit else { return flips };
         let mut by_step: BTreeMap<&str, Vec<Flip>> = BTreeMap::new();
-        flips.drain(..).for_each(|flip| by_step.entry(self.step(flip)).or_default().push(flip));
+        flips
+            .drain(..)
+            .for_each(|flip| by_step.entry(self.step(flip)).or_default().push(flip));
         let (share, mut chosen, mut rest) = (limit / by_step.len().max(1) as u64, Vec::new(), Vec::new());
         for flips in by_step.into_values() {
             let wanted = share.min(flips.len() as u64);
@@ -165,13 +227,20 @@ impl Form {
                 })
             };
             let running: Vec<_> = flips.chunks(share).enumerate().map(one).collect();
-            running.into_iter().map(|thread| thread.join().map_err(|_| "a trial's thread panicked")).collect::<Vec<_>>()
+            running
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| "a trial's thread panicked"))
+                .collect::<Vec<_>>()
         });
         let mut tally = Tally::default();
         for part in parts {
             tally.merge(part??);
         }
-        say(format_args!("  ({} flips in {} s)", flips.len(), began.elapsed().as_secs()));
+        say(format_args!(
+            "  ({} flips in {} s)",
+            flips.len(),
+            began.elapsed().as_secs()
+        ));
         Ok(tally)
     }
 }
@@ -192,18 +261,27 @@ pub fn run(plan: Plan) -> Tried<bool> {
     for form in [&journal, &tables] {
         let flips = form.sample(form.every_byte(&mut dice), limit, &mut dice);
         flips.iter().for_each(|flip| places.hit(form.step(*flip)));
-        policies += tell(&mut report, &format!("bytes of a store in its {}", form.name), &form.run(&flips, false)?);
+        policies += tell(
+            &mut report,
+            &format!("bytes of a store in its {}", form.name),
+            &form.run(&flips, false)?,
+        );
     }
     report.steps("flips in", &places);
     let kinds = Table::ALL.iter().map(|table| table.words());
-    let raw = RawTable::ALL.iter().filter(|table| !matches!(table, RawTable::Outbox | RawTable::Quarantine)).map(|table| table.words());
+    let raw = RawTable::ALL
+        .iter()
+        .filter(|table| !matches!(table, RawTable::Outbox | RawTable::Quarantine))
+        .map(|table| table.words());
     let kinds: Vec<_> = kinds.chain(raw).collect();
     let mut rows = Steps::of(&kinds);
     let flips = journal.sample(journal.every_row_byte(&mut dice), limit, &mut dice);
     flips.iter().for_each(|flip| rows.hit(journal.step(*flip)));
     policies += tell(&mut report, "bytes of stored rows", &journal.run(&flips, false)?);
     report.steps("flips in rows of", &rows);
-    report.figure(format_args!("flips that damaged the policies: {policies}; none of them let anybody read what is forbidden"));
+    report.figure(format_args!(
+        "flips that damaged the policies: {policies}; none of them let anybody read what is forbidden"
+    ));
     if policies == 0 {
         report.broken("no flip damaged the policies");
     }
@@ -216,12 +294,18 @@ fn tell(report: &mut Report, what: &str, tally: &Tally) -> u64 {
     tally.bad.iter().for_each(|words| report.broken(words));
     let mut errors: Vec<_> = tally.errors.iter().collect();
     errors.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    errors.iter().take(8).for_each(|(error, count)| say(format_args!("    refused {count}: {error}")));
+    errors
+        .iter()
+        .take(8)
+        .for_each(|(error, count)| say(format_args!("    refused {count}: {error}")));
     tally.policies
 }
 
 fn forms(base: &Path, plan: Plan) -> Tried<(Form, Form)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let dice = Dice::new(plan.seed);
     let first = base.join("first");
     let expected = runtime.block_on(fixture::make(&first, dice.fork(1)))?;
@@ -235,7 +319,10 @@ fn forms(base: &Path, plan: Plan) -> Tried<(Form, Form)> {
 
 /// The same flips, read through the bare engine: without the barrier, and without the comparison of heads.
 fn controls(report: &mut Report, form: &Form, dice: &mut Dice) -> Tried<()> {
-    let sorts = [("rows read without the barrier", form.every_row_byte(dice)), ("journal read without heads and log", form.every_byte(dice))];
+    let sorts = [
+        ("rows read without the barrier", form.every_row_byte(dice)),
+        ("journal read without heads and log", form.every_byte(dice)),
+    ];
     for (what, flips) in sorts {
         let flips: Vec<_> = match what {
             "rows read without the barrier" => flips,

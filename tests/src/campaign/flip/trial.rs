@@ -39,8 +39,16 @@ impl Flip {
     }
     fn parse(line: &str) -> Tried<Self> {
         match line.split(' ').collect::<Vec<_>>()[..] {
-            ["file", file, offset, bit] => Ok(Self::File { file: file.parse()?, offset: offset.parse()?, bit: bit.parse()? }),
-            ["row", row, offset, bit] => Ok(Self::Row { row: row.parse()?, offset: offset.parse()?, bit: bit.parse()? }),
+            ["file", file, offset, bit] => Ok(Self::File {
+                file: file.parse()?,
+                offset: offset.parse()?,
+                bit: bit.parse()?,
+            }),
+            ["row", row, offset, bit] => Ok(Self::Row {
+                row: row.parse()?,
+                offset: offset.parse()?,
+                bit: bit.parse()?,
+            }),
             _ => Err("not a flip".into()),
         }
     }
@@ -68,7 +76,11 @@ impl Fixture {
         let mut files = Vec::new();
         walk(dir, dir, &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let fixture = Self { files, rows: BTreeMap::new(), expected };
+        let fixture = Self {
+            files,
+            rows: BTreeMap::new(),
+            expected,
+        };
         fixture.put(copy, None)?;
         let rows = stored_rows(copy)?;
         fs::remove_dir_all(copy)?;
@@ -99,25 +111,57 @@ impl Fixture {
             let mut row = row.clone();
             *row.get_mut(usize::try_from(offset)?).ok_or("no such byte")? ^= 1 << bit;
             let engine = FjallEngine::open(&engine_dir(dir))?;
-            engine.commit(&[EngineWrite { key: key.clone().into(), value: Some(row.into()) }])?;
+            engine.commit(&[EngineWrite {
+                key: key.clone().into(),
+                value: Some(row.into()),
+            }])?;
         }
         Ok(())
     }
 
     pub fn save(&self, file: &Path) -> Tried<()> {
-        let Expected { rows, tokens, secrets, audit_records, now } = &self.expected;
-        let rows: Vec<_> = rows.iter().map(|(table, key, value)| (table, key, HEXLOWER.encode(value))).collect();
-        let secrets: Vec<_> = secrets.iter().map(|(path, value)| (path, HEXLOWER.encode(value))).collect();
-        Ok(fs::write(file, serde_json::to_vec(&(rows, tokens, secrets, audit_records, now))?)?)
+        let Expected {
+            rows,
+            tokens,
+            secrets,
+            audit_records,
+            now,
+        } = &self.expected;
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(table, key, value)| (table, key, HEXLOWER.encode(value)))
+            .collect();
+        let secrets: Vec<_> = secrets
+            .iter()
+            .map(|(path, value)| (path, HEXLOWER.encode(value)))
+            .collect();
+        Ok(fs::write(
+            file,
+            serde_json::to_vec(&(rows, tokens, secrets, audit_records, now))?,
+        )?)
     }
 
     fn read(dir: &Path, file: &Path, copy: &Path) -> Tried<Self> {
         type Saved = (Vec<(u8, String, String)>, Vec<String>, Vec<(String, String)>, u64, u64);
         let (rows, tokens, secrets, audit_records, now): Saved = serde_json::from_slice(&fs::read(file)?)?;
-        let rows = rows.into_iter().map(|(table, key, value)| Tried::Ok((table, key, HEXLOWER.decode(value.as_bytes())?)));
-        let secrets = secrets.into_iter().map(|(path, value)| Tried::Ok((path, HEXLOWER.decode(value.as_bytes())?)));
+        let rows = rows
+            .into_iter()
+            .map(|(table, key, value)| Tried::Ok((table, key, HEXLOWER.decode(value.as_bytes())?)));
+        let secrets = secrets
+            .into_iter()
+            .map(|(path, value)| Tried::Ok((path, HEXLOWER.decode(value.as_bytes())?)));
         let (rows, secrets) = (rows.collect::<Tried<_>>()?, secrets.collect::<Tried<_>>()?);
-        Self::take(dir, Expected { rows, tokens, secrets, audit_records, now }, copy)
+        Self::take(
+            dir,
+            Expected {
+                rows,
+                tokens,
+                secrets,
+                audit_records,
+                now,
+            },
+            copy,
+        )
     }
 }
 
@@ -131,7 +175,11 @@ fn walk(root: &Path, dir: &Path, files: &mut Vec<Kept>) -> Tried<()> {
         let mut written = fs::read(&path)?;
         let length = written.len() as u64;
         written.truncate(written.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
-        files.push(Kept { path: path.strip_prefix(root)?.into(), length, written });
+        files.push(Kept {
+            path: path.strip_prefix(root)?.into(),
+            length,
+            written,
+        });
     }
     Ok(())
 }
@@ -147,14 +195,23 @@ pub async fn run(dir: &Path, saved: &Path, work: &Path, bare: bool) -> Tried<()>
     for line in std::io::stdin().lines() {
         let flip = Flip::parse(&line?)?;
         fixture.put(work, Some(flip))?;
-        let mut verdict = if bare { judge_bare(work, &fixture.rows) } else { judge(work, &fixture.expected).await };
+        let mut verdict = if bare {
+            judge_bare(work, &fixture.rows)
+        } else {
+            judge(work, &fixture.expected).await
+        };
         let panic = PANICKED.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A panic inside the engine that the store turned into an error is a refusal.
         let refused = verdict.class == Class::Refused && verdict.words.contains("panicked");
         if let Some(panic) = panic.filter(|_| !refused) {
             verdict = Verdict::new(Class::Panic, panic);
         }
-        say(format_args!("{}|{}|{}", verdict.class.name(), u8::from(verdict.policies), verdict.words.replace('\n', " ")));
+        say(format_args!(
+            "{}|{}|{}",
+            verdict.class.name(),
+            u8::from(verdict.policies),
+            verdict.words.replace('\n', " ")
+        ));
     }
     Ok(())
 }
@@ -175,10 +232,22 @@ impl Trials {
     pub fn new(dir: PathBuf, saved: PathBuf, work: PathBuf, bare: bool) -> Self {
         let command = move || {
             let mut command = Command::new(std::env::current_exe()?);
-            command.arg("flip-trials").arg(&dir).arg(&saved).arg(&work).args(bare.then_some("--bare"));
-            Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
+            command
+                .arg("flip-trials")
+                .arg(&dir)
+                .arg(&saved)
+                .arg(&work)
+                .args(bare.then_some("--bare"));
+            Ok(command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()?)
         };
-        Self { command: Box::new(command), running: None }
+        Self {
+            command: Box::new(command),
+            running: None,
+        }
     }
 
     fn start(&self) -> Tried<Running> {
@@ -207,14 +276,23 @@ impl Trials {
         let Ok(line) = line else {
             running.child.kill()?;
             let status = running.child.wait()?;
-            return Ok(Verdict::new(Class::Panic, format!("the process ended ({status}) or hung")));
+            return Ok(Verdict::new(
+                Class::Panic,
+                format!("the process ended ({status}) or hung"),
+            ));
         };
         self.running = Some(running);
         let mut words = line.splitn(3, '|');
-        let class = words.next().and_then(|name| Class::ALL.into_iter().find(|class| class.name() == name));
+        let class = words
+            .next()
+            .and_then(|name| Class::ALL.into_iter().find(|class| class.name() == name));
         let class = class.ok_or_else(|| format!("a trial gave no verdict: {line}"))?;
         let policies = words.next() == Some("1");
-        Ok(Verdict { class, policies, words: words.next().unwrap_or_default().into() })
+        Ok(Verdict {
+            class,
+            policies,
+            words: words.next().unwrap_or_default().into(),
+        })
     }
 }
 

@@ -26,15 +26,28 @@ pub struct Checked {
 }
 
 /// Compares the vault and the server with the book; then settles what was doubtful in the book.
-pub async fn check(bench: &Bench, client: &Client, book: &Mutex<Book>, dice: &mut Dice, patience: Duration) -> Tried<Checked> {
+pub async fn check(
+    bench: &Bench,
+    client: &Client,
+    book: &Mutex<Book>,
+    dice: &mut Dice,
+    patience: Duration,
+) -> Tried<Checked> {
     let mut checked = Checked::default();
     secrets(client, book, &mut checked.broken).await?;
     // First the server, then the leases: an account without a lease is one that Strongroom does not know of.
     let accounts = bench.accounts()?;
-    let known: BTreeSet<_> = bench.leases(client).await?.into_iter().map(|lease| lease.account).collect();
+    let known: BTreeSet<_> = bench
+        .leases(client)
+        .await?
+        .into_iter()
+        .map(|lease| lease.account)
+        .collect();
     let untracked: Vec<_> = accounts.difference(&known).collect();
     if !untracked.is_empty() {
-        checked.broken.push(format!("untracked accounts in the server: {untracked:?}"));
+        checked
+            .broken
+            .push(format!("untracked accounts in the server: {untracked:?}"));
     }
     cleaned(bench, client, patience, &mut checked).await?;
     let active = active(bench, client).await?;
@@ -45,7 +58,11 @@ pub async fn check(bench: &Bench, client: &Client, book: &Mutex<Book>, dice: &mu
 
 async fn active(bench: &Bench, client: &Client) -> Tried<BTreeMap<String, String>> {
     let leases = bench.leases(client).await?;
-    Ok(leases.into_iter().filter(|lease| lease.state == "active").map(|lease| (lease.id, lease.account)).collect())
+    Ok(leases
+        .into_iter()
+        .filter(|lease| lease.state == "active")
+        .map(|lease| (lease.id, lease.account))
+        .collect())
 }
 
 /// No acknowledged write is lost or altered.
@@ -62,17 +79,27 @@ async fn secrets(client: &Client, book: &Mutex<Book>, broken: &mut Vec<String>) 
                     found.version > version && known.doubtful.iter().any(|sent| bytes == value(&path, *sent))
                 };
                 if !right {
-                    broken.push(format!("{path}: version {version} was acknowledged, version {} there is not what was sent, or older", found.version));
+                    broken.push(format!(
+                        "{path}: version {version} was acknowledged, version {} there is not what was sent, or older",
+                        found.version
+                    ));
                 }
                 // It is there now: from here on it must stay.
-                let number = known.doubtful.iter().copied().find(|sent| bytes == value(&path, *sent)).unwrap_or(number);
+                let number = known
+                    .doubtful
+                    .iter()
+                    .copied()
+                    .find(|sent| bytes == value(&path, *sent))
+                    .unwrap_or(number);
                 if let Some(entry) = open(book).secrets.get_mut(&path) {
                     entry.acked = (found.version, number);
                     entry.doubtful.clear();
                 }
             }
             Err(Error::NotFound(_)) if version == 0 => {}
-            Err(error) => broken.push(format!("{path}: version {version} was acknowledged and cannot be read: {error}")),
+            Err(error) => broken.push(format!(
+                "{path}: version {version} was acknowledged and cannot be read: {error}"
+            )),
         }
     }
     Ok(())
@@ -89,7 +116,10 @@ async fn cleaned(bench: &Bench, client: &Client, patience: Duration, checked: &m
     let left = until(patience, left, Vec::is_empty).await?;
     checked.cleaned = began.elapsed();
     if !left.is_empty() {
-        checked.broken.push(format!("after {} s the server still has {left:?}, which belong to no live lease", patience.as_secs()));
+        checked.broken.push(format!(
+            "after {} s the server still has {left:?}, which belong to no live lease",
+            patience.as_secs()
+        ));
     }
     Ok(())
 }
@@ -107,11 +137,17 @@ async fn credentials(
         let (is_active, is_there) = (active.contains_key(id), accounts.contains(&credential.account));
         match credential.fate {
             Fate::Live if !is_active || !is_there => {
-                broken.push(format!("{}: handed out, never revoked; lease active: {is_active}, account there: {is_there}", credential.account));
+                broken.push(format!(
+                    "{}: handed out, never revoked; lease active: {is_active}, account there: {is_there}",
+                    credential.account
+                ));
             }
             Fate::Live => live.push(credential.clone()),
             Fate::Gone if is_active || is_there => {
-                broken.push(format!("{}: its end was acknowledged; lease active: {is_active}, account there: {is_there}", credential.account));
+                broken.push(format!(
+                    "{}: its end was acknowledged; lease active: {is_active}, account there: {is_there}",
+                    credential.account
+                ));
             }
             Fate::Gone => {}
             Fate::Doubtful => {
@@ -133,7 +169,11 @@ async fn credentials(
 
 /// Leases whose credential never reached anybody: revoked, which must work.
 async fn strangers(client: &Client, book: &Mutex<Book>, active: &BTreeMap<String, String>, broken: &mut Vec<String>) {
-    let unknown: Vec<_> = active.keys().filter(|id| !open(book).credentials.contains_key(*id)).cloned().collect();
+    let unknown: Vec<_> = active
+        .keys()
+        .filter(|id| !open(book).credentials.contains_key(*id))
+        .cloned()
+        .collect();
     for id in unknown {
         if let Err(error) = revoke(client, &id).await {
             broken.push(format!("lease {id} cannot be revoked: {error}"));
@@ -144,7 +184,18 @@ async fn strangers(client: &Client, book: &Mutex<Book>, active: &BTreeMap<String
 /// Revokes a lease, proven.
 pub async fn revoke(client: &Client, id: &str) -> Tried<()> {
     let what = Some(v1::lease_revoke_request::What::Id(id.to_owned()));
-    let request = v1::LeaseRevokeRequest { what, wait: true, ..Default::default() };
-    let answer = client.with_timeout(Duration::from_secs(60)).change(request, |s, r| async move { s.lease().revoke(r).await }).await?;
-    if answer.gone > 0 { Ok(()) } else { Err("it is not gone".into()) }
+    let request = v1::LeaseRevokeRequest {
+        what,
+        wait: true,
+        ..Default::default()
+    };
+    let answer = client
+        .with_timeout(Duration::from_secs(60))
+        .change(request, |s, r| async move { s.lease().revoke(r).await })
+        .await?;
+    if answer.gone > 0 {
+        Ok(())
+    } else {
+        Err("it is not gone".into())
+    }
 }

@@ -76,7 +76,11 @@ pub fn open(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 /// The value with this number, and nothing else has it.
 pub fn value(path: &str, number: u64) -> Vec<u8> {
-    format!("{path} {number} {}", "x".repeat(usize::try_from(number % 900).unwrap_or_default())).into_bytes()
+    format!(
+        "{path} {number} {}",
+        "x".repeat(usize::try_from(number % 900).unwrap_or_default())
+    )
+    .into_bytes()
 }
 
 /// Counts a call while it is under way.
@@ -97,13 +101,22 @@ impl Drop for Under<'_> {
 
 /// Whether a call may or may not have acted; otherwise it certainly did not.
 fn doubtful(error: &Error) -> bool {
-    matches!(error, Error::Indeterminate(_) | Error::Unavailable(_) | Error::Internal(_))
+    matches!(
+        error,
+        Error::Indeterminate(_) | Error::Unavailable(_) | Error::Internal(_)
+    )
 }
 
 impl Load {
     /// Starts it on the book of an earlier one.
     pub fn start(client: &Client, book: Arc<Mutex<Book>>, dice: &Dice, with_leases: bool) -> Self {
-        let load = Self { book, writing: Arc::default(), changing: Arc::default(), stop: Arc::default(), tasks: Vec::new() };
+        let load = Self {
+            book,
+            writing: Arc::default(),
+            changing: Arc::default(),
+            stop: Arc::default(),
+            tasks: Vec::new(),
+        };
         let mut tasks = Vec::new();
         for writer in 0..WRITERS {
             let part = load.part(client, dice.fork(writer));
@@ -201,9 +214,18 @@ impl Part {
         let mut book = open(&self.book);
         match issued {
             Ok(made) => {
-                let text = |name| made.field(name).and_then(|field| field.expose_str().map(str::to_owned)).unwrap_or_default();
-                let credential = Credential { account: text("username"), password: text("password"), fate: Fate::Live };
-                book.credentials.insert(made.lease_id.clone().unwrap_or_default(), credential);
+                let text = |name| {
+                    made.field(name)
+                        .and_then(|field| field.expose_str().map(str::to_owned))
+                        .unwrap_or_default()
+                };
+                let credential = Credential {
+                    account: text("username"),
+                    password: text("password"),
+                    fate: Fate::Live,
+                };
+                book.credentials
+                    .insert(made.lease_id.clone().unwrap_or_default(), credential);
                 book.issues += 1;
             }
             Err(error) if doubtful(&error) || matches!(error, Error::Sealed(_) | Error::Exhausted(_)) => {}
@@ -213,7 +235,11 @@ impl Part {
 
     async fn issue(mut self) {
         while !self.stopped() {
-            let live = open(&self.book).credentials.values().filter(|credential| credential.fate == Fate::Live).count();
+            let live = open(&self.book)
+                .credentials
+                .values()
+                .filter(|credential| credential.fate == Fate::Live)
+                .count();
             if live > LIVE_MAX {
                 self.pause(40).await;
                 continue;
@@ -231,7 +257,12 @@ impl Part {
         while !self.stopped() {
             let next = {
                 let mut book = open(&self.book);
-                let live: Vec<_> = book.credentials.iter().filter(|(_, c)| c.fate == Fate::Live).map(|(id, _)| id.clone()).collect();
+                let live: Vec<_> = book
+                    .credentials
+                    .iter()
+                    .filter(|(_, c)| c.fate == Fate::Live)
+                    .map(|(id, _)| id.clone())
+                    .collect();
                 let next = (live.len() > 2).then(|| self.dice.pick(&live).cloned()).flatten();
                 if let Some(credential) = next.as_ref().and_then(|id| book.credentials.get_mut(id)) {
                     credential.fate = Fate::Doubtful;
@@ -253,7 +284,9 @@ impl Part {
         };
         let revoked = {
             let _under = Under::way(&self.changing);
-            self.client.change(request, |s, r| async move { s.lease().revoke(r).await }).await
+            self.client
+                .change(request, |s, r| async move { s.lease().revoke(r).await })
+                .await
         };
         let mut book = open(&self.book);
         match revoked {

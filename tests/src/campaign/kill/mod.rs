@@ -43,8 +43,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EXTRA_KILLS_MAX: u64 = 24;
 /// Attempts to be faster than an unseal.
 const UNSEALS_MAX: usize = 5;
-const STUCK: &str = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'";
-const END_SESSIONS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'strongroom/%'";
+const STUCK: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND wait_event_type = 'Lock'";
+const END_SESSIONS: &str =
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE 'strongroom/%'";
 
 struct Campaign {
     bench: Bench,
@@ -66,24 +68,48 @@ pub async fn run(plan: Plan) -> Tried<bool> {
     let (client, wanted) = (bench.client().await?, plan.scale.pick(20, 200));
     let (book, dice, steps) = (Arc::default(), Dice::new(plan.seed), Steps::of(&STEPS));
     let zero = Duration::ZERO;
-    let mut campaign = Campaign { bench, client, book, dice, steps, kills: 0, cuts: 0, late: 0, cleaned: zero, unsealed: zero };
+    let mut campaign = Campaign {
+        bench,
+        client,
+        book,
+        dice,
+        steps,
+        kills: 0,
+        cuts: 0,
+        late: 0,
+        cleaned: zero,
+        unsealed: zero,
+    };
     let mut turn = 0;
-    while campaign.kills < wanted || (!campaign.steps.missed().is_empty() && campaign.kills < wanted + EXTRA_KILLS_MAX) {
+    while campaign.kills < wanted || (!campaign.steps.missed().is_empty() && campaign.kills < wanted + EXTRA_KILLS_MAX)
+    {
         let step = STEPS.get(turn % STEPS.len()).copied().unwrap_or("idle");
-        let broken = campaign.round(step).await.map_err(|error| doing(step)(format!("{error}\n{}", campaign.bench.tail())))?;
-        broken.iter().for_each(|words| report.broken(format_args!("{step} (kill {}): {words}", campaign.kills)));
+        let broken = campaign
+            .round(step)
+            .await
+            .map_err(|error| doing(step)(format!("{error}\n{}", campaign.bench.tail())))?;
+        broken
+            .iter()
+            .for_each(|words| report.broken(format_args!("{step} (kill {}): {words}", campaign.kills)));
         turn += 1;
     }
     let broken = campaign.control().await?;
     campaign.tell(&mut report);
-    report.control("a store put back to before the intent and the write, as if neither had been durable", broken, 2);
+    report.control(
+        "a store put back to before the intent and the write, as if neither had been durable",
+        broken,
+        2,
+    );
     Ok(report.end())
 }
 
 impl Campaign {
     fn tell(&self, report: &mut Report) {
         let book = open(&self.book);
-        report.figure(format_args!("{} kills of the daemon, {} cuts of its database connections", self.kills, self.cuts));
+        report.figure(format_args!(
+            "{} kills of the daemon, {} cuts of its database connections",
+            self.kills, self.cuts
+        ));
         report.figure(format_args!(
             "{} writes of {} secrets, {} credentials issued and {} revoked, all acknowledged: none lost; {} statements were delivered after the kill",
             book.puts,
@@ -99,7 +125,10 @@ impl Campaign {
         ));
         report.figure(format_args!("{} records in the audit log", self.bench.records()));
         if let Some(first) = book.odd.first() {
-            report.figure(format_args!("answers that were refusals: {}, such as: {first}", book.odd.len()));
+            report.figure(format_args!(
+                "answers that were refusals: {}, such as: {first}",
+                book.odd.len()
+            ));
         }
         report.steps("faults in", &self.steps);
     }
@@ -135,7 +164,13 @@ impl Campaign {
         let checked = check(&self.bench, &self.client, &self.book, &mut self.dice, CLEANED_WITHIN).await?;
         self.cleaned = self.cleaned.max(checked.cleaned);
         broken.extend(checked.broken);
-        say(format_args!("  {:3} {step}: {}hit, {:.1} s, cleaned in {:.1} s", self.kills, if hit { "" } else { "not " }, began.elapsed().as_secs_f32(), checked.cleaned.as_secs_f32()));
+        say(format_args!(
+            "  {:3} {step}: {}hit, {:.1} s, cleaned in {:.1} s",
+            self.kills,
+            if hit { "" } else { "not " },
+            began.elapsed().as_secs_f32(),
+            checked.cleaned.as_secs_f32()
+        ));
         Ok(broken)
     }
 
@@ -188,17 +223,31 @@ impl Campaign {
     async fn held_in_revoke(&mut self) -> Tried<bool> {
         let patterns = [" NOLOGIN", "DROP ROLE"];
         let pattern = self.dice.pick(&patterns).copied().unwrap_or("DROP ROLE");
-        let hold = if self.dice.chance(50) { Hold::Request } else { Hold::Answer };
+        let hold = if self.dice.chance(50) {
+            Hold::Request
+        } else {
+            Hold::Answer
+        };
         self.held(pattern, hold).await
     }
 
     /// While the server itself has the statement, waiting for a lock. The lock goes some time after the daemon is back.
     async fn stuck(&mut self) -> Tried<bool> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.bench.server.socket_dir()).port(self.bench.server.port()).user("postgres").dbname("postgres");
-        let (holder, connection) = config.connect(tokio_postgres::NoTls).await.map_err(doing("the lock's session"))?;
+        config
+            .host_path(self.bench.server.socket_dir())
+            .port(self.bench.server.port())
+            .user("postgres")
+            .dbname("postgres");
+        let (holder, connection) = config
+            .connect(tokio_postgres::NoTls)
+            .await
+            .map_err(doing("the lock's session"))?;
         let driver = tokio::spawn(connection);
-        holder.batch_execute("BEGIN; LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE").await.map_err(doing("the lock"))?;
+        holder
+            .batch_execute("BEGIN; LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE")
+            .await
+            .map_err(doing("the lock"))?;
         let until = Instant::now() + PATIENCE;
         let mut hit = false;
         while !hit && Instant::now() < until {

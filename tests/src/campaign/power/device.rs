@@ -4,8 +4,8 @@
 
 use crate::campaign::{Dice, Tried, doing, power::Variant};
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use std::{
     collections::HashMap,
@@ -33,7 +33,10 @@ type Blocks = HashMap<u64, Arc<[u8; BLOCK]>>;
 fn put(blocks: &mut Blocks, offset: u64, mut data: &[u8]) {
     let mut at = offset;
     while !data.is_empty() {
-        let (block, within) = (at / BLOCK as u64, usize::try_from(at % BLOCK as u64).unwrap_or_default());
+        let (block, within) = (
+            at / BLOCK as u64,
+            usize::try_from(at % BLOCK as u64).unwrap_or_default(),
+        );
         let (now, rest) = data.split_at(data.len().min(BLOCK - within));
         let into = blocks.entry(block).or_insert_with(|| Arc::new([0; BLOCK]));
         if let Some(into) = Arc::make_mut(into).get_mut(within..within + now.len()) {
@@ -56,12 +59,17 @@ impl Content {
         let mut blocks = self.durable.clone();
         let Some(piece) = variant.piece() else {
             if variant == Variant::All {
-                self.pending.iter().for_each(|(offset, data)| put(&mut blocks, *offset, data));
+                self.pending
+                    .iter()
+                    .for_each(|(offset, data)| put(&mut blocks, *offset, data));
             }
             return blocks;
         };
         // Some cuts lose nearly all of the cache, some nearly nothing.
-        let kept = [10, 50, 90].get(usize::try_from(dice.below(3)).unwrap_or_default()).copied().unwrap_or(50);
+        let kept = [10, 50, 90]
+            .get(usize::try_from(dice.below(3)).unwrap_or_default())
+            .copied()
+            .unwrap_or(50);
         for (offset, data) in &self.pending {
             for (index, part) in data.chunks(piece).enumerate() {
                 if dice.chance(kept) {
@@ -97,7 +105,11 @@ fn locked(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
 
 fn attributes(inode: INodeNo) -> FileAttr {
     let is_root = inode == INodeNo::ROOT;
-    let (kind, perm, size) = if is_root { (FileType::Directory, 0o700, 0) } else { (FileType::RegularFile, 0o600, DISK_BYTES) };
+    let (kind, perm, size) = if is_root {
+        (FileType::Directory, 0o700, 0)
+    } else {
+        (FileType::RegularFile, 0o600, DISK_BYTES)
+    };
     let at = UNIX_EPOCH;
     FileAttr {
         ino: inode,
@@ -153,7 +165,10 @@ impl Filesystem for Disk {
         while at < end {
             let within = usize::try_from(at % BLOCK as u64).unwrap_or_default();
             let take = (BLOCK - within).min(usize::try_from(end - at).unwrap_or(BLOCK));
-            let block = inner.current.get(&(at / BLOCK as u64)).and_then(|block| block.get(within..within + take));
+            let block = inner
+                .current
+                .get(&(at / BLOCK as u64))
+                .and_then(|block| block.get(within..within + take));
             match block {
                 Some(bytes) => out.extend_from_slice(bytes),
                 None => out.resize(out.len() + take, 0),
@@ -175,11 +190,16 @@ impl Filesystem for Disk {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let Ok(length) = u32::try_from(data.len()) else { return reply.error(Errno::EINVAL) };
+        let Ok(length) = u32::try_from(data.len()) else {
+            return reply.error(Errno::EINVAL);
+        };
         let mut inner = locked(&self.inner);
         put(&mut inner.current, offset, data);
         inner.content.pending.push((offset, Arc::new(data.to_vec())));
-        if inner.armed.is_some_and(|unflushed| inner.content.pending.len() >= unflushed) {
+        if inner
+            .armed
+            .is_some_and(|unflushed| inner.content.pending.len() >= unflushed)
+        {
             inner.armed = None;
             inner.frozen = Some(inner.content.clone());
             self.cut.notify_all();
@@ -232,7 +252,10 @@ fn freeze(inner: &Mutex<Inner>, cut: &Condvar, unflushed: usize) -> (Content, u6
     inner.armed = (unflushed > inner.content.pending.len()).then_some(unflushed);
     let until = Instant::now() + FREEZE_PATIENCE;
     while inner.armed.is_some() && Instant::now() < until {
-        inner = cut.wait_timeout(inner, FREEZE_PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+        inner = cut
+            .wait_timeout(inner, FREEZE_PATIENCE)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
     inner.armed = None;
     let frozen = inner.frozen.take().unwrap_or_else(|| inner.content.clone());
@@ -242,10 +265,21 @@ fn freeze(inner: &Mutex<Inner>, cut: &Condvar, unflushed: usize) -> (Content, u6
 /// The process: mounts, then answers `freeze UNFLUSHED`, `image VARIANT SEED PATH` (of the last freeze) and `quit` on standard input, a line each.
 pub fn serve(mount: &Path, template: &Path, ignore_flush: bool) -> Tried<()> {
     let durable = load(template).map_err(doing("reading the template"))?;
-    let content = Content { durable: durable.clone(), pending: Vec::new() };
-    let inner = Arc::new(Mutex::new(Inner { content, current: durable, ..Inner::default() }));
+    let content = Content {
+        durable: durable.clone(),
+        pending: Vec::new(),
+    };
+    let inner = Arc::new(Mutex::new(Inner {
+        content,
+        current: durable,
+        ..Inner::default()
+    }));
     let cut = Arc::new(Condvar::new());
-    let disk = Disk { inner: inner.clone(), cut: cut.clone(), ignore_flush };
+    let disk = Disk {
+        inner: inner.clone(),
+        cut: cut.clone(),
+        ignore_flush,
+    };
     let session = fuser::spawn_mount(disk, mount, &Config::default()).map_err(doing("mounting the virtual disk"))?;
     let mut out = io::stdout();
     writeln!(out, "mounted")?;

@@ -45,8 +45,14 @@ impl Kind {
 
 impl Load {
     pub fn parse(kind: &str, engine: &str) -> Tried<Self> {
-        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).ok_or("no such load")?;
-        let engine = [EngineKind::Fjall, EngineKind::Sled].into_iter().find(|known| known.name() == engine).ok_or("no such engine")?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|known| known.name() == kind)
+            .ok_or("no such load")?;
+        let engine = [EngineKind::Fjall, EngineKind::Sled]
+            .into_iter()
+            .find(|known| known.name() == engine)
+            .ok_or("no such engine")?;
         Ok(Self { kind, engine })
     }
     pub const fn writers(self) -> u64 {
@@ -86,8 +92,16 @@ impl Load {
     }
 
     fn config(self, dir: &Path) -> DiskConfig {
-        let audit = audit::Settings { dir: dir.join("audit"), segment_bytes: self.segment_bytes() };
-        DiskConfig { dir: dir.join("store"), engine: self.engine, reserve_bytes: 0, audit }
+        let audit = audit::Settings {
+            dir: dir.join("audit"),
+            segment_bytes: self.segment_bytes(),
+        };
+        DiskConfig {
+            dir: dir.join("store"),
+            engine: self.engine,
+            reserve_bytes: 0,
+            audit,
+        }
     }
     pub fn audit_dir(dir: &Path) -> PathBuf {
         dir.join("audit")
@@ -103,7 +117,8 @@ impl Load {
     /// The slots of a writer after `done` operations.
     pub fn slots(self, writer: u64, done: u64) -> BTreeMap<String, Vec<u8>> {
         let live = (done + 1).saturating_sub(self.ring()).max(1)..=done;
-        live.filter_map(|op| Some((self.slot(op), self.value(writer, op)?))).collect()
+        live.filter_map(|op| Some((self.slot(op), self.value(writer, op)?)))
+            .collect()
     }
     fn slot(self, op: u64) -> String {
         format!("slot-{}", op % self.ring())
@@ -139,12 +154,21 @@ pub struct Tables {
 impl Tables {
     pub fn of(store: &Store) -> Self {
         let view = |table| store.view(Namespace::ROOT, table);
-        Self { slots: view(Table::KvValue), counters: view(Table::KvMeta), due: view(Table::LeaseDue) }
+        Self {
+            slots: view(Table::KvValue),
+            counters: view(Table::KvMeta),
+            due: view(Table::LeaseDue),
+        }
     }
     /// How far a writer came.
     pub async fn counter(&self, writer: u64) -> Result<u64, StoreError> {
         let record = self.counters.get(&counter_key(&writer.to_be_bytes())).await?;
-        Ok(record.map_or(0, |record| record.value.first_chunk().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes))))
+        Ok(record.map_or(0, |record| {
+            record
+                .value
+                .first_chunk()
+                .map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes))
+        }))
     }
 }
 
@@ -162,14 +186,24 @@ async fn operate(load: Load, store: &Store, notary: &Notary, tables: &Tables, wr
         None => change.delete(&tables.slots, &slot_key),
     };
     change.put(&tables.counters, &counter_key(&who), Zeroizing::new(now.to_vec()));
-    change.put(&tables.due, &[Part::Raw(&who), Part::Raw(&now)], Zeroizing::new(now.to_vec()));
+    change.put(
+        &tables.due,
+        &[Part::Raw(&who), Part::Raw(&now)],
+        Zeroizing::new(now.to_vec()),
+    );
     change.delete(&tables.due, &[Part::Raw(&who), Part::Raw(&gone)]);
-    store.commit(change, vec![notary.note("campaign.write", writer, op)]).await.map_err(|error| causes(&error))?;
+    store
+        .commit(change, vec![notary.note("campaign.write", writer, op)])
+        .await
+        .map_err(|error| causes(&error))?;
     say(format_args!("write {writer} {op}"));
     if op.is_multiple_of(4) {
         // A read's evidence: committed alone.
         let note = notary.note("campaign.read", writer, op);
-        store.commit(Change::new(), vec![note]).await.map_err(|error| causes(&error))?;
+        store
+            .commit(Change::new(), vec![note])
+            .await
+            .map_err(|error| causes(&error))?;
         say(format_args!("read {writer} {op}"));
     }
     Ok(())
@@ -181,11 +215,17 @@ async fn cycle(load: Load, dir: &Path, dice: &mut Dice, phase: &str) -> Tried<()
     let notary = Arc::new(Notary::new());
     if !disk.is_initialised().await? {
         let change = disk.new_keyring(&root()?, Algorithm::default())?;
-        disk.raw().commit(change, Vec::new()).await.map_err(|error| causes(&error))?;
+        disk.raw()
+            .commit(change, Vec::new())
+            .await
+            .map_err(|error| causes(&error))?;
     }
     let store = disk.unlock(&root()?).await.map_err(|error| causes(&error))?;
     if let Some(torn) = torn {
-        store.commit(Change::new(), vec![notary.torn_tail(&torn)]).await.map_err(|error| causes(&error))?;
+        store
+            .commit(Change::new(), vec![notary.torn_tail(&torn)])
+            .await
+            .map_err(|error| causes(&error))?;
     }
     say("ready");
     say("phase load");
@@ -212,7 +252,11 @@ async fn cycle(load: Load, dir: &Path, dice: &mut Dice, phase: &str) -> Tried<()
 /// The process: opens, writes, closes, over and over, until it is killed. Says what it does and what was acknowledged.
 pub async fn run(load: Load, dir: &Path, seed: u64) -> Tried<()> {
     let mut dice = Dice::new(seed);
-    let mut phase = if dir.join("store").exists() { "reopening" } else { "making" };
+    let mut phase = if dir.join("store").exists() {
+        "reopening"
+    } else {
+        "making"
+    };
     loop {
         if let Err(error) = cycle(load, dir, &mut dice, phase).await {
             say(format_args!("stopped {error}"));

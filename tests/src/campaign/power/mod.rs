@@ -90,7 +90,11 @@ impl Found {
     }
     fn figure(&self) -> String {
         let kinds: Vec<_> = self.bad.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        let kinds = if kinds.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", kinds.join(", "))
+        };
         format!(
             "{} images of {} cuts, {} with unflushed writes; {} acknowledged commits, {} flushes; bad: {}{kinds}",
             self.images,
@@ -128,19 +132,33 @@ struct Cut {
 
 impl<'a> Series<'a> {
     fn new(load: Load, dir: &'a Path, blank: &'a Path, dice: Dice) -> Self {
-        Self { load, dir, blank, ignore_flush: false, dice, steps: Steps::of(&PHASES), found: Found::default(), next: None }
+        Self {
+            load,
+            dir,
+            blank,
+            ignore_flush: false,
+            dice,
+            steps: Steps::of(&PHASES),
+            found: Found::default(),
+            next: None,
+        }
     }
 
     /// One load on one disk, cut at each of `targets` in turn.
     fn round(&mut self, targets: &[&str]) -> Tried<()> {
-        let start = self.next.take().unwrap_or_else(|| Start { template: self.blank.into(), acks: None });
+        let start = self.next.take().unwrap_or_else(|| Start {
+            template: self.blank.into(),
+            acks: None,
+        });
         let mut disk = VirtualDisk::start(self.dir, &start.template, self.ignore_flush)?;
         let acks = start.acks.unwrap_or_else(|| Acks::none(self.load.writers()));
         let home = disk.mounted.path().join("data");
         let worker = Worker::start(self.load, &home, self.dice.roll(), acks)?;
         let mut last = None;
         for target in targets {
-            let Some((cut, seen)) = self.cut(&mut disk, &worker, target)? else { break };
+            let Some((cut, seen)) = self.cut(&mut disk, &worker, target)? else {
+                break;
+            };
             self.found.commits = self.found.commits.max(seen.commits);
             last = self.judge_all(&mut disk, &cut)?;
         }
@@ -164,12 +182,22 @@ impl<'a> Series<'a> {
         };
         std::thread::sleep(Duration::from_micros(wait));
         let seen = worker.seen();
-        let unflushed = if self.dice.chance(20) { 0 } else { self.dice.between(1, 6) };
+        let unflushed = if self.dice.chance(20) {
+            0
+        } else {
+            self.dice.between(1, 6)
+        };
         let frozen = disk.freeze(unflushed)?;
         self.steps.hit(seen.phase);
         self.found.cuts += 1;
         self.found.flushes = frozen.flushes;
-        Ok(Some((Cut { acks: seen.acks.clone(), frozen }, seen)))
+        Ok(Some((
+            Cut {
+                acks: seen.acks.clone(),
+                frozen,
+            },
+            seen,
+        )))
     }
 
     /// Every variant of the last cut; a good one to go on from.
@@ -185,12 +213,21 @@ impl<'a> Series<'a> {
             match self.judge(&image, &cut.acks)? {
                 Ok(found) if Some(variant) == go_on => {
                     disk.image(variant, seed, &keep)?;
-                    next = Some(Start { template: keep.clone(), acks: Some(found) });
+                    next = Some(Start {
+                        template: keep.clone(),
+                        acks: Some(found),
+                    });
                 }
                 Ok(_) => {}
                 Err((kind, words)) => {
                     let (load, variant) = (self.load.kind.name(), variant.name());
-                    self.found.bad(&kind, format!("{load}, {variant} of {} unflushed kept: {kind}: {words}", cut.frozen.unflushed));
+                    self.found.bad(
+                        &kind,
+                        format!(
+                            "{load}, {variant} of {} unflushed kept: {kind}: {words}",
+                            cut.frozen.unflushed
+                        ),
+                    );
                 }
             }
         }
@@ -210,15 +247,29 @@ impl<'a> Series<'a> {
         Ok(match (words.next(), words.next(), words.next()) {
             (Some("ok"), Some(found), _) => Ok(Acks::parse(found)?),
             (Some("bad"), Some(kind), details) => Err((kind.into(), details.unwrap_or_default().into())),
-            _ => Err(("panic".into(), errors.lines().find(|line| line.contains("panicked")).unwrap_or(&errors).into())),
+            _ => Err((
+                "panic".into(),
+                errors
+                    .lines()
+                    .find(|line| line.contains("panicked"))
+                    .unwrap_or(&errors)
+                    .into(),
+            )),
         })
     }
 }
 
 /// Runs a process to its end; what it wrote to standard output and standard error.
 pub(super) fn run_bounded(mut command: Command, patience: Duration) -> Tried<(String, String)> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (mut out, mut err) = (child.stdout.take().ok_or("no output")?, child.stderr.take().ok_or("no errors")?);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (mut out, mut err) = (
+        child.stdout.take().ok_or("no output")?,
+        child.stderr.take().ok_or("no errors")?,
+    );
     let out = std::thread::spawn(move || read_all(&mut out));
     let err = std::thread::spawn(move || read_all(&mut err));
     let until = Instant::now() + patience;
@@ -258,16 +309,26 @@ pub fn run(plan: Plan) -> Tried<bool> {
     rig::make_template(&blank)?;
     let dice = Dice::new(plan.seed);
     for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        let load = Load { kind, engine: EngineKind::Fjall };
+        let load = Load {
+            kind,
+            engine: EngineKind::Fjall,
+        };
         let (found, steps) = series(load, plan, dir.path(), &blank, dice.fork(index as u64))?;
         found.words.iter().for_each(|words| report.broken(words));
         report.figure(format_args!("fjall, {} commits: {}", kind.name(), found.figure()));
         report.steps(&format!("cuts during ({})", kind.name()), &steps);
     }
     for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        let load = Load { kind, engine: EngineKind::Sled };
+        let load = Load {
+            kind,
+            engine: EngineKind::Sled,
+        };
         let (found, _) = series(load, plan, dir.path(), &blank, dice.fork(10 + index as u64))?;
-        report.figure(format_args!("sled (losing is expected), {} commits: {}", kind.name(), found.figure()));
+        report.figure(format_args!(
+            "sled (losing is expected), {} commits: {}",
+            kind.name(),
+            found.figure()
+        ));
         if let Some(words) = found.words.first() {
             report.figure(format_args!("sled, the first of them: {words}"));
         }
@@ -284,9 +345,19 @@ fn series(load: Load, plan: Plan, dir: &Path, blank: &Path, dice: Dice) -> Tried
     let cuts = plan.scale.pick(1, 3);
     let mut series = Series::new(load, dir, blank, dice);
     let (mut total, mut rounds) = (Found::default(), 0);
-    let orders = [["making", "load", "closing"], ["reopening", "closing", "load"], ["load", "reopening", "load"], ["closing", "load", "reopening"]];
-    while total.images < images || (!is_sled && !series.steps.missed().is_empty() && rounds < images / 4 + EXTRA_ROUNDS_MAX) {
-        let mut order = orders.get(usize::try_from(rounds % 4).unwrap_or_default()).copied().unwrap_or_default();
+    let orders = [
+        ["making", "load", "closing"],
+        ["reopening", "closing", "load"],
+        ["load", "reopening", "load"],
+        ["closing", "load", "reopening"],
+    ];
+    while total.images < images
+        || (!is_sled && !series.steps.missed().is_empty() && rounds < images / 4 + EXTRA_ROUNDS_MAX)
+    {
+        let mut order = orders
+            .get(usize::try_from(rounds % 4).unwrap_or_default())
+            .copied()
+            .unwrap_or_default();
         if let Some(missed) = series.steps.missed().first().filter(|_| total.images >= images) {
             order = [missed, "load", "closing"];
         }
@@ -310,14 +381,20 @@ impl Found {
         self.unflushed += other.unflushed;
         self.commits += other.commits;
         self.flushes += other.flushes;
-        other.bad.into_iter().for_each(|(kind, count)| *self.bad.entry(kind).or_default() += count);
+        other
+            .bad
+            .into_iter()
+            .for_each(|(kind, count)| *self.bad.entry(kind).or_default() += count);
         self.words.extend(other.words);
     }
 }
 
 /// The control: a disk that lies. Acknowledgements must be found missing.
 fn control(dir: &Path, blank: &Path, dice: Dice) -> Tried<Found> {
-    let load = Load { kind: Kind::Default, engine: EngineKind::Fjall };
+    let load = Load {
+        kind: Kind::Default,
+        engine: EngineKind::Fjall,
+    };
     let mut series = Series::new(load, dir, blank, dice);
     series.ignore_flush = true;
     series.round(&["load", "closing"])?;

@@ -14,9 +14,17 @@ use std::{
 
 /// Runs a system tool; what it printed.
 pub fn tool(name: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) -> Tried<String> {
-    let output = Command::new(name).args(args.iter().map(|arg| arg.as_ref())).output().map_err(doing(name))?;
+    let output = Command::new(name)
+        .args(args.iter().map(|arg| arg.as_ref()))
+        .output()
+        .map_err(doing(name))?;
     if !output.status.success() {
-        return Err(format!("{name}: {} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+        return Err(format!(
+            "{name}: {} {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )
+        .into());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -31,16 +39,26 @@ pub fn missing() -> Option<String> {
             return Some(format!("{device}: {error}"));
         }
     }
-    ["losetup", "mkfs.ext4", "mount", "umount"].into_iter().find_map(|name| {
-        let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        found.is_err().then(|| format!("{name} is not installed"))
-    })
+    ["losetup", "mkfs.ext4", "mount", "umount"]
+        .into_iter()
+        .find_map(|name| {
+            let found = Command::new(name)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            found.is_err().then(|| format!("{name} is not installed"))
+        })
 }
 
 /// An empty ext4 to begin with.
 pub fn make_template(path: &Path) -> Tried<()> {
     File::create(path)?.set_len(DISK_BYTES)?;
-    tool("mkfs.ext4", &[&"-q", &"-F", &"-E", &"lazy_itable_init=1,nodiscard", &path]).map(drop)
+    tool(
+        "mkfs.ext4",
+        &[&"-q", &"-F", &"-E", &"lazy_itable_init=1,nodiscard", &path],
+    )
+    .map(drop)
 }
 
 /// A mounted ext4; unmounted when dropped.
@@ -109,7 +127,11 @@ impl VirtualDisk {
         let (fuse, mount) = (dir.join("fuse"), dir.join("mount"));
         fs::create_dir_all(&fuse)?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("disk").arg(&fuse).arg(template).args(ignore_flush.then_some("--ignore-flush"));
+        command
+            .arg("disk")
+            .arg(&fuse)
+            .arg(template)
+            .args(ignore_flush.then_some("--ignore-flush"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let ask = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().ok_or("the disk has no output")?);
@@ -119,7 +141,11 @@ impl VirtualDisk {
         }
         let device = Loop(tool("losetup", &[&"--find", &"--show", &fuse.join(FILE)])?);
         let mounted = Mounted::device(&device.0, &mount)?;
-        Ok(Self { mounted, _device: device, process })
+        Ok(Self {
+            mounted,
+            _device: device,
+            process,
+        })
     }
 
     /// The power goes, as soon as so many writes are unflushed. What acknowledgement was read before this call must have survived.
@@ -127,12 +153,16 @@ impl VirtualDisk {
         self.process.ask(&format!("freeze {unflushed}"))?;
         let answer = self.process.answer()?;
         let (unflushed, flushes) = answer.split_once(' ').ok_or("the disk does not freeze")?;
-        Ok(Frozen { unflushed: unflushed.parse()?, flushes: flushes.parse()? })
+        Ok(Frozen {
+            unflushed: unflushed.parse()?,
+            flushes: flushes.parse()?,
+        })
     }
 
     /// What the last freeze left on the medium.
     pub fn image(&mut self, variant: Variant, seed: u64, path: &Path) -> Tried<()> {
-        self.process.ask(&format!("image {} {seed} {}", variant.name(), path.display()))?;
+        self.process
+            .ask(&format!("image {} {seed} {}", variant.name(), path.display()))?;
         match self.process.answer()?.as_str() {
             "stored" => Ok(()),
             other => Err(format!("the disk made no image: {other}").into()),

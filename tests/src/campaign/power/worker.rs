@@ -45,19 +45,37 @@ impl Shared {
     fn hear(&self, line: &str) {
         let mut seen = self.lock();
         let words: Vec<_> = line.split(' ').collect();
-        let number = |at: usize| words.get(at).and_then(|word: &&str| word.parse::<u64>().ok()).unwrap_or_default();
+        let number = |at: usize| {
+            words
+                .get(at)
+                .and_then(|word: &&str| word.parse::<u64>().ok())
+                .unwrap_or_default()
+        };
         let writer = usize::try_from(number(1)).unwrap_or(usize::MAX);
-        let Seen { acks, phase, phases, stopped, commits } = &mut *seen;
+        let Seen {
+            acks,
+            phase,
+            phases,
+            stopped,
+            commits,
+        } = &mut *seen;
         match words.first().copied() {
             Some("phase") => {
-                *phase = PHASES.into_iter().find(|known| words.get(1) == Some(known)).unwrap_or("load");
+                *phase = PHASES
+                    .into_iter()
+                    .find(|known| words.get(1) == Some(known))
+                    .unwrap_or("load");
                 *phases += 1;
             }
             Some("ready") => acks.ready = true,
             Some("stopped") => *stopped = Some(line.to_owned()),
             Some(kind @ ("write" | "read")) => {
                 *commits += 1;
-                let list = if kind == "write" { &mut acks.writes } else { &mut acks.reads };
+                let list = if kind == "write" {
+                    &mut acks.writes
+                } else {
+                    &mut acks.reads
+                };
                 if let Some(last) = list.get_mut(writer) {
                     *last = number(2);
                 }
@@ -72,11 +90,27 @@ impl Worker {
     /// Starts it on a directory where `acks` hold already.
     pub fn start(load: Load, dir: &Path, seed: u64, acks: Acks) -> Tried<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["power-load", load.kind.name(), load.engine.name()]).arg(dir).arg(seed.to_string());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command
+            .args(["power-load", load.kind.name(), load.engine.name()])
+            .arg(dir)
+            .arg(seed.to_string());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         let out = child.stdout.take().ok_or("the load has no output")?;
-        let seen = Seen { acks, phase: "making", phases: 0, stopped: None, commits: 0 };
-        let shared = Arc::new(Shared { seen: Mutex::new(seen), changed: Condvar::new() });
+        let seen = Seen {
+            acks,
+            phase: "making",
+            phases: 0,
+            stopped: None,
+            commits: 0,
+        };
+        let shared = Arc::new(Shared {
+            seen: Mutex::new(seen),
+            changed: Condvar::new(),
+        });
         let hears = shared.clone();
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(out).lines() {
@@ -86,7 +120,11 @@ impl Worker {
             hears.lock().stopped.get_or_insert_with(|| "its output ended".into());
             hears.changed.notify_all();
         });
-        Ok(Self { child, shared, reader: Some(reader) })
+        Ok(Self {
+            child,
+            shared,
+            reader: Some(reader),
+        })
     }
 
     /// Waits until it does `phase` and has begun more than `after` phases; `false` when it stopped or takes too long.
@@ -101,7 +139,12 @@ impl Worker {
             if seen.stopped.is_some() || left.is_zero() {
                 return false;
             }
-            seen = self.shared.changed.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
+            seen = self
+                .shared
+                .changed
+                .wait_timeout(seen, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 

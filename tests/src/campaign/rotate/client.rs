@@ -52,7 +52,12 @@ pub async fn read(client: &Client) -> Tried<String> {
 /// Whether the server takes the password; anything else that goes wrong is trouble.
 async fn opens(port: u16, password: &str) -> Tried<bool> {
     let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(port).dbname("postgres").user("app").password(password);
+    config
+        .host("127.0.0.1")
+        .port(port)
+        .dbname("postgres")
+        .user("app")
+        .password(password);
     match config.connect(tokio_postgres::NoTls).await {
         Ok((client, connection)) => {
             let driver = tokio::spawn(connection);
@@ -89,7 +94,9 @@ async fn work(client: Client, port: u16, mut password: String, stop: Arc<AtomicB
                 let again = read(&client).await?;
                 between += 1;
                 if again == password || between > BETWEEN_MAX {
-                    worked.broken.push(format!("log-in {}: a fresh password is refused", worked.log_ins));
+                    worked
+                        .broken
+                        .push(format!("log-in {}: a fresh password is refused", worked.log_ins));
                     break;
                 }
                 password = again;

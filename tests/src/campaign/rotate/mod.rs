@@ -24,7 +24,14 @@ use tokio::time::{sleep, timeout};
 
 const METHOD: &str = "The real daemon, SoftHSM and PostgreSQL 15; a client logs in without pause and reads the password again only when it is \
     refused; kill -9 of the daemon while a proxy holds the statement in question.";
-const STEPS: [&str; 6] = ["idle", "before the server hears", "after the server did it", "before the test", "after the test", "somewhere in a rotation"];
+const STEPS: [&str; 6] = [
+    "idle",
+    "before the server hears",
+    "after the server did it",
+    "before the test",
+    "after the test",
+    "somewhere in a rotation",
+];
 const PATIENCE: Duration = Duration::from_secs(30);
 const SET: &str = "ALTER ROLE \"app\" PASSWORD";
 /// The start of a session of the account.
@@ -48,15 +55,30 @@ pub async fn run(plan: Plan) -> Tried<bool> {
     let bench = Bench::set().await?;
     let client = bench.client().await?;
     let (dice, steps) = (Dice::new(plan.seed), Steps::of(&STEPS));
-    let mut campaign = Campaign { bench, client, dice, steps, rotations: 0, kills: 0, broken: Vec::new() };
+    let mut campaign = Campaign {
+        bench,
+        client,
+        dice,
+        steps,
+        rotations: 0,
+        kills: 0,
+        broken: Vec::new(),
+    };
     // A new role's account has no password yet.
     campaign.ask().await?;
     campaign.rotate().await?;
     let worker = Worker::start(&campaign.client, campaign.bench.server.port()).await?;
     campaign.rotations(plan).await?;
     let worked = worker.end().await?;
-    worked.broken.iter().chain(&campaign.broken).for_each(|words| report.broken(words));
-    report.figure(format_args!("{} rotations acknowledged, {} kills in them", campaign.rotations, campaign.kills));
+    worked
+        .broken
+        .iter()
+        .chain(&campaign.broken)
+        .for_each(|words| report.broken(words));
+    report.figure(format_args!(
+        "{} rotations acknowledged, {} kills in them",
+        campaign.rotations, campaign.kills
+    ));
     report.figure(format_args!(
         "{} log-ins by the client: {} were refused and held after one fresh read, {} after another rotation fell in between, {} failed",
         worked.log_ins,
@@ -65,7 +87,14 @@ pub async fn run(plan: Plan) -> Tried<bool> {
         worked.broken.len()
     ));
     let red = campaign.control().await?;
-    root::run(&mut campaign.bench, &campaign.client, &mut campaign.dice, plan, &mut report).await?;
+    root::run(
+        &mut campaign.bench,
+        &campaign.client,
+        &mut campaign.dice,
+        plan,
+        &mut report,
+    )
+    .await?;
     campaign.bench.kill();
     if let Some(found) = campaign.bench.evidence() {
         report.broken(format_args!("audit log: {found}"));
@@ -78,11 +107,15 @@ pub async fn run(plan: Plan) -> Tried<bool> {
 impl Campaign {
     async fn rotations(&mut self, plan: Plan) -> Tried<()> {
         let (wanted, every) = (plan.scale.pick(50, 1000), plan.scale.pick(5, 20));
-        while self.rotations < wanted || !self.steps.missed().is_empty() && self.rotations < wanted + EXTRA_ROTATIONS_MAX {
+        while self.rotations < wanted
+            || !self.steps.missed().is_empty() && self.rotations < wanted + EXTRA_ROTATIONS_MAX
+        {
             if self.rotations % every == every - 1 {
                 let turn = usize::try_from(self.kills).unwrap_or_default() % STEPS.len();
                 let step = STEPS.get(turn).copied().unwrap_or("idle");
-                self.killed(step).await.map_err(|error| doing(step)(format!("{error}\n{}", self.bench.tail())))?;
+                self.killed(step)
+                    .await
+                    .map_err(|error| doing(step)(format!("{error}\n{}", self.bench.tail())))?;
             }
             self.rotate().await?;
             sleep(Duration::from_millis(self.dice.between(5, 60))).await;
@@ -102,26 +135,51 @@ impl Campaign {
     }
 
     async fn ask(&self) -> Tried<()> {
-        let request = v1::CredsRotateRequest { role: "pg/app".into(), ..Default::default() };
+        let request = v1::CredsRotateRequest {
+            role: "pg/app".into(),
+            ..Default::default()
+        };
         let client = self.client.with_timeout(PATIENCE);
-        client.change(request, |s, r| async move { s.creds().rotate(r).await }).await.map(drop).map_err(doing("creds rotate"))
+        client
+            .change(request, |s, r| async move { s.creds().rotate(r).await })
+            .await
+            .map(drop)
+            .map_err(doing("creds rotate"))
     }
 
     async fn wrong(&self, old: &str, new: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         if old == new || self.bench.log_in("app", old).await.is_ok() {
-            wrong.push(format!("rotation {}: the old password still opens the account", self.rotations));
+            wrong.push(format!(
+                "rotation {}: the old password still opens the account",
+                self.rotations
+            ));
         }
         if let Err(error) = self.bench.log_in("app", new).await {
-            wrong.push(format!("rotation {}: the new password does not open the account: {error}", self.rotations));
+            wrong.push(format!(
+                "rotation {}: the new password does not open the account: {error}",
+                self.rotations
+            ));
         }
         wrong
     }
 
     /// A rotation that the daemon does not live to see, at `step`; afterwards what is read must open the account, at the first try.
     async fn killed(&mut self, step: &'static str) -> Tried<()> {
-        let (client, ask) = (self.client.with_timeout(CALL), v1::CredsRotateRequest { role: "pg/app".into(), ..Default::default() });
-        let rotation = async move { drop(client.change(ask, |s, r| async move { s.creds().rotate(r).await }).await) };
+        let (client, ask) = (
+            self.client.with_timeout(CALL),
+            v1::CredsRotateRequest {
+                role: "pg/app".into(),
+                ..Default::default()
+            },
+        );
+        let rotation = async move {
+            drop(
+                client
+                    .change(ask, |s, r| async move { s.creds().rotate(r).await })
+                    .await,
+            )
+        };
         let hit = match step {
             "idle" => true,
             "somewhere in a rotation" => {
@@ -143,14 +201,27 @@ impl Campaign {
         self.bench.unseal().await?;
         let now = read(&self.client).await?;
         if let Err(error) = self.bench.log_in("app", &now).await {
-            self.broken.push(format!("kill {} ({step}): what is read does not open the account: {error}", self.kills));
+            self.broken.push(format!(
+                "kill {} ({step}): what is read does not open the account: {error}",
+                self.kills
+            ));
         }
-        say(format_args!("  {:4} rotations, kill {} {step}: {}", self.rotations, self.kills, if hit { "hit" } else { "not hit" }));
+        say(format_args!(
+            "  {:4} rotations, kill {} {step}: {}",
+            self.rotations,
+            self.kills,
+            if hit { "hit" } else { "not hit" }
+        ));
         Ok(())
     }
 
     /// Kills while the proxy holds it; what is held may reach the server after the kill.
-    async fn held(&mut self, rotation: impl Future<Output = ()> + Send + 'static, pattern: &'static str, hold: Hold) -> bool {
+    async fn held(
+        &mut self,
+        rotation: impl Future<Output = ()> + Send + 'static,
+        pattern: &'static str,
+        hold: Hold,
+    ) -> bool {
         let held = self.bench.proxy.arm(pattern, hold);
         tokio::spawn(rotation);
         let hit = timeout(PATIENCE, held.reached()).await.is_ok();
@@ -168,7 +239,9 @@ impl Campaign {
         let old = read(&self.client).await?;
         self.ask().await?;
         let new = read(&self.client).await?;
-        self.bench.server.admin("postgres", &format!("ALTER ROLE app PASSWORD '{old}'"))?;
+        self.bench
+            .server
+            .admin("postgres", &format!("ALTER ROLE app PASSWORD '{old}'"))?;
         let wrong = self.wrong(&old, &new).await;
         self.ask().await?;
         Ok(wrong.len() as u64)

@@ -17,8 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOG_INS: &str = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'strongroom%' AND rolcanlogin";
 
 async fn rotate(client: &Client) -> Tried<String> {
-    let request = v1::MountRotateRootRequest { path: "pg".into(), ..Default::default() };
-    let answer = client.with_timeout(PATIENCE).change(request, |s, r| async move { s.mount().rotate_root(r).await }).await;
+    let request = v1::MountRotateRootRequest {
+        path: "pg".into(),
+        ..Default::default()
+    };
+    let answer = client
+        .with_timeout(PATIENCE)
+        .change(request, |s, r| async move { s.mount().rotate_root(r).await })
+        .await;
     answer.map(|answer| answer.account).map_err(doing("rotate-root"))
 }
 
@@ -41,21 +47,39 @@ pub async fn run(bench: &mut Bench, client: &Client, dice: &mut Dice, plan: Plan
     let wanted: u64 = plan.scale.pick(4, 40);
     let mut leases = Vec::new();
     for turn in 0..wanted {
-        leases.push(client.issue("pg/readers", None).await.map_err(doing("issue"))?.lease_id.unwrap_or_default());
+        leases.push(
+            client
+                .issue("pg/readers", None)
+                .await
+                .map_err(doing("issue"))?
+                .lease_id
+                .unwrap_or_default(),
+        );
         if turn % 2 == 1 {
             killed(bench, client, dice).await?;
         }
         rotate(client).await?;
         if bench.log_in(ROOT, ROOT_SECRET).await.is_ok() {
-            report.broken(format_args!("root rotation {turn}: the first root password still opens the server"));
+            report.broken(format_args!(
+                "root rotation {turn}: the first root password still opens the server"
+            ));
         }
-        let log_ins = until(PATIENCE, || async { Ok(bench.server.admin("postgres", LOG_INS)?) }, |count| count == "1").await?;
+        let log_ins = until(
+            PATIENCE,
+            || async { Ok(bench.server.admin("postgres", LOG_INS)?) },
+            |count| count == "1",
+        )
+        .await?;
         if log_ins != "1" {
-            report.broken(format_args!("root rotation {turn}: the engine has {log_ins} log-ins in the server"));
+            report.broken(format_args!(
+                "root rotation {turn}: the engine has {log_ins} log-ins in the server"
+            ));
         }
         // The oldest lease is two predecessors old by now.
         if leases.len() > 2 {
-            revoke(client, &leases.remove(0)).await.map_err(doing("a predecessor's lease"))?;
+            revoke(client, &leases.remove(0))
+                .await
+                .map_err(doing("a predecessor's lease"))?;
         }
     }
     for lease in &leases {
@@ -66,6 +90,8 @@ pub async fn run(bench: &mut Bench, client: &Client, dice: &mut Dice, plan: Plan
         report.broken(format_args!("accounts that predecessors made were left: {left:?}"));
     }
     let kills = wanted / 2;
-    report.figure(format_args!("{wanted} rotations of the engine's own log-in, {kills} kills in them; {wanted} leases of predecessors revoked"));
+    report.figure(format_args!(
+        "{wanted} rotations of the engine's own log-in, {kills} kills in them; {wanted} leases of predecessors revoked"
+    ));
     Ok(())
 }
