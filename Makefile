@@ -18,21 +18,22 @@ help: ## this list
 deps: ## install what the system lacks (Debian; needs root only when something is missing)
 	@scripts/deps
 
+# The whole workspace with all targets, always: a smaller selection would build the large dependencies once more with other features.
 build: deps
 	$(CARGO) build --workspace --locked
 
 demo: build ## the main job, end to end, narrated; exit 0 only when every step held
-	$(CARGO) run --locked --quiet --package strongroom-tests --bin demo
+	target/debug/demo
 
 test: build kryoptic ## every test, on real servers and tokens, and the campaigns in their short form
 	$(CARGO) test --workspace --locked
-	$(CARGO) run --locked --quiet --package strongroom-tests --bin campaign -- --short all
+	target/debug/campaign --short all
 
 kryoptic: deps ## the HSM suite on a second vendor's token
 	@hsm/kryoptic/test.sh
 
 campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|all
-	$(CARGO) run --locked --quiet --package strongroom-tests --bin campaign -- $(or $(SUITE),all)
+	target/debug/campaign $(or $(SUITE),all)
 
 bench: deps ## beside OpenBao and the limits: SUITE= SIZE= CONNS= PEER=openbao|none DURABILITY=d0|d1|d2 FORMAT=table|json
 	$(CARGO) build --release --locked --package strongroomd --package strongroom-bench
