@@ -2,8 +2,15 @@
 
 use crate::world::{PATIENCE, World, eventually, failure, shared, value};
 use serde_json::Value;
-use std::{fs, os::unix::fs::FileExt, path::Path, time::Instant};
-use strongroom_tests::Cli;
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::FileExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Instant,
+};
+use strongroom_tests::{Cli, lab::binary};
 
 /// Every record up to now. The log's files, which `audit tail` reads, follow the store within moments.
 pub fn records(cli: &Cli) -> Vec<Value> {
@@ -190,4 +197,72 @@ async fn paths_can_be_hashed() {
         !all.iter().any(|record| record.to_string().contains("telling")),
         "{all:?}"
     );
+}
+
+fn strongroomd(world: &World, args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(binary("strongroomd"))
+        .arg("--config")
+        .arg(world.lab.config_file())
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// R-AUDIT-2, R-STORE-6: with its log cut off the daemon does not start; only a slot's fresh factors and the word that a loss is accepted let
+/// it go on, and the gap stands in the log for ever.
+#[test]
+fn a_lost_log_needs_the_factors_of_a_slot() {
+    let mut world = World::open();
+    for n in 0..10 {
+        world
+            .cli()
+            .ok_with(&["kv", "put", &format!("kv/lost/{n}"), "-"], b"kept");
+    }
+    assert!(world.take_daemon().stop().success());
+    let file = fs::read_dir(world.lab.audit_dir())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let bytes = fs::read(&file).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(used as u64 / 2)
+        .unwrap();
+    let refused = strongroomd(&world, &[], "");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("log"), "{words}");
+    let shares = world.lines("daily");
+    let stranger = World::open();
+    for (args, stdin) in [
+        (&["repair", "--slot", "daily"][..], shares.as_str()),
+        (&["repair", "--accept-loss", "--slot", "daily"], ""),
+        (
+            &["repair", "--accept-loss", "--slot", "daily"],
+            &stranger.lines("daily"),
+        ),
+    ] {
+        assert!(!strongroomd(&world, args, stdin).status.success(), "{args:?}");
+    }
+    let repaired = strongroomd(&world, &["repair", "--accept-loss", "--slot", "daily"], &shares);
+    assert!(
+        repaired.status.success(),
+        "{}",
+        String::from_utf8_lossy(&repaired.stderr)
+    );
+    world.start();
+    world.unseal("daily");
+    assert_eq!(world.cli().ok(&["kv", "get", "kv/lost/3", "--field", "value"]), "kept");
+    let dir = world.lab.audit_dir().display().to_string();
+    let verified = world.cli().run(&["--output", "json", "audit", "verify", &dir]);
+    assert_ne!(verified.code, 0, "the gap is named for ever: {verified:?}");
 }

@@ -315,3 +315,35 @@ async fn mistakes_are_told() {
         "{refused}"
     );
 }
+
+/// R-LEASE-2: a credential asked for twice under one idempotency key is made once, and its password is shown once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_makes_one_account() {
+    let shared = shared();
+    let client = shared.world.client().await;
+    shared.world.cli().ok(&[
+        "role",
+        "put",
+        "pg/once",
+        "group=readers",
+        "default_ttl=1m",
+        "max_ttl=1m",
+    ]);
+    let issue = || {
+        let client = client.clone();
+        let request = v1::CredsIssueRequest {
+            role: "pg/once".into(),
+            idempotency_key: "an-account-once".into(),
+            ..Default::default()
+        };
+        async move {
+            client
+                .once(request, |s, r| async move { s.creds().issue(r).await })
+                .await
+        }
+    };
+    let made = issue().await.unwrap();
+    assert_eq!(reason(issue().await), "ALREADY_DONE");
+    assert_eq!(accounts(shared, "sr\\_once\\_%"), 1);
+    assert!(client.revoke(&made.lease_id).await.unwrap());
+}

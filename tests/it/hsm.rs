@@ -113,3 +113,74 @@ fn a_worker_that_hangs_is_replaced() {
         assert!(!alive, "the hung worker is gone");
     }
 }
+
+/// R-SEAL-2: a slot with a sealed seed on two tokens opens with either: one is lost, the vault still opens.
+#[test]
+fn either_of_two_tokens_opens_a_slot() {
+    let mut world = World::sealed(
+        Lab::with_tokens(&["one", "two"]),
+        &["auto=hsm@one,two", "glass=quorum:2/3"],
+    );
+    eventually("open after init", || world.state() == "open");
+    for lost in ["one", "two"] {
+        let (tokens, away) = (
+            world.lab.dir().join(format!("hsm-{lost}/tokens")),
+            world.lab.dir().join("away"),
+        );
+        assert!(world.take_daemon().stop().success());
+        fs::rename(&tokens, &away).unwrap();
+        world.start();
+        eventually("the other token opens it", || world.state() == "open");
+        assert!(world.take_daemon().stop().success());
+        fs::rename(&away, &tokens).unwrap();
+        world.start();
+        eventually("both are there", || world.state() == "open");
+    }
+}
+
+/// R-SEAL-6: a refused PIN is told, never repeated by itself, not even by a new start; once it is mended a person says so, and the session goes
+/// on with the shares it has.
+#[test]
+fn a_refused_pin_waits_for_a_person() {
+    let mut world = World::sealed(Lab::new(), &["daily=hsm+quorum:2/3", "glass=quorum:2/3"]);
+    let pin = world.lab.dir().join("hsm-main/pin");
+    let right = fs::read(&pin).unwrap();
+    assert!(world.take_daemon().stop().success());
+    fs::write(&pin, "0000-not-the-pin").unwrap();
+    world.start();
+    let unseal = |world: &World| {
+        let lines = world.lines("daily");
+        world.cli().run_with(
+            &["--output", "json", "operator", "unseal", "--slot", "daily"],
+            lines.as_bytes(),
+        )
+    };
+    let refused = crate::world::failure(&unseal(&world));
+    assert!(
+        ["HSM_PIN_REFUSED", "HSM_UNAVAILABLE"].contains(&refused["reason"].as_str().unwrap()),
+        "{refused}"
+    );
+    fs::write(&pin, &right).unwrap();
+    world.restart();
+    let held = crate::world::failure(&unseal(&world));
+    let session = held["next"]
+        .as_str()
+        .unwrap()
+        .split("--session ")
+        .nth(1)
+        .expect("the session goes on")
+        .to_owned();
+    assert_eq!(hsm_state(&world), "held", "{}", world.status());
+    world.lab.cli().ok(&["operator", "forgive-pin", "main"]);
+    world.lab.cli().ok(&[
+        "operator",
+        "unseal",
+        "--slot",
+        "daily",
+        "--session",
+        session.trim(),
+        "--again",
+    ]);
+    assert_eq!(world.state(), "open");
+    assert_eq!(hsm_state(&world), "up");
+}

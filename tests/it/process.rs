@@ -7,7 +7,8 @@ use crate::{
 use rustix::process::Signal;
 use std::{
     fs,
-    process::{Command, Output},
+    io::{BufRead, BufReader, Write},
+    process::{Command, Output, Stdio},
     time::Instant,
 };
 use strongroom_tests::{Lab, daemon::http, lab::binary};
@@ -145,4 +146,69 @@ fn metrics_and_health_are_served() {
     for line in world.daemon().log_text().lines() {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }
+}
+
+/// R-OPS-1: `strongroomd dev` is unsealed, says how it is used, is used so, and leaves nothing.
+#[test]
+fn a_throw_away_daemon_is_ready_at_once() {
+    let mut child = Command::new(binary("strongroomd"))
+        .args(["dev", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let told = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let mut said = Vec::new();
+    for line in told {
+        said.push(line.trim().to_owned());
+        if line.contains("Ctrl-C") {
+            break;
+        }
+    }
+    let told = |name: &str| {
+        let line = said
+            .iter()
+            .find_map(|line| line.strip_prefix(&format!("export {name}=")));
+        line.unwrap_or_else(|| panic!("{name}: {said:?}")).to_owned()
+    };
+    let token = told("STRONGROOM_TOKEN").replace("$(cat ", "").replace(')', "");
+    let ca = told("STRONGROOM_CACERT");
+    let strongroom = |args: &[&str]| {
+        let mut ran = Command::new(binary("strongroom"))
+            .args(args)
+            .env_clear()
+            .env("STRONGROOM_ADDR", told("STRONGROOM_ADDR"))
+            .env("STRONGROOM_CACERT", &ca)
+            .env("STRONGROOM_TOKEN", fs::read_to_string(&token).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = ran.stdin.take().unwrap().write_all(b"s3cret");
+        String::from_utf8(ran.wait_with_output().unwrap().stdout).unwrap()
+    };
+    strongroom(&["mount", "enable", "kv", "--kind", "kv"]);
+    strongroom(&["kv", "put", "kv/hello", "-"]);
+    assert_eq!(strongroom(&["kv", "get", "kv/hello", "--field", "value"]), "s3cret");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!std::path::Path::new(&ca).exists(), "nothing of it remains");
+}
+
+/// R-STORE-3: the other engine that may be chosen does the same job, and status says what was accepted with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sled_is_selectable() {
+    let mut lab = Lab::with_tokens(&[]);
+    lab.store = "backend = \"sled\"\naccept_risk = \"sled may lose acknowledged writes on power loss\"".to_owned();
+    let mut world = World::opened(lab);
+    world.client().await.put("kv/a", &value("kept"), None).await.unwrap();
+    world.restart();
+    world.unseal("daily");
+    let read = world.client().await.get("kv/a").await.unwrap();
+    assert_eq!(read.field("value").unwrap().expose(), b"kept");
+    let status = world.status();
+    assert_eq!(status["store_backend"], "sled");
+    assert!(status["warnings"].to_string().contains("power loss"), "{status}");
 }
