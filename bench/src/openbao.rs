@@ -232,6 +232,13 @@ impl OpenBao {
         }
     }
 
+    /// A connection for a caller. Its server ends one that has not asked anything within seconds; one that has may rest for minutes.
+    async fn caller(&self) -> Result<Https, Fault> {
+        let mut https = self.https(&self.token).await?;
+        https.ask("GET", "sys/health", None).await?;
+        Ok(https)
+    }
+
     async fn https(&self, token: &str) -> Result<Https, Fault> {
         let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
         tcp.set_nodelay(true)?;
@@ -253,7 +260,7 @@ impl OpenBao {
         let mut callers = Callers::new();
         for at in 0..conns {
             callers.push(Box::new(Reader {
-                https: self.https(&self.token).await?,
+                https: self.caller().await?,
                 next: at as u64,
                 secrets,
                 value_bytes,
@@ -269,7 +276,7 @@ impl OpenBao {
         let body = Bytes::from(json!({ "data": { "value": "v".repeat(value_bytes) } }).to_string());
         let mut callers = Callers::new();
         for at in 0..conns {
-            let https = self.https(&self.token).await?;
+            let https = self.caller().await?;
             callers.push(Box::new(Writer {
                 https,
                 at,
@@ -288,7 +295,7 @@ impl OpenBao {
         let mut callers = Callers::new();
         for _ in 0..conns {
             callers.push(Box::new(Issuer {
-                https: self.https(&self.token).await?,
+                https: self.caller().await?,
                 role,
                 leases: leases.clone(),
             }));
@@ -303,7 +310,7 @@ impl OpenBao {
         let mut callers = Callers::new();
         for _ in 0..conns {
             callers.push(Box::new(Revoker {
-                https: self.https(&self.token).await?,
+                https: self.caller().await?,
                 leases: leases.clone(),
             }));
         }
