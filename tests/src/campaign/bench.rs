@@ -15,6 +15,8 @@ pub const CALL: Duration = Duration::from_secs(4);
 const SET_UP: Duration = Duration::from_secs(60);
 const POLICY: &str = "permit(principal in S::Group::\"campaign\", action, resource);";
 const SLOT: &str = "daily";
+/// The slot `quorum:2/3`.
+pub const GLASS: &str = "glass";
 
 /// See the module. Fields end in this order: the daemon before what it stands on.
 pub struct Bench {
@@ -23,6 +25,8 @@ pub struct Bench {
     pub server: Server,
     pub lab: Lab,
     shares: Vec<String>,
+    /// Of a second slot, which needs no token: [`GLASS`].
+    pub glass: Vec<String>,
     pub token: String,
 }
 
@@ -42,6 +46,7 @@ impl Bench {
             server,
             lab,
             shares: Vec::new(),
+            glass: Vec::new(),
             token: String::new(),
         };
         bench.found().await?;
@@ -55,12 +60,25 @@ impl Bench {
             factors: "hsm+quorum:2/3".into(),
             hsms: vec!["main".into()],
         };
-        let request = v1::InitRequest { slots: vec![slot] };
+        let glass = v1::SlotSpec {
+            name: GLASS.into(),
+            factors: "quorum:2/3".into(),
+            hsms: Vec::new(),
+        };
+        let request = v1::InitRequest {
+            slots: vec![slot, glass],
+        };
         let made = client
             .once(request, |s, r| async move { s.operator().init(r).await })
             .await
             .map_err(doing("init"))?;
-        self.shares = made.shares.into_iter().flat_map(|shares| shares.shares).collect();
+        for shares in made.shares {
+            *(if shares.slot == GLASS {
+                &mut self.glass
+            } else {
+                &mut self.shares
+            }) = shares.shares;
+        }
         let setup = self.client_with(Some(&made.setup_token)).await?.with_timeout(SET_UP);
         if self.state(&client).await? != v1::VaultState::Open {
             self.unseal().await?;

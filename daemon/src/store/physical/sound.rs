@@ -1,16 +1,20 @@
 //! What fjall does not check of its own files before it believes them: counts that make it ask for more memory than there is, which ends the
-//! process instead of giving an error. Found by the flip campaign. Formats: lsm-tree 3.1, sfa 1.0.
+//! process instead of giving an error; and the sequence numbers of its journals, which say which of two values is the newer. Found by the flip
+//! campaign. Formats: fjall 3.1, lsm-tree 3.1, sfa 1.0.
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, BufReader, Read},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 /// `SFA! | version u8 | checksum type u8 | checksum u128 | position of the list of sections u64 | its length u64`, at the end of a file.
 const TRAILER_BYTES: u64 = 38;
+
+/// A journal is read in pieces of this size.
+const JOURNAL_READ_BYTES: usize = 256 << 10;
 
 pub fn damaged(words: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, words.into())
@@ -18,6 +22,7 @@ pub fn damaged(words: impl Into<String>) -> io::Error {
 
 /// Checks the store in `path`; one that is not there yet is sound.
 pub fn check(path: &Path) -> io::Result<()> {
+    journals(path)?;
     let keyspaces = match fs::read_dir(path.join("keyspaces")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         keyspaces => keyspaces?,
@@ -31,6 +36,81 @@ pub fn check(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The sequence numbers of batches lie outside the journal's checksums: they must grow from batch to batch and file to file, or an old value
+/// would pass for the newer. What does not read ends the look: fjall finds that itself.
+fn journals(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut journals: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in entries {
+        let file = entry?.path();
+        let number = file
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse().ok());
+        journals.extend(number.map(|number| (number, file)));
+    }
+    journals.sort();
+    let mut last = None;
+    for (_, journal) in journals {
+        let mut from = BufReader::with_capacity(JOURNAL_READ_BYTES, File::open(&journal)?);
+        let mut begun = None;
+        while let Ok(entry) = entry(&mut from) {
+            match (entry, begun) {
+                (Entry::Start(sequence), None) => begun = Some(sequence),
+                (Entry::Item, Some(_)) => {}
+                (Entry::End, Some(sequence)) if last.is_none_or(|last| last < sequence) => {
+                    (last, begun) = (begun, None)
+                }
+                (Entry::End, Some(_)) => {
+                    return Err(damaged(format!("{}: a sequence number is damaged", journal.display())));
+                }
+                _ => break,
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Entry {
+    Start(u64),
+    Item,
+    End,
+}
+
+/// Start `1 | items u32 | sequence u64`; item `2 | type u8 | compression u8 | keyspace u64 | key length u16 | value length u32 | stored length
+/// u32 | key | value`; end `3 | checksum u64 | magic u32`; clear `4 | keyspace u64`. All LE.
+fn entry(from: &mut BufReader<File>) -> io::Result<Entry> {
+    let skip = BufReader::<File>::seek_relative;
+    match u8::from_le_bytes(take(from)?) {
+        1 => {
+            skip(from, 4)?;
+            Ok(Entry::Start(u64::from_le_bytes(take(from)?)))
+        }
+        2 => {
+            skip(from, 10)?;
+            let key = u16::from_le_bytes(take(from)?);
+            skip(from, 4)?;
+            let value = u32::from_le_bytes(take(from)?);
+            skip(from, i64::from(key) + i64::from(value))?;
+            Ok(Entry::Item)
+        }
+        3 => {
+            skip(from, 8)?;
+            take::<4>(from).map(|_| Entry::End)
+        }
+        4 => take::<8>(from).map(|_| Entry::Item),
+        _ => Err(damaged("no entry")),
+    }
+}
+
+fn take<const N: usize>(from: &mut BufReader<File>) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    from.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A keyspace's list of tables, by the checksum in its `current` file (`version u64 LE | XXH3-128 u128 LE | 0`), which fjall does not look at.
@@ -114,6 +194,36 @@ mod tests {
         ] {
             fs::write(tables.join("1"), bytes).unwrap();
             assert_eq!(check(dir.path()).is_ok(), sound);
+        }
+    }
+
+    /// R-STORE-2, R-STORE-6: an old value does not pass for a newer one because a bit of a sequence number changed.
+    #[test]
+    fn sequence_numbers_of_a_journal_must_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let batch = |sequence: u64| {
+            let item = [&[2, 0, 0][..], &[0; 8], &[1, 0], &[2, 0, 0, 0], &[2, 0, 0, 0], b"kvv"].concat();
+            [
+                &[1][..],
+                &[1, 0, 0, 0],
+                &sequence.to_le_bytes(),
+                &item,
+                &[3],
+                &[0; 8],
+                b"FJL\x03",
+            ]
+            .concat()
+        };
+        for (numbers, sound) in [
+            ([5, 6, 9], true),
+            ([5, 7, 6], false),
+            ([5, 6, 5], false),
+            ([5, 5, 6], false),
+        ] {
+            let [first, second, third] = numbers.map(batch);
+            fs::write(dir.path().join("9.jnl"), [&first[..], &second].concat()).unwrap();
+            fs::write(dir.path().join("10.jnl"), [&third[..], &[0; 64]].concat()).unwrap();
+            assert_eq!(check(dir.path()).is_ok(), sound, "{numbers:?}");
         }
     }
 }

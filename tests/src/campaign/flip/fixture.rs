@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 /// Where nobody may read.
 pub const FORBIDDEN: &str = "kv/payroll/salaries";
-const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
+pub const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
 const FILLED: [Table; 12] = [
@@ -56,6 +56,8 @@ pub struct Expected {
     pub secrets: Vec<(String, Vec<u8>)>,
     pub audit_records: u64,
     pub now: u64,
+    /// The root key.
+    pub root: [u8; 32],
 }
 
 pub fn config(dir: &Path) -> DiskConfig {
@@ -226,6 +228,7 @@ pub async fn make(dir: &Path, dice: Dice) -> Tried<Expected> {
         ..
     } = maker;
     expected.audit_records = made + 1;
+    expected.root = *root()?.expose();
     expected.rows = rows(&store).await?.0;
     drop(store);
     disk.close();

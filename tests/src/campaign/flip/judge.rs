@@ -4,10 +4,10 @@ use super::{
     fixture::{self, Expected, FORBIDDEN, engine_dir},
     rooms::{Read, Rooms},
 };
-use crate::campaign::power::load::{causes, root};
+use crate::campaign::power::load::causes;
 use std::{collections::BTreeMap, path::Path};
 use strongroomd::{
-    base::time::Timestamp,
+    base::{locked::LockedKey, time::Timestamp},
     policy::Action,
     store::{
         RawTable, Store, Table,
@@ -77,7 +77,7 @@ pub async fn judge(dir: &Path, expected: &Expected) -> Verdict {
         Ok(disk) => disk,
         Err(error) => return Verdict::new(Class::Refused, error.to_string()),
     };
-    let Ok(root) = root() else {
+    let Ok(root) = LockedKey::copy_of(&expected.root) else {
         return Verdict::new(Class::Panic, "no locked memory");
     };
     let mut verdict = match disk.unlock(&root).await {

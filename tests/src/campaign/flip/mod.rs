@@ -2,10 +2,11 @@
 //! store is opened as the daemon would, everything is read in every way, and the audit log verified. The damage is found or harmless; never
 //! a panic, a wrong answer, or a damaged `forbid` that opens a door. R-STORE-2, R-STORE-4, R-AUDIT-2, R-POL-1.
 //!
-//! Reading order: `rooms`, `fixture` (what is damaged), `judge`, `trial` (a process of its own), this file.
+//! Reading order: `rooms`, `fixture` and `made` (what is damaged), `judge`, `trial` (a process of its own), this file.
 
 mod fixture;
 mod judge;
+mod made;
 mod rooms;
 mod trial;
 
@@ -27,7 +28,9 @@ const METHOD: &str = "One bit of a copy of the store is changed, in every writte
 const PROCESSES: usize = 2;
 /// Flips of the short form, for each of the three sorts.
 const SHORT_FLIPS: u64 = 700;
-const CONTROL_FLIPS: u64 = 150;
+/// Of a data directory that the daemon made, whole: sampled, for it has many.
+const MADE_FLIPS: u64 = 20_000;
+const CONTROL_FLIPS: u64 = 500;
 /// Where the files of a store lie.
 const PLACES: [&str; 5] = [
     "journal",
@@ -253,7 +256,7 @@ fn bit(dice: &mut Dice) -> u8 {
 pub fn run(plan: Plan) -> Tried<bool> {
     let mut report = Report::of("flip", METHOD, plan);
     let base = super::scratch("flip")?;
-    let (journal, tables) = forms(base.path(), plan)?;
+    let [journal, tables, made] = forms(base.path(), plan)?;
     let limit = (plan.scale == Scale::Short).then_some(SHORT_FLIPS);
     let mut dice = Dice::new(plan.seed).fork(2);
     let mut places = Steps::of(&PLACES);
@@ -279,6 +282,18 @@ pub fn run(plan: Plan) -> Tried<bool> {
     flips.iter().for_each(|flip| rows.hit(journal.step(*flip)));
     policies += tell(&mut report, "bytes of stored rows", &journal.run(&flips, false)?);
     report.steps("flips in rows of", &rows);
+    let limit = plan.scale.pick(SHORT_FLIPS, MADE_FLIPS);
+    for (what, flips) in [
+        ("bytes", made.every_byte(&mut dice)),
+        ("row bytes", made.every_row_byte(&mut dice)),
+    ] {
+        let (all, flips) = (flips.len(), made.sample(flips, Some(limit), &mut dice));
+        policies += tell(
+            &mut report,
+            &format!("of the {all} {what} of a data directory that the daemon made"),
+            &made.run(&flips, false)?,
+        );
+    }
     report.figure(format_args!(
         "flips that damaged the policies: {policies}; none of them let anybody read what is forbidden"
     ));
@@ -301,7 +316,7 @@ fn tell(report: &mut Report, what: &str, tally: &Tally) -> u64 {
     tally.policies
 }
 
-fn forms(base: &Path, plan: Plan) -> Tried<(Form, Form)> {
+fn forms(base: &Path, plan: Plan) -> Tried<[Form; 3]> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -314,7 +329,10 @@ fn forms(base: &Path, plan: Plan) -> Tried<(Form, Form)> {
     let second = base.join("second");
     super::copy_tree(&first, &second)?;
     let expected = runtime.block_on(fixture::flush(&second, expected, dice.fork(3)))?;
-    Ok((journal, Form::new("tables", base, &second, expected)?))
+    let tables = Form::new("tables", base, &second, expected)?;
+    let third = base.join("third");
+    let expected = runtime.block_on(made::make(&third, dice.fork(4)))?;
+    Ok([journal, tables, Form::new("daemon", base, &third, expected)?])
 }
 
 /// The same flips, read through the bare engine: without the barrier, and without the comparison of heads.

@@ -126,6 +126,7 @@ impl Fixture {
             secrets,
             audit_records,
             now,
+            root,
         } = &self.expected;
         let rows: Vec<_> = rows
             .iter()
@@ -137,13 +138,20 @@ impl Fixture {
             .collect();
         Ok(fs::write(
             file,
-            serde_json::to_vec(&(rows, tokens, secrets, audit_records, now))?,
+            serde_json::to_vec(&(rows, tokens, secrets, audit_records, now, root))?,
         )?)
     }
 
     fn read(dir: &Path, file: &Path, copy: &Path) -> Tried<Self> {
-        type Saved = (Vec<(u8, String, String)>, Vec<String>, Vec<(String, String)>, u64, u64);
-        let (rows, tokens, secrets, audit_records, now): Saved = serde_json::from_slice(&fs::read(file)?)?;
+        type Saved = (
+            Vec<(u8, String, String)>,
+            Vec<String>,
+            Vec<(String, String)>,
+            u64,
+            u64,
+            [u8; 32],
+        );
+        let (rows, tokens, secrets, audit_records, now, root): Saved = serde_json::from_slice(&fs::read(file)?)?;
         let rows = rows
             .into_iter()
             .map(|(table, key, value)| Tried::Ok((table, key, HEXLOWER.decode(value.as_bytes())?)));
@@ -159,6 +167,7 @@ impl Fixture {
                 secrets,
                 audit_records,
                 now,
+                root,
             },
             copy,
         )
