@@ -332,10 +332,12 @@ fn may_have_acted(status: &Status) -> bool {
 /// A change that was sent and never answered is neither done nor not done, also when the daemon came back sealed meanwhile.
 fn settle(error: Error, sent_change_unanswered: bool) -> Error {
     match error {
-        Error::Unavailable(refusal) | Error::Sealed(refusal) if sent_change_unanswered => Error::Indeterminate(Refusal {
-            message: format!("the change was sent and may have been made: {}", refusal.message),
-            ..refusal
-        }),
+        Error::Unavailable(refusal) | Error::Sealed(refusal) if sent_change_unanswered => {
+            Error::Indeterminate(Refusal {
+                message: format!("the change was sent and may have been made: {}", refusal.message),
+                ..refusal
+            })
+        }
         other => other,
     }
 }

@@ -3,17 +3,25 @@
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-use strongroomd::{assemble, config::{self, Config}};
+use strongroomd::{
+    assemble,
+    config::{self, Config},
+};
 
 #[global_allocator]
 static ALLOCATOR: strongroomd::base::alloc::Wiping = strongroomd::base::alloc::Wiping;
 
 /// Strongroom's daemon: secrets under keys that live in an HSM.
 #[derive(Parser)]
-#[command(name = "strongroomd", version, about, after_help = "Examples:
+#[command(
+    name = "strongroomd",
+    version,
+    about,
+    after_help = "Examples:
   strongroomd --config /etc/strongroom/strongroom.toml    run
   strongroomd check-config                                say what is wrong with the file, if anything
-  strongroomd dev                                         a throw-away daemon to try things on")]
+  strongroomd dev                                         a throw-away daemon to try things on"
+)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, default_value = config::PATH_DEFAULT, value_name = "FILE", global = true)]
@@ -64,11 +72,13 @@ fn main() -> ExitCode {
         Some(Command::CheckConfig) => Config::load(&arguments.config).map_err(Into::into).map(|_| {
             println!("{}: the configuration is right", arguments.config.display());
         }),
-        Some(Command::Repair { slot, .. }) => {
-            Config::load(&arguments.config).map_err(Into::into).and_then(|config| assemble::repair(&config, &slot))
-        }
+        Some(Command::Repair { slot, .. }) => Config::load(&arguments.config)
+            .map_err(Into::into)
+            .and_then(|config| assemble::repair(&config, &slot)),
         Some(Command::Dev { listen, dir }) => assemble::dev(listen, dir),
-        None => Config::load(&arguments.config).map_err(Into::into).and_then(|config| assemble::run(config, arguments.config)),
+        None => Config::load(&arguments.config)
+            .map_err(Into::into)
+            .and_then(|config| assemble::run(config, arguments.config)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

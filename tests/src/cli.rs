@@ -26,7 +26,12 @@ pub struct Ran {
 
 impl Cli {
     pub fn new(lab: &Lab) -> Self {
-        Self { home: lab.dir().into(), address: format!("unix:{}", lab.socket().display()), ca: lab.ca(), token: None }
+        Self {
+            home: lab.dir().into(),
+            address: format!("unix:{}", lab.socket().display()),
+            ca: lab.ca(),
+            token: None,
+        }
     }
     /// Over TLS instead of the Unix socket.
     #[must_use]
@@ -42,8 +47,14 @@ impl Cli {
     /// Runs with `stdin`; whatever the exit code.
     pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
         let mut command = Command::new(binary("strongroom"));
-        command.args(args).env_clear().env("HOME", &self.home).env("PATH", "/usr/bin:/bin");
-        command.env("STRONGROOM_ADDR", &self.address).env("STRONGROOM_CACERT", &self.ca);
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", &self.home)
+            .env("PATH", "/usr/bin:/bin");
+        command
+            .env("STRONGROOM_ADDR", &self.address)
+            .env("STRONGROOM_CACERT", &self.ca);
         if let Some(token) = &self.token {
             command.env("STRONGROOM_TOKEN", token);
         }
@@ -82,6 +93,7 @@ impl Cli {
     #[track_caller]
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let out = self.ok(&[&["--output", "json"], args].concat());
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("strongroom {args:?} printed no JSON ({error}):\n{out}"))
+        serde_json::from_str(&out)
+            .unwrap_or_else(|error| panic!("strongroom {args:?} printed no JSON ({error}):\n{out}"))
     }
 }

@@ -19,7 +19,10 @@ impl Level {
 
 /// Ours at the level that was asked for; libraries at `warn`, for their debug output may hold what they carry.
 fn filter(config: &Config) -> EnvFilter {
-    EnvFilter::new(format!("warn,strongroomd={level},strongroom_hsm={level}", level = config.log.level.get_ref()))
+    EnvFilter::new(format!(
+        "warn,strongroomd={level},strongroom_hsm={level}",
+        level = config.log.level.get_ref()
+    ))
 }
 
 /// Sets the log up, once a process.
@@ -29,7 +32,9 @@ pub fn start(config: &Config) -> Result<Level, Fatal> {
     let (filter, handle) = reload::Layer::new(filter(config));
     let registry = tracing_subscriber::registry().with(filter);
     match config.log.format {
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()?,
+        LogFormat::Json => registry
+            .with(fmt::layer().json().with_writer(std::io::stderr))
+            .try_init()?,
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init()?,
     }
     Ok(Level(handle))

@@ -107,9 +107,11 @@ async fn heed_signals(
     level: logging::Level,
     certificate: Option<Arc<rpc::Certificate>>,
 ) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
         tracing::error!("signals cannot be heeded: stop the daemon with SIGKILL");
         return std::future::pending().await;
     };
@@ -145,7 +147,11 @@ fn reload(file: Option<&std::path::Path>, level: &logging::Level, certificate: O
 
 fn prepare_directories(config: &Config) -> Result<(), Fatal> {
     let socket = config.listener.socket.get_ref();
-    for dir in [config.store.path.get_ref().clone(), config.audit_dir(), config.store.path.get_ref().join("hsm")] {
+    for dir in [
+        config.store.path.get_ref().clone(),
+        config.audit_dir(),
+        config.store.path.get_ref().join("hsm"),
+    ] {
         std::fs::create_dir_all(&dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
     if let Some(dir) = socket.parent()
@@ -162,8 +168,15 @@ fn prepare_directories(config: &Config) -> Result<(), Fatal> {
 fn reach(config: &Config, file: Option<&std::path::Path>, hsms: &[HsmConfig]) -> Reach {
     let listener = &config.listener;
     // Whole directories: what is renewed by renaming is another file afterwards.
-    let folder = |path: &std::path::Path| path.canonicalize().ok().and_then(|path| path.parent().map(PathBuf::from));
-    let certificates = [&listener.tls_cert, &listener.tls_key].into_iter().flatten().filter_map(|path| folder(path.get_ref()));
+    let folder = |path: &std::path::Path| {
+        path.canonicalize()
+            .ok()
+            .and_then(|path| path.parent().map(PathBuf::from))
+    };
+    let certificates = [&listener.tls_cert, &listener.tls_key]
+        .into_iter()
+        .flatten()
+        .filter_map(|path| folder(path.get_ref()));
     let resolver = folder(std::path::Path::new("/etc/resolv.conf"));
     let socket = listener.socket.get_ref().parent().map(PathBuf::from);
     let mut listen = vec![listener.address.get_ref().port()];

@@ -24,13 +24,22 @@ use zeroize::Zeroizing;
 /// The tokens of the configuration, as the hsm crate wants them. The record of refused log-ins lies in the data directory.
 pub fn hsm_configs(config: &Config) -> Vec<HsmConfig> {
     let state = config.store.path.get_ref().join("hsm");
-    config.hsm.iter().map(|(name, hsm)| hsm_config(name, hsm, &state)).collect()
+    config
+        .hsm
+        .iter()
+        .map(|(name, hsm)| hsm_config(name, hsm, &state))
+        .collect()
 }
 
 fn hsm_config(name: &str, hsm: &config::Hsm, state: &Path) -> HsmConfig {
     let token = match (&hsm.token, &hsm.serial) {
         (Some(label), _) => TokenSelector::Label(label.get_ref().clone()),
-        (None, serial) => TokenSelector::Serial(serial.as_ref().map(|serial| serial.get_ref().clone()).unwrap_or_default()),
+        (None, serial) => TokenSelector::Serial(
+            serial
+                .as_ref()
+                .map(|serial| serial.get_ref().clone())
+                .unwrap_or_default(),
+        ),
     };
     let pin = match (&hsm.pin_file, &hsm.pin_credential) {
         (Some(file), _) => PinSource::File(file.get_ref().clone()),
@@ -66,7 +75,10 @@ pub fn ask_pins(configs: &[HsmConfig]) -> Result<Vec<(String, Pin)>, Fatal> {
 /// # Errors
 /// A configuration out of bounds.
 pub fn start_hsms(configs: Vec<HsmConfig>, launcher: &Launcher, pins: Vec<(String, Pin)>) -> Result<Vec<Hsm>, Fatal> {
-    let hsms = configs.into_iter().map(|config| Hsm::start(config, launcher.clone())).collect::<Result<Vec<_>, _>>()?;
+    let hsms = configs
+        .into_iter()
+        .map(|config| Hsm::start(config, launcher.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
     for (name, pin) in pins {
         if let Some(hsm) = hsms.iter().find(|hsm| hsm.name() == name) {
             hsm.give_pin(pin)?;
@@ -85,7 +97,10 @@ pub fn disk_config(config: &Config) -> DiskConfig {
             Backend::Memory => EngineKind::Memory,
         },
         reserve_bytes: config.store.reserve_mib << 20,
-        audit: Settings { dir: config.audit_dir(), segment_bytes: config.audit.segment_mib.get_ref() << 20 },
+        audit: Settings {
+            dir: config.audit_dir(),
+            segment_bytes: config.audit.segment_mib.get_ref() << 20,
+        },
     }
 }
 
@@ -105,7 +120,9 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
     let (disk, torn) = tokio::task::spawn_blocking(move || Disk::open(&settings, chance)).await??;
     if let Some(torn) = torn {
         tracing::warn!("a torn tail of the audit log was cut off: a crash came while it was written");
-        disk.raw().commit(Change::new(), vec![recorder.torn_tail(&torn)]).await?;
+        disk.raw()
+            .commit(Change::new(), vec![recorder.torn_tail(&torn)])
+            .await?;
     }
     let from = Arc::new(Foundations {
         clock: Arc::clone(&clock),
@@ -138,7 +155,11 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
 fn setting(config: &Config) -> Setting {
     let mut warnings = Vec::new();
     if let Some(risk) = &config.store.accept_risk {
-        warnings.push(format!("the store runs on {:?}, and the operator accepted: {}", config.store.backend.get_ref(), risk.get_ref()));
+        warnings.push(format!(
+            "the store runs on {:?}, and the operator accepted: {}",
+            config.store.backend.get_ref(),
+            risk.get_ref()
+        ));
     }
     if *config.store.backend.get_ref() == Backend::Memory {
         warnings.push("the store is in memory: nothing survives the daemon".to_owned());

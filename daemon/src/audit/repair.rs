@@ -52,7 +52,13 @@ pub(super) fn repair_in(
     store: ChainHead,
 ) -> Result<Repaired, OpenError> {
     let unusable = |error| OpenError::Io(PathBuf::new(), error);
-    let open = || Segments::open(dir().map_err(unusable)?, Id(*cluster.as_bytes()), settings.segment_bytes);
+    let open = || {
+        Segments::open(
+            dir().map_err(unusable)?,
+            Id(*cluster.as_bytes()),
+            settings.segment_bytes,
+        )
+    };
     let (mut log, found, set_aside) = match whole(open())? {
         Some(log) if log.head().seq >= store.seq => {
             let head = log.head();
@@ -62,16 +68,29 @@ pub(super) fn repair_in(
             let found = behind.map(|log| log.head());
             let set_aside = set_aside(&*dir().map_err(unusable)?, store.seq).map_err(unusable)?;
             // What is left ends before the store's head, damaged or not: the new segment claims the store's.
-            let log = Segments::begin(dir().map_err(unusable)?, Id(*cluster.as_bytes()), settings.segment_bytes, store)?;
+            let log = Segments::begin(
+                dir().map_err(unusable)?,
+                Id(*cluster.as_bytes()),
+                settings.segment_bytes,
+                store,
+            )?;
             (log, found, set_aside)
         }
     };
     let torn = log.cut_tail()?;
-    let mut repaired = Repaired { head: log.head(), log: found, store, set_aside };
+    let mut repaired = Repaired {
+        head: log.head(),
+        log: found,
+        store,
+        set_aside,
+    };
     let mut records: Vec<_> = torn.iter().map(|torn| recorder.torn_tail(torn)).collect();
     records.push(recorder.accepted_loss(&repaired));
     let frame = repaired.head.extend(&records);
-    let frame = frame.map_err(|error| OpenError::Outbox { seq: store.seq, why: error.into() })?;
+    let frame = frame.map_err(|error| OpenError::Outbox {
+        seq: store.seq,
+        why: error.into(),
+    })?;
     log.append(&[frame]).map_err(OpenError::append)?;
     Ok(repaired)
 }
@@ -81,7 +100,10 @@ fn whole(opened: Result<Segments, OpenError>) -> Result<Option<Segments>, OpenEr
     use strongroom_audit::SegmentError;
     match opened {
         Ok(mut log) => Ok(log.damage().is_none().then_some(log)),
-        Err(OpenError::Segment { error: SegmentError::Version(_), .. }) => opened.map(Some),
+        Err(OpenError::Segment {
+            error: SegmentError::Version(_),
+            ..
+        }) => opened.map(Some),
         Err(OpenError::Segment { .. } | OpenError::Damaged { .. }) => Ok(None),
         Err(_) => opened.map(Some),
     }

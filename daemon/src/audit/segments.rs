@@ -121,7 +121,15 @@ impl Segments {
     /// # Errors
     /// [`OpenError::Io`].
     pub fn begin(dir: Box<dyn LogDir>, cluster: Id, segment_bytes: u64, before: ChainHead) -> Result<Self, OpenError> {
-        let mut log = Self { dir, cluster, segment_bytes, current: None, head: before, buffer: Vec::new(), tail: None };
+        let mut log = Self {
+            dir,
+            cluster,
+            segment_bytes,
+            current: None,
+            head: before,
+            buffer: Vec::new(),
+            tail: None,
+        };
         log.roll(0).map_err(OpenError::append)?;
         Ok(log)
     }

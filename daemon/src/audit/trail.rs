@@ -124,7 +124,9 @@ impl Recorder {
     /// The record of a gap that an operator accepted.
     pub(super) fn accepted_loss(self: &Arc<Self>, repaired: &Repaired) -> Encoded {
         let mut trail = Trail::new(self, Stage::Recovery, "audit.accept_loss");
-        let log = repaired.log.map_or_else(|| "damaged".to_owned(), |head| head.to_string());
+        let log = repaired
+            .log
+            .map_or_else(|| "damaged".to_owned(), |head| head.to_string());
         trail.keep("log", Param::Text(log.into()));
         trail.keep("store", Param::Text(repaired.store.to_string().into()));
         trail.param_u64("segments_set_aside", repaired.set_aside);

@@ -87,7 +87,10 @@ ids! {
 
 fn parse(text: &str) -> Result<[u8; 16], IdError> {
     let mut id = [0; 16];
-    match data_encoding::HEXLOWER.decode_mut(text.as_bytes().get(..32).filter(|_| text.len() == 32).ok_or(IdError)?, &mut id) {
+    match data_encoding::HEXLOWER.decode_mut(
+        text.as_bytes().get(..32).filter(|_| text.len() == 32).ok_or(IdError)?,
+        &mut id,
+    ) {
         Ok(16) => Ok(id),
         _ => Err(IdError),
     }
@@ -102,7 +105,15 @@ mod tests {
     fn an_id_survives_its_text_and_nothing_else_parses() {
         let id = LeaseId::random(&OsRandom);
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "00", &"0".repeat(31), &"0".repeat(33), &"G".repeat(32), &"A".repeat(32), "é".repeat(16).as_str()] {
+        for bad in [
+            "",
+            "00",
+            &"0".repeat(31),
+            &"0".repeat(33),
+            &"G".repeat(32),
+            &"A".repeat(32),
+            "é".repeat(16).as_str(),
+        ] {
             assert_eq!(bad.parse::<LeaseId>(), Err(IdError), "{bad:?}");
         }
     }

@@ -46,7 +46,10 @@ impl<T> Locked<T> {
             // SAFETY: the slot is ours alone, large and aligned enough (asserted above).
             unsafe { slot.cast::<T>().write(make()) }
         });
-        Ok(Self { slot, value: PhantomData })
+        Ok(Self {
+            slot,
+            value: PhantomData,
+        })
     }
 }
 
@@ -151,7 +154,10 @@ struct Pool {
 // SAFETY: the pointers name pages that live as long as the process; the mutex orders their use.
 unsafe impl Send for Pool {}
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), regions: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    free: Vec::new(),
+    regions: 0,
+});
 
 fn take_slot() -> Result<NonNull<u8>, LockError> {
     let mut pool = POOL.lock();
@@ -193,13 +199,25 @@ fn secret_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     use std::os::fd::{FromRawFd, OwnedFd};
     // SAFETY: a plain system call; its result is checked. 1 = FD_CLOEXEC in the flags of memfd_secret(2) (O_CLOEXEC).
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(std::io::Error::last_os_error)?;
+    let fd = i32::try_from(fd)
+        .ok()
+        .filter(|fd| *fd >= 0)
+        .ok_or_else(std::io::Error::last_os_error)?;
     // SAFETY: the kernel just gave us this descriptor.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::fs::ftruncate(&fd, bytes as u64)?;
     use rustix::mm::{MapFlags, ProtFlags, mmap};
     // SAFETY: a fresh mapping at an address of the kernel's choice; it outlives the descriptor.
-    let at = unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &fd, 0)? };
+    let at = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &fd,
+            0,
+        )?
+    };
     NonNull::new(at.cast()).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
 }
 
@@ -208,7 +226,12 @@ fn mlocked_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous};
     // SAFETY: a fresh anonymous mapping, then advice and a lock on exactly that range.
     let at = unsafe {
-        let at = mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?;
+        let at = mmap_anonymous(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )?;
         mlock(at, bytes)?;
         madvise(at, bytes, Advice::LinuxDontDump)?;
         madvise(at, bytes, Advice::LinuxDontFork)?;
@@ -226,13 +249,18 @@ mod tests {
     fn a_key_holds_what_it_was_given_and_slots_are_reused() {
         let first = LockedKey::copy_of(&[7; 32]).unwrap();
         assert_eq!(first.expose(), &[7; 32]);
-        let keys: Vec<_> = (0..REGION_SLOTS * 2).map(|_| LockedKey::random(&OsRandom).unwrap()).collect();
+        let keys: Vec<_> = (0..REGION_SLOTS * 2)
+            .map(|_| LockedKey::random(&OsRandom).unwrap())
+            .collect();
         assert!(keys.windows(2).all(|pair| pair[0].expose() != pair[1].expose()));
         assert_eq!(first.expose(), &[7; 32]);
     }
 
     #[test]
     fn debug_says_nothing() {
-        assert_eq!(format!("{:?}", LockedKey::copy_of(&[7; 32]).unwrap()), "LockedKey(redacted)");
+        assert_eq!(
+            format!("{:?}", LockedKey::copy_of(&[7; 32]).unwrap()),
+            "LockedKey(redacted)"
+        );
     }
 }

@@ -62,12 +62,17 @@ impl Path {
 
     /// Whether `self` is `folder` or lies below it, segment by segment.
     pub fn is_within(&self, folder: &Self) -> bool {
-        self.0.strip_prefix(&*folder.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0
+            .strip_prefix(&*folder.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// What remains below `folder`; `None` when it is not below, or is the folder itself.
     pub fn below(&self, folder: &Self) -> Option<Self> {
-        self.0.strip_prefix(&*folder.0)?.strip_prefix('/').map(|rest| Self(rest.into()))
+        self.0
+            .strip_prefix(&*folder.0)?
+            .strip_prefix('/')
+            .map(|rest| Self(rest.into()))
     }
 
     /// `self/rest`.
@@ -82,7 +87,12 @@ fn check_segment(segment: &str) -> Result<(), PathError> {
     match segment {
         "" => Err(PathError::EmptySegment),
         "." | ".." => Err(PathError::DotSegment),
-        _ if segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~@:+=-".contains(&byte)) => Ok(()),
+        _ if segment
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._~@:+=-".contains(&byte)) =>
+        {
+            Ok(())
+        }
         _ => Err(PathError::Character),
     }
 }

@@ -66,7 +66,9 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
     fn monotonic(&self) -> Duration {
@@ -84,7 +86,10 @@ pub struct ManualClock {
 impl ManualClock {
     /// Stands at `now`.
     pub fn at(now: Timestamp) -> Self {
-        Self { wall_ms: AtomicU64::new(now.0), mono_ms: AtomicU64::new(0) }
+        Self {
+            wall_ms: AtomicU64::new(now.0),
+            mono_ms: AtomicU64::new(0),
+        }
     }
     /// Both clocks go on.
     pub fn advance(&self, by: Duration) {

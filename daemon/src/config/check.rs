@@ -17,10 +17,18 @@ pub struct Problem {
 
 impl Problem {
     fn at<T>(key: impl Into<String>, value: &Spanned<T>, what: impl Into<String>) -> Self {
-        Self { key: key.into(), at: Some(value.span()).filter(|span| !span.is_empty()), what: what.into() }
+        Self {
+            key: key.into(),
+            at: Some(value.span()).filter(|span| !span.is_empty()),
+            what: what.into(),
+        }
     }
     fn nowhere(key: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { key: key.into(), at: None, what: what.into() }
+        Self {
+            key: key.into(),
+            at: None,
+            what: what.into(),
+        }
     }
     /// `line 3: hsm.main.token: ...`
     pub fn locate(&self, text: &str) -> String {
@@ -53,7 +61,10 @@ pub fn check(config: &Config) -> Result<(), Problem> {
     for (key, zero) in [
         ("limits.connections_max", limits.connections_max == 0),
         ("limits.requests_max", limits.requests_max == 0),
-        ("limits.streams_per_connection_max", limits.streams_per_connection_max == 0),
+        (
+            "limits.streams_per_connection_max",
+            limits.streams_per_connection_max == 0,
+        ),
         ("limits.request_secs_default", limits.request_secs_default == 0),
         ("limits.handshake_secs", limits.handshake_secs == 0),
     ] {
@@ -63,15 +74,27 @@ pub fn check(config: &Config) -> Result<(), Problem> {
     }
     let level = &config.log.level;
     if !["error", "warn", "info", "debug", "trace"].contains(&level.get_ref().as_str()) {
-        return Err(Problem::at("log.level", level, "one of error, warn, info, debug, trace"));
+        return Err(Problem::at(
+            "log.level",
+            level,
+            "one of error, warn, info, debug, trace",
+        ));
     }
     Ok(())
 }
 
 fn listener(config: &Config) -> Result<(), Problem> {
     match (&config.listener.tls_cert, &config.listener.tls_key) {
-        (Some(cert), None) => Err(Problem::at("listener.tls_cert", cert, "needs listener.tls_key beside it")),
-        (None, Some(key)) => Err(Problem::at("listener.tls_key", key, "needs listener.tls_cert beside it")),
+        (Some(cert), None) => Err(Problem::at(
+            "listener.tls_cert",
+            cert,
+            "needs listener.tls_key beside it",
+        )),
+        (None, Some(key)) => Err(Problem::at(
+            "listener.tls_key",
+            key,
+            "needs listener.tls_cert beside it",
+        )),
         _ => Ok(()),
     }
 }
@@ -80,13 +103,17 @@ fn store(config: &Config) -> Result<(), Problem> {
     let accepted = config.store.accept_risk.as_ref();
     match (config.store.backend.get_ref(), accepted) {
         (Backend::Sled, Some(text)) if text.get_ref() == SLED_RISK => Ok(()),
-        (Backend::Sled, Some(text)) => {
-            Err(Problem::at("store.accept_risk", text, format!("to run on sled, write exactly: accept_risk = \"{SLED_RISK}\"")))
-        }
+        (Backend::Sled, Some(text)) => Err(Problem::at(
+            "store.accept_risk",
+            text,
+            format!("to run on sled, write exactly: accept_risk = \"{SLED_RISK}\""),
+        )),
         (Backend::Sled, None) => Err(Problem::at(
             "store.backend",
             &config.store.backend,
-            format!("sled is not durable on power loss (docs/KNOWN_ISSUES); use fjall, or add accept_risk = \"{SLED_RISK}\""),
+            format!(
+                "sled is not durable on power loss (docs/KNOWN_ISSUES); use fjall, or add accept_risk = \"{SLED_RISK}\""
+            ),
         )),
         (Backend::Fjall | Backend::Memory, _) => Ok(()),
     }
@@ -94,18 +121,36 @@ fn store(config: &Config) -> Result<(), Problem> {
 
 fn check_hsm(name: &str, hsm: &Hsm) -> Result<(), Problem> {
     let key = |field: &str| format!("hsm.{name}.{field}");
-    let named = (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let named = (1..=32).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !named {
-        return Err(Problem::at(key("module"), &hsm.module, "the HSM's name is 1 to 32 of a-z 0-9 -"));
+        return Err(Problem::at(
+            key("module"),
+            &hsm.module,
+            "the HSM's name is 1 to 32 of a-z 0-9 -",
+        ));
     }
     match (&hsm.token, &hsm.serial) {
-        (Some(_), Some(serial)) => return Err(Problem::at(key("serial"), serial, "give either token (its label) or serial")),
+        (Some(_), Some(serial)) => {
+            return Err(Problem::at(
+                key("serial"),
+                serial,
+                "give either token (its label) or serial",
+            ));
+        }
         (None, None) => {
-            return Err(Problem::at(key("module"), &hsm.module, "needs token (its label) or serial: slot numbers change"));
+            return Err(Problem::at(
+                key("module"),
+                &hsm.module,
+                "needs token (its label) or serial: slot numbers change",
+            ));
         }
         _ => {}
     }
-    let sources = usize::from(hsm.pin_file.is_some()) + usize::from(hsm.pin_credential.is_some()) + usize::from(hsm.pin_prompt);
+    let sources =
+        usize::from(hsm.pin_file.is_some()) + usize::from(hsm.pin_credential.is_some()) + usize::from(hsm.pin_prompt);
     if sources != 1 {
         return Err(Problem::at(
             key("module"),
@@ -116,7 +161,11 @@ fn check_hsm(name: &str, hsm: &Hsm) -> Result<(), Problem> {
     for variable in hsm.env.keys() {
         let upper = variable.to_ascii_uppercase();
         if variable.is_empty() || upper.contains("PIN") && !upper.contains("SPIN") || variable.contains(['=', '\0']) {
-            return Err(Problem::at(key("env"), &hsm.module, format!("variable {variable:?} is not passed on: no PINs in the environment")));
+            return Err(Problem::at(
+                key("env"),
+                &hsm.module,
+                format!("variable {variable:?} is not passed on: no PINs in the environment"),
+            ));
         }
     }
     Ok(())

@@ -242,7 +242,12 @@ impl Default for Store {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { path: None, sync: unspanned(AuditSync::default()), paths: AuditPaths::default(), segment_mib: unspanned(16) }
+        Self {
+            path: None,
+            sync: unspanned(AuditSync::default()),
+            paths: AuditPaths::default(),
+            segment_mib: unspanned(16),
+        }
     }
 }
 
@@ -260,7 +265,10 @@ impl Default for Limits {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: unspanned("info".into()), format: LogFormat::default() }
+        Self {
+            level: unspanned("info".into()),
+            format: LogFormat::default(),
+        }
     }
 }
 
@@ -269,12 +277,18 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: names the file, the line and the key.
     pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
-        let io = |source| ConfigError::Read { file: path.into(), source };
+        let io = |source| ConfigError::Read {
+            file: path.into(),
+            source,
+        };
         if std::fs::metadata(path).map_err(io)?.len() > FILE_BYTES_MAX {
             return Err(ConfigError::TooLarge { file: path.into() });
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        Self::parse(&text).map_err(|problem| ConfigError::Invalid { file: path.into(), problem })
+        Self::parse(&text).map_err(|problem| ConfigError::Invalid {
+            file: path.into(),
+            problem,
+        })
     }
 
     /// Parses and checks a text; the error says key and line.
@@ -288,7 +302,10 @@ impl Config {
 
     /// Where the segments are.
     pub fn audit_dir(&self) -> PathBuf {
-        self.audit.path.as_ref().map_or_else(|| self.store.path.get_ref().join("audit"), |path| path.get_ref().clone())
+        self.audit.path.as_ref().map_or_else(
+            || self.store.path.get_ref().join("audit"),
+            |path| path.get_ref().clone(),
+        )
     }
 }
 

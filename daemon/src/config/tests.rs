@@ -18,18 +18,30 @@ fn every_error_names_key_and_line() {
     for (text, parts) in [
         ("[store]\nbakend = \"fjall\"\n", vec!["line 2", "bakend"]),
         ("[store]\nbackend = \"redb\"\n", vec!["line 2", "backend", "fjall"]),
-        ("\n[store]\nbackend = \"sled\"\n", vec!["line 3", "store.backend", "accept_risk"]),
-        ("[listener]\ntls_cert = \"/c\"\n", vec!["line 2", "listener.tls_cert", "tls_key"]),
+        (
+            "\n[store]\nbackend = \"sled\"\n",
+            vec!["line 3", "store.backend", "accept_risk"],
+        ),
+        (
+            "[listener]\ntls_cert = \"/c\"\n",
+            vec!["line 2", "listener.tls_cert", "tls_key"],
+        ),
         ("[listener]\naddress = \"nowhere\"\n", vec!["line 2", "address"]),
         ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
-        ("[audit]\nsync = \"written\"\n", vec!["line 2", "audit.sync", "not available yet"]),
+        (
+            "[audit]\nsync = \"written\"\n",
+            vec!["line 2", "audit.sync", "not available yet"],
+        ),
         ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
         ("[log]\nlevel = \"loud\"\n", vec!["line 2", "log.level"]),
         ("[secrets]\n", vec!["line 1", "secrets"]),
         (hsm, vec!["line 2", "hsm.main", "token"]),
         (&format!("{hsm}token = \"t\"\n"), vec!["line 2", "pin_file"]),
         (&format!("{hsm}token = \"t\"\npin = \"1234\"\n"), vec!["line 4", "pin"]),
-        (&format!("{hsm}token = \"t\"\npin_file = \"/p\"\nenv = {{ USER_PIN = \"1\" }}\n"), vec!["USER_PIN"]),
+        (
+            &format!("{hsm}token = \"t\"\npin_file = \"/p\"\nenv = {{ USER_PIN = \"1\" }}\n"),
+            vec!["USER_PIN"],
+        ),
     ] {
         let error = Config::parse(text).unwrap_err();
         for part in parts {

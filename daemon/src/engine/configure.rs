@@ -179,7 +179,9 @@ fn root_of(
         return Err(missing().into());
     }
     if setup.kind.configured_server(&setup.config)? != kind.configured_server(config_json)? {
-        return Err(EngineError::Config("root secret: needed when host, port, sslmode or ca_pem change".to_owned()).into());
+        return Err(
+            EngineError::Config("root secret: needed when host, port, sslmode or ca_pem change".to_owned()).into(),
+        );
     }
     Ok(Root {
         account: setup.account.clone(),

@@ -122,7 +122,9 @@ impl From<SealError> for Failure {
             SealError::SlotExists(_) => told(Reason::AlreadyExists, &error),
             SealError::LastSlot | SealError::TooManySlots => told(Reason::NotPossible, &error),
             SealError::Damaged(_) | SealError::DoesNotOpen(_) => told(Reason::Damaged, &error),
-            SealError::Hsm(_) | SealError::HsmStep { .. } | SealError::HsmMismatch(_) => told(Reason::HsmUnavailable, &error),
+            SealError::Hsm(_) | SealError::HsmStep { .. } | SealError::HsmMismatch(_) => {
+                told(Reason::HsmUnavailable, &error)
+            }
             SealError::LocalRootOnly => told(Reason::OwnerOnly, &error),
             SealError::Memory(_) => Self::internal(&error),
         }
@@ -177,9 +179,11 @@ impl From<MountError> for Failure {
 impl From<KvError> for Failure {
     fn from(error: KvError) -> Self {
         match error {
-            KvError::NotFound | KvError::NoVersion(_) | KvError::NoLabel | KvError::Deleted(_) | KvError::Destroyed(_) => {
-                told(Reason::NotFound, &error)
-            }
+            KvError::NotFound
+            | KvError::NoVersion(_)
+            | KvError::NoLabel
+            | KvError::Deleted(_)
+            | KvError::Destroyed(_) => told(Reason::NotFound, &error),
             KvError::Cas { .. } => told(Reason::Conflict, &error),
             KvError::CasRequired { .. } | KvError::Labelled { .. } => told(Reason::NotPossible, &error),
             KvError::Fields(FieldsError::TooLarge { .. }) => told(Reason::TooLarge, &error),

@@ -97,11 +97,19 @@ pub struct Failure {
 impl Failure {
     /// With the reason's own text.
     pub const fn new(reason: Reason) -> Self {
-        Self { reason, message: Cow::Borrowed(reason.text()), retry_after: None }
+        Self {
+            reason,
+            message: Cow::Borrowed(reason.text()),
+            retry_after: None,
+        }
     }
     /// With a more exact text, safe for the caller to read.
     pub fn with(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), retry_after: None }
+        Self {
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
     }
     /// Trying again makes sense after this long.
     #[must_use]

@@ -86,9 +86,17 @@ impl Default for Metrics {
         let seconds = Family::<Of, Histogram, fn() -> Histogram>::new_with_constructor(histogram as fn() -> Histogram);
         let overloaded = Counter::default();
         let hsm_up = Family::<Hsm, Gauge>::default();
-        registry.register("requests", "Requests answered, by operation and gRPC code", answered.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by operation and gRPC code",
+            answered.clone(),
+        );
         registry.register("request_seconds", "Time from the gate to the answer", seconds.clone());
-        registry.register("overloaded", "Requests refused because too many were in flight", overloaded.clone());
+        registry.register(
+            "overloaded",
+            "Requests refused because too many were in flight",
+            overloaded.clone(),
+        );
         registry.register("hsm_up", "Whether an HSM answers", hsm_up.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -101,7 +109,10 @@ impl Default for Metrics {
             targets_down: gauge("targets_down", "Targets that do not answer"),
             leases_issued: gauge("leases_issued", "Leases handed out since the vault was opened"),
             leases_revoked: gauge("leases_revoked", "Leases proven gone since the vault was opened"),
-            revocations_failed: gauge("revocations_failed", "Attempts at revoking that failed since the vault was opened"),
+            revocations_failed: gauge(
+                "revocations_failed",
+                "Attempts at revoking that failed since the vault was opened",
+            ),
             tokens: gauge("tokens", "Live tokens"),
             quarantined: gauge("quarantined_records", "Damaged records that are refused"),
             audit_seq: gauge("audit_records", "Records in the audit log"),
@@ -119,7 +130,9 @@ impl Metrics {
     /// A request was answered.
     pub fn answered(&self, operation: &'static str, code: &'static str, took: Duration) {
         self.answered.get_or_create(&Answered { operation, code }).inc();
-        self.seconds.get_or_create(&Of { operation }).observe(took.as_secs_f64());
+        self.seconds
+            .get_or_create(&Of { operation })
+            .observe(took.as_secs_f64());
     }
     /// A request was refused for want of room.
     pub fn overloaded(&self) {
@@ -130,9 +143,12 @@ impl Metrics {
         self.state.set(readings.state);
         self.leases_revoking.set(readings.leases_revoking);
         self.targets_down.set(readings.targets_down);
-        self.leases_issued.set(i64::try_from(readings.leases_issued).unwrap_or(i64::MAX));
-        self.leases_revoked.set(i64::try_from(readings.leases_revoked).unwrap_or(i64::MAX));
-        self.revocations_failed.set(i64::try_from(readings.revocations_failed).unwrap_or(i64::MAX));
+        self.leases_issued
+            .set(i64::try_from(readings.leases_issued).unwrap_or(i64::MAX));
+        self.leases_revoked
+            .set(i64::try_from(readings.leases_revoked).unwrap_or(i64::MAX));
+        self.revocations_failed
+            .set(i64::try_from(readings.revocations_failed).unwrap_or(i64::MAX));
         self.tokens.set(readings.tokens);
         self.quarantined.set(readings.quarantined);
         self.audit_seq.set(readings.audit_seq);
@@ -156,7 +172,11 @@ mod tests {
     fn text_has_what_was_counted() {
         let metrics = Metrics::default();
         metrics.answered("kv.get", "OK", Duration::from_micros(80));
-        let text = metrics.text(&Readings { state: 2, hsms: vec![("main".into(), true)], ..Readings::default() });
+        let text = metrics.text(&Readings {
+            state: 2,
+            hsms: vec![("main".into(), true)],
+            ..Readings::default()
+        });
         for line in [
             "strongroom_requests_total{operation=\"kv.get\",code=\"OK\"} 1",
             "strongroom_state 2",

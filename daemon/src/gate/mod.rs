@@ -64,7 +64,16 @@ impl Gate {
     /// Over a vault and its HSMs.
     pub fn new(vault: Arc<Vault<Rooms>>, from: Arc<Foundations>, hsms: Vec<Hsm>, setting: Setting) -> Arc<Self> {
         let started = from.clock.now();
-        Arc::new(Self { vault, from, refusals: Refusals::default(), repeats: repeat::Repeats::default(), metrics: Metrics::default(), hsms, setting, started })
+        Arc::new(Self {
+            vault,
+            from,
+            refusals: Refusals::default(),
+            repeats: repeat::Repeats::default(),
+            metrics: Metrics::default(),
+            hsms,
+            setting,
+            started,
+        })
     }
 
     /// A fresh id for a request.
@@ -115,7 +124,10 @@ impl Gate {
     async fn refuse<R>(&self, call: &Call, trail: &Trail, refusal: Failure) -> Result<R, Failure> {
         let record = outcome::response(trail, Some(&refusal));
         let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
-        match self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) {
+        match self
+            .refusals
+            .admit(call.origin.source, record.as_bytes().len(), now, mono)
+        {
             Admission::Write => self.witness(record).await?,
             Admission::Count => {}
             Admission::Drop => call.origin.doom.seal(),
@@ -135,7 +147,8 @@ impl Gate {
             }
         }
         let refused = self.refuse(&call, &trail, malformed).await;
-        self.metrics.answered(op, outcome::code(&refused), std::time::Duration::ZERO);
+        self.metrics
+            .answered(op, outcome::code(&refused), std::time::Duration::ZERO);
         refused
     }
 
@@ -144,11 +157,20 @@ impl Gate {
     /// No record, no answer.
     pub async fn record_unreadable(&self, origin: Option<Origin>, code: &'static str) -> Result<(), Failure> {
         let Some(origin) = origin else { return Ok(()) };
-        let call = Call { origin, id: self.request_id(), token: None, key: None, place: None };
+        let call = Call {
+            origin,
+            id: self.request_id(),
+            token: None,
+            key: None,
+            place: None,
+        };
         let trail = self.trail("unreadable", &call);
         let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
         let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
-        match self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) {
+        match self
+            .refusals
+            .admit(call.origin.source, record.as_bytes().len(), now, mono)
+        {
             Admission::Write => self.witness(record).await,
             Admission::Count => Ok(()),
             Admission::Drop => {

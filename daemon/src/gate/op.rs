@@ -25,11 +25,19 @@ pub struct Target {
 impl Target {
     /// `action` on `path`, as anybody.
     pub const fn new(action: Action, path: Path) -> Self {
-        Self { action, path, claim: Claim::Policy }
+        Self {
+            action,
+            path,
+            claim: Claim::Policy,
+        }
     }
     /// `action` on the caller's own.
     pub const fn own(action: Action, path: Path) -> Self {
-        Self { action, path, claim: Claim::Own }
+        Self {
+            action,
+            path,
+            claim: Claim::Own,
+        }
     }
 }
 

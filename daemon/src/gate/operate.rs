@@ -122,7 +122,11 @@ impl Gate {
         let record = trail.response(&Outcome::ok());
         let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
         // Anybody can ask, so asking is bounded like being refused.
-        if self.refusals.admit(call.origin.source, record.as_bytes().len(), now, mono) == crate::audit::Admission::Write {
+        if self
+            .refusals
+            .admit(call.origin.source, record.as_bytes().len(), now, mono)
+            == crate::audit::Admission::Write
+        {
             self.witness(record).await?;
         }
         let mut status = self.read_status().await;
@@ -161,7 +165,10 @@ impl Gate {
         };
         let mut warnings = made.warnings;
         // The vault exists and its shares are shown only now: whatever else fails must not lose them.
-        let token = made.first.inspect_err(|error| tracing::error!(cause = %super::chain(&**error), "no set-up token")).ok();
+        let token = made
+            .first
+            .inspect_err(|error| tracing::error!(cause = %super::chain(&**error), "no set-up token"))
+            .ok();
         if token.is_none() {
             warnings.push("no set-up token could be made: unseal, then `strongroom operator recover` gives one for policy and auth".to_owned());
         }
@@ -182,7 +189,9 @@ impl Gate {
         match self.vault.open_by_itself(Box::new(move |_| vec![record])).await {
             Ok(Some(slot)) => tracing::warn!(%slot, "the vault was opened by a slot that needs no operator"),
             Ok(None) => {}
-            Err(error) => tracing::error!(cause = %super::chain(&error), "no `hsm`-only slot opens the vault: it stays sealed"),
+            Err(error) => {
+                tracing::error!(cause = %super::chain(&error), "no `hsm`-only slot opens the vault: it stays sealed")
+            }
         }
     }
 
@@ -199,7 +208,8 @@ impl Gate {
     ) -> Result<Presented, Failure> {
         let began = Instant::now();
         let reply = self.take_factor(&call, slot, session, share, operation).await;
-        self.metrics.answered("operator.present", outcome::code(&reply), began.elapsed());
+        self.metrics
+            .answered("operator.present", outcome::code(&reply), began.elapsed());
         reply
     }
 
@@ -219,7 +229,13 @@ impl Gate {
             trail.param_word("operation", operation.word());
         }
         let record = trail.response(&Outcome::ok());
-        let input = PresentInput { slot, session, share, operation, local_root: is_owner(&call.origin.source) };
+        let input = PresentInput {
+            slot,
+            session,
+            share,
+            operation,
+            local_root: is_owner(&call.origin.source),
+        };
         match self.vault.present(input, Box::new(move |_| vec![record])).await {
             Ok(Answer::Done { done, .. }) => self.done(call, done).await,
             Ok(Answer::Waiting(progress)) => {
@@ -239,17 +255,27 @@ impl Gate {
     }
 
     async fn done(&self, call: &Call, done: Done) -> Result<Presented, Failure> {
-        let presented = Presented { done: true, ..Presented::default() };
+        let presented = Presented {
+            done: true,
+            ..Presented::default()
+        };
         Ok(match done {
             Done::Unsealed | Done::Verified => presented,
-            Done::Slot { slot, shares, warnings } => Presented { shares: Some((slot, shares)), warnings, ..presented },
+            Done::Slot { slot, shares, warnings } => Presented {
+                shares: Some((slot, shares)),
+                warnings,
+                ..presented
+            },
             Done::Removed { warnings } => Presented { warnings, ..presented },
             Done::Recover { slot } => {
                 tracing::warn!(%slot, "a recovery token is minted from a slot's fresh factors");
                 let open: Open = self.vault.enter()?;
                 let mut trail = self.trail("token.mint", call);
                 trail.param_word("purpose", "recover");
-                Presented { token: Some(open.mint(Ceremony::Recover, &mut trail).await?), ..presented }
+                Presented {
+                    token: Some(open.mint(Ceremony::Recover, &mut trail).await?),
+                    ..presented
+                }
             }
         })
     }
@@ -284,4 +310,3 @@ impl Gate {
         }
     }
 }
-

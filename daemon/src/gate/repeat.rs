@@ -94,11 +94,20 @@ impl Repeats {
                 match table.states.get(&key) {
                     None => return Turn::First(self.claim(&mut table, key, change.content)),
                     Some(entry) if entry.content != change.content => return Turn::Other,
-                    Some(Entry { state: State::Done(kept), .. }) => {
-                        let again = kept.as_ref().and_then(|kept| kept.downcast_ref::<O::Reply>()).and_then(O::remember);
+                    Some(Entry {
+                        state: State::Done(kept),
+                        ..
+                    }) => {
+                        let again = kept
+                            .as_ref()
+                            .and_then(|kept| kept.downcast_ref::<O::Reply>())
+                            .and_then(O::remember);
                         return again.map_or(Turn::Spent, Turn::Again);
                     }
-                    Some(Entry { state: State::Running(running), .. }) => running.clone(),
+                    Some(Entry {
+                        state: State::Running(running),
+                        ..
+                    }) => running.clone(),
                 }
             };
             // An error is the end: the claim is dropped with its sender.
@@ -109,9 +118,21 @@ impl Repeats {
     fn claim(&self, table: &mut Table, key: Key, content: [u8; 32]) -> Claim {
         let (sender, receiver) = watch::channel(());
         let since = Instant::now();
-        table.states.insert(key, Entry { since, content, state: State::Running(receiver) });
+        table.states.insert(
+            key,
+            Entry {
+                since,
+                content,
+                state: State::Running(receiver),
+            },
+        );
         table.order.push_back((since, key));
-        Claim { repeats: self.clone(), key, kept: None, _running: sender }
+        Claim {
+            repeats: self.clone(),
+            key,
+            kept: None,
+            _running: sender,
+        }
     }
 }
 
@@ -119,14 +140,19 @@ impl Table {
     fn forget_old(&mut self) {
         // Bounded: each entry is looked at once.
         for _ in 0..self.order.len() {
-            let Some((since, key)) = self.order.front().copied() else { return };
+            let Some((since, key)) = self.order.front().copied() else {
+                return;
+            };
             if since.elapsed() < REMEMBERED && self.order.len() <= REPEATS_MAX {
                 return;
             }
             self.order.pop_front();
             match self.states.get(&key) {
                 Some(entry) if entry.since != since => {} // the key came back later, and has a place of its own
-                Some(Entry { state: State::Running(_), .. }) => self.order.push_back((since, key)),
+                Some(Entry {
+                    state: State::Running(_),
+                    ..
+                }) => self.order.push_back((since, key)),
                 _ => drop(self.states.remove(&key)),
             }
         }
@@ -177,7 +203,10 @@ mod tests {
     operation!(Secret, |_| None);
 
     fn key(text: &str) -> ChangeKey {
-        ChangeKey { text: text.into(), content: [0; 32] }
+        ChangeKey {
+            text: text.into(),
+            content: [0; 32],
+        }
     }
 
     const ME: IdentityId = IdentityId::from_bytes([1; 16]);
@@ -185,7 +214,9 @@ mod tests {
     #[tokio::test]
     async fn a_key_is_served_once_for_each_identity_and_operation() {
         let repeats = Repeats::default();
-        let Turn::First(claim) = repeats.turn::<Kept>(ME, &key("k")).await else { panic!("not the first") };
+        let Turn::First(claim) = repeats.turn::<Kept>(ME, &key("k")).await else {
+            panic!("not the first")
+        };
         let waiting = tokio::spawn({
             let repeats = repeats.clone();
             async move { matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)) }
@@ -194,10 +225,19 @@ mod tests {
         claim.made::<Kept>(Some(7));
         assert!(waiting.await.unwrap(), "whoever waited hears the first answer");
         assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)));
-        assert!(matches!(repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), &key("k")).await, Turn::First(_)));
+        assert!(matches!(
+            repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), &key("k")).await,
+            Turn::First(_)
+        ));
         assert!(matches!(repeats.turn::<Secret>(ME, &key("k")).await, Turn::First(_)));
-        let other = ChangeKey { content: [1; 32], ..key("k") };
-        assert!(matches!(repeats.turn::<Kept>(ME, &other).await, Turn::Other), "another request is not answered with this one's answer");
+        let other = ChangeKey {
+            content: [1; 32],
+            ..key("k")
+        };
+        assert!(
+            matches!(repeats.turn::<Kept>(ME, &other).await, Turn::Other),
+            "another request is not answered with this one's answer"
+        );
     }
 
     #[tokio::test]
@@ -205,7 +245,9 @@ mod tests {
         let repeats = Repeats::default();
         drop(repeats.turn::<Kept>(ME, &key("k")).await);
         assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::First(_)));
-        let Turn::First(claim) = repeats.turn::<Secret>(ME, &key("s")).await else { panic!("not the first") };
+        let Turn::First(claim) = repeats.turn::<Secret>(ME, &key("s")).await else {
+            panic!("not the first")
+        };
         claim.made::<Secret>(None);
         assert!(matches!(repeats.turn::<Secret>(ME, &key("s")).await, Turn::Spent));
     }

@@ -85,9 +85,26 @@ impl Rooms {
         let keyring = store.keyring()?;
         let tokens = Arc::new(TokenRoom::load(&store, clock(), random()).await?);
         let mounts = Arc::new(MountRoom::load(&store, clock(), random()).await?);
-        let around = EngineSurroundings { boot: from.boot, clock: clock(), random: random() };
+        let around = EngineSurroundings {
+            boot: from.boot,
+            clock: clock(),
+            random: random(),
+        };
         let engines = Engines::new(&store, &from.recorder, around);
-        let leases = Arc::new(LeaseRoom::open(lease_surroundings(&store, from, Grounds { tokens: Arc::clone(&tokens), mounts: Arc::clone(&mounts) }), engines.clone()).await?);
+        let leases = Arc::new(
+            LeaseRoom::open(
+                lease_surroundings(
+                    &store,
+                    from,
+                    Grounds {
+                        tokens: Arc::clone(&tokens),
+                        mounts: Arc::clone(&mounts),
+                    },
+                ),
+                engines.clone(),
+            )
+            .await?,
+        );
         let rooms = Arc::new(Self {
             policy: PolicyRoom::load(&store, clock()).await?,
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
@@ -100,7 +117,11 @@ impl Rooms {
             mounts,
             leases,
         });
-        rooms.work.lock().spawn(keep_house(Arc::downgrade(&rooms), Arc::clone(&rooms.settle), Arc::clone(&from.recorder)));
+        rooms.work.lock().spawn(keep_house(
+            Arc::downgrade(&rooms),
+            Arc::clone(&rooms.settle),
+            Arc::clone(&from.recorder),
+        ));
         Ok(rooms)
     }
 
@@ -116,7 +137,8 @@ impl Rooms {
     /// As [`Self::identify`].
     pub fn bearer(&self, token: Option<&SecretBytes>) -> Result<Arc<Caller>, Failure> {
         let text = token.and_then(|token| std::str::from_utf8(token.expose()).ok());
-        text.and_then(|text| self.tokens.identify(text).ok()).ok_or_else(|| Reason::Unauthenticated.into())
+        text.and_then(|text| self.tokens.identify(text).ok())
+            .ok_or_else(|| Reason::Unauthenticated.into())
     }
 
     /// Makes a change and its evidence durable.
@@ -152,7 +174,9 @@ impl Rooms {
             }
         }
         for session in self.tokens.ended(SETTLE_SESSIONS) {
-            let Some(mut change) = self.tokens.settled(session) else { continue };
+            let Some(mut change) = self.tokens.settled(session) else {
+                continue;
+            };
             self.leases.end_with(&mut change, Scope::Session(session));
             let mut trail = Trail::of_system(recorder, "session.end");
             trail.param_id("session", session.as_bytes());
@@ -206,4 +230,3 @@ async fn keep_house(rooms: Weak<Rooms>, settle: Arc<Notify>, recorder: Arc<Recor
         }
     }
 }
-

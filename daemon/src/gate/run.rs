@@ -61,7 +61,13 @@ impl Gate {
             (_, Err(refusal)) => return self.refuse(call, &trail, refusal).await,
             (Err(closed), Ok(_)) => return Err(closed.into()),
         };
-        let admitted = Admitted { open, permit, trail, op, _place: call.place.clone() };
+        let admitted = Admitted {
+            open,
+            permit,
+            trail,
+            op,
+            _place: call.place.clone(),
+        };
         match O::CLASS {
             Class::Read => admitted.finish().await,
             Class::Change | Class::Act => match &call.key {
@@ -77,7 +83,10 @@ impl Gate {
             Turn::First(claim) => return admitted.apart(Some(claim)).await,
             Turn::Again(reply) => Ok(reply),
             Turn::Spent => Err(Reason::AlreadyDone.into()),
-            Turn::Other => Err(Failure::with(Reason::Malformed, "idempotency_key: it was used for another request")),
+            Turn::Other => Err(Failure::with(
+                Reason::Malformed,
+                "idempotency_key: it was used for another request",
+            )),
         };
         admitted.trail.param_bool("repeated", true);
         let record = admitted.record(again.as_ref().err());

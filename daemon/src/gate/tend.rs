@@ -68,10 +68,18 @@ impl Gate {
         let (head, readings) = (self.audit_head().await, self.readings().await);
         Status {
             state,
-            cluster_id: if state == VaultState::Blank { String::new() } else { self.vault.cluster().to_string() },
+            cluster_id: if state == VaultState::Blank {
+                String::new()
+            } else {
+                self.vault.cluster().to_string()
+            },
             store_backend: self.setting.store_backend,
             audit_sync: self.setting.audit_sync,
-            hsms: self.hsms.iter().map(|hsm| hsm_state(hsm.name(), &hsm.health())).collect(),
+            hsms: self
+                .hsms
+                .iter()
+                .map(|hsm| hsm_state(hsm.name(), &hsm.health()))
+                .collect(),
             sessions: self.vault.sessions(),
             slots: self.vault.slots(),
             audit_seq: head.seq,
@@ -87,7 +95,11 @@ impl Gate {
     /// Where the audit chain stands.
     pub(super) async fn audit_head(&self) -> ChainHead {
         let vault = &self.vault;
-        vault.disk().audit_head().await.unwrap_or_else(|_| ChainHead::genesis(Id(*vault.cluster().as_bytes())))
+        vault
+            .disk()
+            .audit_head()
+            .await
+            .unwrap_or_else(|_| ChainHead::genesis(Id(*vault.cluster().as_bytes())))
     }
 
     /// The end: what is counted is written, the keys go, the disk is closed.
@@ -126,7 +138,11 @@ impl Gate {
 
     async fn readings(&self) -> Readings {
         let head = self.audit_head().await;
-        let drained = self.vault.disk().drainer().map_or(head.seq, |drainer| drainer.drained_through());
+        let drained = self
+            .vault
+            .disk()
+            .drainer()
+            .map_or(head.seq, |drainer| drainer.drained_through());
         let mut readings = Readings {
             state: match self.vault.state() {
                 VaultState::Blank => 0,
@@ -135,7 +151,16 @@ impl Gate {
             },
             audit_seq: signed(head.seq),
             audit_lag: signed(head.seq.saturating_sub(drained)),
-            hsms: self.hsms.iter().map(|hsm| (hsm.name().to_owned(), hsm_state(hsm.name(), &hsm.health()).state == "up")).collect(),
+            hsms: self
+                .hsms
+                .iter()
+                .map(|hsm| {
+                    (
+                        hsm.name().to_owned(),
+                        hsm_state(hsm.name(), &hsm.health()).state == "up",
+                    )
+                })
+                .collect(),
             ..Readings::default()
         };
         if let Ok(open) = self.vault.enter() {

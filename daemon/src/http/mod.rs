@@ -50,19 +50,27 @@ pub async fn serve(listener: TcpListener, gate: Arc<Gate>) {
 
 async fn answer<B>(gate: &Gate, request: &Request<B>) -> Response<Full<Bytes>> {
     let (status, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", gate.metrics_text().await)
-        }
+        (&Method::GET, "/metrics") => (
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            gate.metrics_text().await,
+        ),
         (&Method::GET, "/health") => (StatusCode::OK, "text/plain", "alive\n".to_owned()),
         (&Method::GET, "/ready") => match gate.is_open() {
             true => (StatusCode::OK, "text/plain", "open\n".to_owned()),
             false => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "sealed\n".to_owned()),
         },
-        (&Method::GET, _) => (StatusCode::NOT_FOUND, "text/plain", "there are /metrics, /health and /ready\n".to_owned()),
+        (&Method::GET, _) => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "there are /metrics, /health and /ready\n".to_owned(),
+        ),
         _ => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "GET only\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }

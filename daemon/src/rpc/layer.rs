@@ -80,14 +80,22 @@ impl AdmissionLayer {
     /// `requests_max` in flight, `deadline` for those that name none.
     pub fn new(gate: Arc<Gate>, requests_max: usize, deadline: Duration) -> Self {
         let places = Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS)));
-        Self { gate, places, reserved: Arc::new(Semaphore::new(RESERVED_MAX)), deadline }
+        Self {
+            gate,
+            places,
+            reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
+            deadline,
+        }
     }
 }
 
 impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { inner, shared: self.clone() }
+        Admission {
+            inner,
+            shared: self.clone(),
+        }
     }
 }
 
@@ -117,8 +125,15 @@ where
         if path.starts_with("/grpc.") {
             return Box::pin(self.inner.call(request));
         }
-        let lane = if RESERVED.contains(&path) { [&self.shared.places, &self.shared.reserved] } else { [&self.shared.places; 2] };
-        let Some(place) = lane.into_iter().find_map(|lane| Arc::clone(lane).try_acquire_owned().ok()) else {
+        let lane = if RESERVED.contains(&path) {
+            [&self.shared.places, &self.shared.reserved]
+        } else {
+            [&self.shared.places; 2]
+        };
+        let Some(place) = lane
+            .into_iter()
+            .find_map(|lane| Arc::clone(lane).try_acquire_owned().ok())
+        else {
             self.shared.gate.count_overload();
             let failure = Failure::new(Reason::Overloaded).retry_after(RETRY);
             return Box::pin(async move { Ok(status(&failure, "").into_http()) });
@@ -127,7 +142,10 @@ where
         let (taken, place) = (Taken::default(), Place(Arc::new(place)));
         request.extensions_mut().insert(taken.clone());
         request.extensions_mut().insert(place.clone());
-        let asked = request.headers().get("grpc-timeout").and_then(|value| asked_deadline(value.as_bytes()));
+        let asked = request
+            .headers()
+            .get("grpc-timeout")
+            .and_then(|value| asked_deadline(value.as_bytes()));
         let deadline = asked.unwrap_or(self.shared.deadline).min(DEADLINE_MAX);
         let gate = Arc::clone(&self.shared.gate);
         let answer = self.inner.call(request);

@@ -57,20 +57,34 @@ impl Doorway {
     pub fn new(connections_max: usize, handshake: Duration) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
         let (out, connections) = mpsc::channel(HANDSHAKEN_MAX);
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        (Self { local: Arc::new(Semaphore::new(LOCAL_MAX)), places, handshake, out }, connections)
+        (
+            Self {
+                local: Arc::new(Semaphore::new(LOCAL_MAX)),
+                places,
+                handshake,
+                out,
+            },
+            connections,
+        )
     }
 
     /// Accepts TLS connections for ever. Past the limit, callers wait in the kernel's queue.
     pub async fn serve_tls(self, listener: TcpListener, config: Arc<ServerConfig>) {
         let acceptor = TlsAcceptor::from(config);
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
-            let Some((stream, addr)) = accepted(listener.accept().await).await else { continue };
+            let Some((stream, addr)) = accepted(listener.accept().await).await else {
+                continue;
+            };
             let (acceptor, doorway) = (acceptor.clone(), self.clone());
             tokio::spawn(async move {
                 // An answer is small: waiting to fill a segment only delays it.
                 let _ = stream.set_nodelay(true);
                 match timeout(doorway.handshake, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => doorway.hand_over(Stream::Tls(Box::new(stream)), Source::Tls(addr), place).await,
+                    Ok(Ok(stream)) => {
+                        doorway
+                            .hand_over(Stream::Tls(Box::new(stream)), Source::Tls(addr), place)
+                            .await
+                    }
                     Ok(Err(error)) => tracing::debug!(%addr, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%addr, "TLS handshake timed out"),
                 }
@@ -81,7 +95,9 @@ impl Doorway {
     /// Accepts Unix connections for ever; a peer whose credentials the kernel does not tell is dropped.
     pub async fn serve_unix(self, listener: UnixListener) {
         while let Ok(place) = Arc::clone(&self.local).acquire_owned().await {
-            let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+            let Some((stream, _)) = accepted(listener.accept().await).await else {
+                continue;
+            };
             match stream.peer_cred() {
                 Ok(peer) => {
                     let source = Source::Unix(peer.uid());
@@ -94,7 +110,18 @@ impl Doorway {
 
     async fn hand_over(&self, stream: Stream, source: Source, place: OwnedSemaphorePermit) {
         // An error means that the server has stopped taking connections: dropping this one is right.
-        let _ = self.out.send(Ok(Connection { stream, origin: Origin { source, doom: Doom::default() }, silent: Some(Box::pin(sleep(self.handshake))), _place: place })).await;
+        let _ = self
+            .out
+            .send(Ok(Connection {
+                stream,
+                origin: Origin {
+                    source,
+                    doom: Doom::default(),
+                },
+                silent: Some(Box::pin(sleep(self.handshake))),
+                _place: place,
+            }))
+            .await;
     }
 }
 
@@ -114,9 +141,15 @@ async fn accepted<T>(result: io::Result<T>) -> Option<T> {
 /// # Errors
 /// [`RpcError::Bind`].
 pub fn bind_unix(path: &Path) -> Result<UnixListener, RpcError> {
-    let bind = |source| RpcError::Bind { place: path.display().to_string(), source };
+    let bind = |source| RpcError::Bind {
+        place: path.display().to_string(),
+        source,
+    };
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(bind(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there")));
+        return Err(bind(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another daemon answers there",
+        )));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind(error)),
@@ -149,7 +182,9 @@ impl AsyncRead for Connection {
             this.silent = None;
         }
         match &mut this.silent {
-            Some(silence) if read.is_pending() => silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Some(silence) if read.is_pending() => {
+                silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            }
             _ => read,
         }
     }

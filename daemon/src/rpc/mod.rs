@@ -89,7 +89,10 @@ pub async fn bind(config: &Config) -> Result<Bound, RpcError> {
         let certificate = Certificate::load(cert.get_ref(), key.get_ref())?;
         let tls = tls::server_config(Arc::clone(&certificate), listener.tls12)?;
         let address = *listener.address.get_ref();
-        let failed = |source| RpcError::Bind { place: address.to_string(), source };
+        let failed = |source| RpcError::Bind {
+            place: address.to_string(),
+            source,
+        };
         let tcp = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
         bound.address = Some(tcp.local_addr().map_err(failed)?);
         bound.certificate = Some(certificate);
@@ -101,13 +104,21 @@ pub async fn bind(config: &Config) -> Result<Bound, RpcError> {
 impl Bound {
     /// Where it listens.
     pub fn place(&self) -> Place {
-        Place { address: self.address, socket: self.socket.clone() }
+        Place {
+            address: self.address,
+            socket: self.socket.clone(),
+        }
     }
 
     /// Serves until `stop` turns true; then answers what is in flight and returns.
     /// # Errors
     /// [`RpcError`].
-    pub async fn serve(self, config: &Config, gate: Arc<Gate>, mut stop: watch::Receiver<bool>) -> Result<(), RpcError> {
+    pub async fn serve(
+        self,
+        config: &Config,
+        gate: Arc<Gate>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), RpcError> {
         let limits = &config.limits;
         let (doorway, connections) =
             listen::Doorway::new(limits.connections_max, Duration::from_secs(limits.handshake_secs));

@@ -1,7 +1,11 @@
 //! Small parsers that several services share: bounded, typed, with an error that names the field.
 
 use crate::{
-    base::{limits::{DEFINITION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX}, path::Path, time::Timestamp},
+    base::{
+        limits::{DEFINITION_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX},
+        path::Path,
+        time::Timestamp,
+    },
     gate::{Failure, Reason},
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -53,7 +57,10 @@ pub fn cursor_text(cursor: Option<&[u8]>) -> String {
 /// An idempotency key; empty means none.
 pub fn idempotency_key(text: String) -> Result<Option<Box<str>>, Failure> {
     if text.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        return Err(malformed("idempotency_key", format_args!("at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes")));
+        return Err(malformed(
+            "idempotency_key",
+            format_args!("at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
+        ));
     }
     Ok((!text.is_empty()).then(|| text.into_boxed_str()))
 }
@@ -78,7 +85,13 @@ mod tests {
 
     #[test]
     fn page_sizes() {
-        for (asked, want) in [(0, Some(100)), (1, Some(1)), (1000, Some(1000)), (1001, None), (u32::MAX, None)] {
+        for (asked, want) in [
+            (0, Some(100)),
+            (1, Some(1)),
+            (1000, Some(1000)),
+            (1001, None),
+            (u32::MAX, None),
+        ] {
             assert_eq!(page_size(asked).ok(), want, "{asked}");
         }
     }

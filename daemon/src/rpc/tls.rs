@@ -53,7 +53,11 @@ impl Certificate {
     /// [`TlsError`] names the file.
     pub fn load(cert: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
         let current = ArcSwap::from_pointee(read(cert, key)?);
-        Ok(Arc::new(Self { cert: cert.into(), key: key.into(), current }))
+        Ok(Arc::new(Self {
+            cert: cert.into(),
+            key: key.into(),
+            current,
+        }))
     }
     /// Reads the same files again; new connections get what is there now. On an error the old pair stays.
     /// # Errors
@@ -73,7 +77,10 @@ impl ResolvesServerCert for Certificate {
 fn read(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let pem = |file: &Path| {
         let file = file.to_path_buf();
-        move |error: rustls::pki_types::pem::Error| TlsError::Pem { file, what: error.to_string() }
+        move |error: rustls::pki_types::pem::Error| TlsError::Pem {
+            file,
+            what: error.to_string(),
+        }
     };
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -111,7 +118,10 @@ mod tests {
     /// R-OPS-2: the hybrid group comes first.
     #[test]
     fn hybrid_key_exchange_is_preferred() {
-        assert_eq!(provider().kx_groups.first().map(|group| group.name()), Some(rustls::NamedGroup::X25519MLKEM768));
+        assert_eq!(
+            provider().kx_groups.first().map(|group| group.name()),
+            Some(rustls::NamedGroup::X25519MLKEM768)
+        );
     }
 
     /// R-OPS-2: certificates reload without a restart; a broken file keeps the old pair.

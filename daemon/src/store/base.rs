@@ -49,13 +49,18 @@ impl Ops {
     pub fn new(random: &dyn Random) -> Self {
         let mut prefix = [0; 8];
         random.fill(&mut prefix);
-        Self { prefix, count: AtomicU64::new(0) }
+        Self {
+            prefix,
+            count: AtomicU64::new(0),
+        }
     }
 
     pub fn next(&self) -> OpId {
         let count = self.count.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mut id = [0; 16];
-        id.iter_mut().zip(self.prefix.into_iter().chain(count)).for_each(|(byte, from)| *byte = from);
+        id.iter_mut()
+            .zip(self.prefix.into_iter().chain(count))
+            .for_each(|(byte, from)| *byte = from);
         OpId::from_bytes(id)
     }
 }
@@ -74,9 +79,14 @@ pub(super) struct Base {
 impl Base {
     pub async fn get_raw(&self, table: RawTable, id: &[u8]) -> Result<Option<RawRecord>, StoreError> {
         let key = table::raw_key(table, id);
-        let Some(stored) = self.physical.get(&key).await? else { return Ok(None) };
+        let Some(stored) = self.physical.get(&key).await? else {
+            return Ok(None);
+        };
         match frame::decode(&key, &stored.bytes) {
-            Some(value) => Ok(Some(RawRecord { value: stored.bytes.slice_ref(value), version: stored.version })),
+            Some(value) => Ok(Some(RawRecord {
+                value: stored.bytes.slice_ref(value),
+                version: stored.version,
+            })),
             None => {
                 let words = table::digest_words(&key);
                 self.quarantine(&key, &words);
@@ -96,38 +106,74 @@ impl Base {
                 Err(error) => return Err(error),
             }
         }
-        if found.is_empty() { damaged.map_or(Ok(found), Err) } else { Ok(found) }
+        if found.is_empty() {
+            damaged.map_or(Ok(found), Err)
+        } else {
+            Ok(found)
+        }
     }
 
     /// Seals, frames and commits. `keyring` gives the keys of an open store.
-    pub async fn commit(&self, keyring: Option<&super::Inner>, change: Change, records: Vec<Encoded>) -> Result<Committed, CommitError> {
+    pub async fn commit(
+        &self,
+        keyring: Option<&super::Inner>,
+        change: Change,
+        records: Vec<Encoded>,
+    ) -> Result<Committed, CommitError> {
         // Held until the commit is answered: see `rotation`.
         let _rotation = self.rotation.read().await;
-        let keyring = keyring.map(|inner| inner.keyring()).transpose().map_err(CommitError::from_read)?;
+        let keyring = keyring
+            .map(|inner| inner.keyring())
+            .transpose()
+            .map_err(CommitError::from_read)?;
         self.commit_with(keyring.as_deref(), change, records).await
     }
 
-    pub async fn commit_with(&self, keyring: Option<&Keyring>, change: Change, records: Vec<Encoded>) -> Result<Committed, CommitError> {
-        let Change { acts, conditions, mut then, mut lane, refused } = change;
+    pub async fn commit_with(
+        &self,
+        keyring: Option<&Keyring>,
+        change: Change,
+        records: Vec<Encoded>,
+    ) -> Result<Committed, CommitError> {
+        let Change {
+            acts,
+            conditions,
+            mut then,
+            mut lane,
+            refused,
+        } = change;
         if let Some(refused) = refused {
             return Err(CommitError::from_read(refused));
         }
-        let plain: usize = acts.iter().map(|(_, act)| if let Do::Put(value) = act { value.len() } else { 0 }).sum();
+        let plain: usize = acts
+            .iter()
+            .map(|(_, act)| if let Do::Put(value) = act { value.len() } else { 0 })
+            .sum();
         if lane == Lane::Normal && plain > BULK_BYTES {
             lane = Lane::Bulk;
         }
         let seals = acts.iter().filter(|(_, act)| matches!(act, Do::Put(_))).count() as u64;
-        let mut sequence = if seals > 0 { self.sequence.take(&*self.physical, &self.ops, seals).await? } else { 0 };
+        let mut sequence = if seals > 0 {
+            self.sequence.take(&*self.physical, &self.ops, seals).await?
+        } else {
+            0
+        };
         let mut writes = Vec::with_capacity(acts.len());
         let mended = self.quarantine.mended_by(acts.iter().map(|(key, _)| key));
         for (key, act) in acts {
             let row = match act {
                 Do::Delete => None,
                 Do::PutRaw(value) => Some(frame::encode(&key, &value)),
-                Do::Put(value) if value.len() > PLAIN_BYTES_MAX => return Err(CommitError::TooLarge { max_bytes: PLAIN_BYTES_MAX }),
+                Do::Put(value) if value.len() > PLAIN_BYTES_MAX => {
+                    return Err(CommitError::TooLarge {
+                        max_bytes: PLAIN_BYTES_MAX,
+                    });
+                }
                 Do::Put(value) => {
                     let generation = keyring.and_then(Keyring::current).ok_or(CommitError::Sealed)?;
-                    if generation.algorithm == Algorithm::Aes256Gcm && sequence.saturating_sub(generation.first_sequence) >= GCM_SEALS_MAX {
+                    if generation.algorithm == Algorithm::Aes256Gcm
+                        && sequence.saturating_sub(generation.first_sequence) >= GCM_SEALS_MAX
+                    {
                         return Err(CommitError::KeySpent);
                     }
                     let row = record::seal(generation, &self.ids, sequence, &key, &value, &*self.random);
@@ -143,7 +189,16 @@ impl Base {
             then.push(Box::new(move || list.forget(&mended)));
         }
         let op = self.ops.next();
-        self.physical.commit(Batch { op, lane, conditions, writes, audit: records, then }).await
+        self.physical
+            .commit(Batch {
+                op,
+                lane,
+                conditions,
+                writes,
+                audit: records,
+                then,
+            })
+            .await
     }
 
     /// Whether the current key has sealed so much that the keyring should be rotated.
@@ -160,9 +215,18 @@ impl Base {
             return;
         }
         let (physical, op) = (self.physical.clone(), self.ops.next());
-        let row = (Quarantine::row_key(key), Some(frame::encode(&Quarantine::row_key(key), key)));
-        let batch =
-            Batch { op, lane: Lane::Normal, conditions: Vec::new(), writes: vec![row], audit: Vec::new(), then: Vec::new() };
+        let row = (
+            Quarantine::row_key(key),
+            Some(frame::encode(&Quarantine::row_key(key), key)),
+        );
+        let batch = Batch {
+            op,
+            lane: Lane::Normal,
+            conditions: Vec::new(),
+            writes: vec![row],
+            audit: Vec::new(),
+            then: Vec::new(),
+        };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Not awaited: a read must not wait for it, and the list in memory already has it.
             drop(runtime.spawn(async move { drop(physical.commit(batch).await) }));

@@ -24,10 +24,16 @@ impl Stored {
     /// Takes the version off. A row too short for one keeps version 0 and no bytes: nothing opens that.
     pub fn parse(mut row: Bytes) -> Self {
         if row.len() < VERSION_BYTES {
-            return Self { version: Version(0), bytes: Bytes::new() };
+            return Self {
+                version: Version(0),
+                bytes: Bytes::new(),
+            };
         }
         let version = row.split_to(VERSION_BYTES);
-        Self { version: Version(u64::from_be_bytes(version[..].try_into().unwrap_or_default())), bytes: row }
+        Self {
+            version: Version(u64::from_be_bytes(version[..].try_into().unwrap_or_default())),
+            bytes: row,
+        }
     }
 }
 
@@ -114,7 +120,11 @@ pub struct Batch {
 impl Batch {
     /// Bytes it takes in an engine commit, about.
     pub fn weight(&self) -> usize {
-        let writes: usize = self.writes.iter().map(|(key, row)| key.len() + row.as_ref().map_or(0, Envelope::len) + 32).sum();
+        let writes: usize = self
+            .writes
+            .iter()
+            .map(|(key, row)| key.len() + row.as_ref().map_or(0, Envelope::len) + 32)
+            .sum();
         writes + self.audit_weight() + 64
     }
     /// Bytes it takes in an audit frame.

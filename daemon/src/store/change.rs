@@ -96,7 +96,8 @@ impl Change {
     }
     /// The raw record must have this version.
     pub fn require_raw_version(&mut self, table: RawTable, id: &[u8], version: Version) -> &mut Self {
-        self.conditions.push((table::raw_key(table, id), Condition::Version(version)));
+        self.conditions
+            .push((table::raw_key(table, id), Condition::Version(version)));
         self
     }
 

@@ -10,7 +10,9 @@ use super::{
     frame,
     keyring::Keyring,
     local::Local,
-    physical::{Embedded, EngineError, Opener, Write, fjall::FjallEngine, memory, memory::MemoryEngine, sled::SledEngine},
+    physical::{
+        Embedded, EngineError, Opener, Write, fjall::FjallEngine, memory, memory::MemoryEngine, sled::SledEngine,
+    },
     quarantine::Quarantine,
     raw::RawStore,
     record::{self, Algorithm, Ids},
@@ -108,12 +110,18 @@ impl Disk {
         let mut opened = None;
         let reserve = (config.reserve_bytes > 0).then(|| config.dir.join("reserve"));
         let space = Space::new(reserve, config.reserve_bytes);
-        let disk = Self::open_with(config.engine.opener(&engine_dir), Some(lock), space, random, |cluster, head, rows| {
-            let log = Drainer::open(&config.audit, cluster, head, rows)?;
-            let drainer = Arc::new(log.drainer);
-            opened = Some((drainer.clone(), log.torn));
-            Ok(drainer)
-        })?;
+        let disk = Self::open_with(
+            config.engine.opener(&engine_dir),
+            Some(lock),
+            space,
+            random,
+            |cluster, head, rows| {
+                let log = Drainer::open(&config.audit, cluster, head, rows)?;
+                let drainer = Arc::new(log.drainer);
+                opened = Some((drainer.clone(), log.torn));
+                Ok(drainer)
+            },
+        )?;
         let (drainer, torn) = opened.unzip();
         Ok((Self { drainer, ..disk }, torn.flatten()))
     }
@@ -124,7 +132,11 @@ impl Disk {
         lock: Option<File>,
         space: Space,
         random: Arc<dyn Random>,
-        drain: impl FnOnce(ClusterId, ChainHead, &mut dyn Iterator<Item = Result<Bytes, StoreError>>) -> Result<Arc<dyn Drain>, OpenError>,
+        drain: impl FnOnce(
+            ClusterId,
+            ChainHead,
+            &mut dyn Iterator<Item = Result<Bytes, StoreError>>,
+        ) -> Result<Arc<dyn Drain>, OpenError>,
     ) -> Result<Self, OpenError> {
         let embedded = Arc::new(Embedded::open(opener)?);
         let (ids, heads) = match read_format(&embedded)? {
@@ -132,21 +144,38 @@ impl Disk {
             None => make(&embedded, &*random)?,
         };
         let mut outbox = Vec::new();
-        let mut rows = Outbox { embedded: &embedded, next: heads.outbox_from, page: Vec::new().into_iter(), seen: &mut outbox, done: false };
+        let mut rows = Outbox {
+            embedded: &embedded,
+            next: heads.outbox_from,
+            page: Vec::new().into_iter(),
+            seen: &mut outbox,
+            done: false,
+        };
         let drain = drain(ids.cluster, heads.chain, &mut rows)?;
         rows.by_ref().for_each(drop);
         let sequence = Sequence::from(read_sequence(&embedded)?);
         let quarantine = Arc::new(Quarantine::with(read_quarantine(&embedded)?.into_iter()));
-        let committer = Committer::start(embedded.clone(), heads, outbox, drain, space).map_err(io_error(Path::new("store-commit thread")))?;
+        let committer = Committer::start(embedded.clone(), heads, outbox, drain, space)
+            .map_err(io_error(Path::new("store-commit thread")))?;
         let physical = Arc::new(Local::new(embedded, committer, lock));
         let ops = Ops::new(&*random);
-        let base = Arc::new(Base { physical, ids, random, ops, sequence, quarantine, rotation: RwLock::new(()) });
+        let base = Arc::new(Base {
+            physical,
+            ids,
+            random,
+            ops,
+            sequence,
+            quarantine,
+            rotation: RwLock::new(()),
+        });
         Ok(Self { base, drainer: None })
     }
 
     /// Records outside the barrier.
     pub fn raw(&self) -> RawStore {
-        RawStore { base: self.base.clone() }
+        RawStore {
+            base: self.base.clone(),
+        }
     }
 
     /// Made with the store, before `init`.
@@ -164,8 +193,12 @@ impl Disk {
     /// [`StoreError`].
     pub async fn audit_head(&self) -> Result<ChainHead, StoreError> {
         let row = self.base.get_raw(RawTable::Heads, b"head").await?;
-        let damaged = || StoreError::Damaged { record: RawTable::Heads.words().to_owned() };
-        row.and_then(|row| Heads::of_value(&row.value)).map(|heads| heads.chain).ok_or_else(damaged)
+        let damaged = || StoreError::Damaged {
+            record: RawTable::Heads.words().to_owned(),
+        };
+        row.and_then(|row| Heads::of_value(&row.value))
+            .map(|heads| heads.chain)
+            .ok_or_else(damaged)
     }
 
     /// Batches waiting to be committed.
@@ -181,7 +214,10 @@ impl Disk {
         let keyring = Keyring::create(algorithm, self.base.sequence.now(), &*self.base.random)?;
         let mut change = Change::new();
         change.require_raw_absent(RawTable::Keyring, &[]);
-        put_keyring(&mut change, keyring.seal(root, self.base.ids.cluster, &*self.base.random));
+        put_keyring(
+            &mut change,
+            keyring.seal(root, self.base.ids.cluster, &*self.base.random),
+        );
         Ok(change)
     }
 
@@ -233,7 +269,9 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let file = File::create(&path).map_err(io_error(&path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked { path: dir.display().to_string() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked {
+            path: dir.display().to_string(),
+        }),
         Err(error) => Err(io_error(&path)(error.into())),
     }
 }
@@ -243,7 +281,10 @@ pub(super) fn same_engine(dir: &Path, engine: EngineKind) -> Result<(), OpenErro
     let path = dir.join("ENGINE");
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == engine.name() => Ok(()),
-        Ok(found) => Err(OpenError::Engine { found: found.trim().into(), configured: engine.name().into() }),
+        Ok(found) => Err(OpenError::Engine {
+            found: found.trim().into(),
+            configured: engine.name().into(),
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => claim(dir, &path, engine).map_err(io_error(&path)),
         Err(error) => Err(io_error(&path)(error)),
     }
@@ -265,7 +306,10 @@ fn claim(dir: &Path, path: &Path, engine: EngineKind) -> io::Result<()> {
 
 /// The format record and its twin, among rows that engines keep in other files: without the ids nothing opens.
 fn format_keys() -> [Bytes; 2] {
-    [table::raw_key(RawTable::Format, &[]), table::raw_key(RawTable::Heads, b"format")]
+    [
+        table::raw_key(RawTable::Format, &[]),
+        table::raw_key(RawTable::Heads, b"format"),
+    ]
 }
 
 fn read_format(embedded: &Embedded) -> Result<Option<Ids>, OpenError> {
@@ -279,32 +323,62 @@ fn read_format(embedded: &Embedded) -> Result<Option<Ids>, OpenError> {
         // No format record: fine in an empty store, a loss in any other.
         let any = read(embedded.scan_rows(&[0; HEAD_BYTES], &[u8::MAX; HEAD_BYTES], 1, 0))?;
         let heads = read(embedded.scan_rows(&table::raw_key(RawTable::Heads, &[]), &[u8::MAX; HEAD_BYTES], 1, 0))?;
-        return if any.is_empty() && heads.is_empty() { Ok(None) } else { Err(damaged()) };
+        return if any.is_empty() && heads.is_empty() {
+            Ok(None)
+        } else {
+            Err(damaged())
+        };
     };
     let (version, ids) = value.split_first_chunk::<4>().ok_or_else(damaged)?;
     let found = u32::from_be_bytes(*version);
     if found > FORMAT_VERSION {
-        return Err(OpenError::Newer { found, known: FORMAT_VERSION });
+        return Err(OpenError::Newer {
+            found,
+            known: FORMAT_VERSION,
+        });
     }
     let (cluster, store) = ids.split_first_chunk::<16>().ok_or_else(damaged)?;
     let store = store.try_into().map_err(|_| damaged())?;
-    Ok(Some(Ids { cluster: ClusterId::from_bytes(*cluster), store: StoreId::from_bytes(store) }))
+    Ok(Some(Ids {
+        cluster: ClusterId::from_bytes(*cluster),
+        store: StoreId::from_bytes(store),
+    }))
 }
 
 /// The first commit of a store: format and heads.
 fn make(embedded: &Embedded, random: &dyn Random) -> Result<(Ids, Heads), OpenError> {
-    let ids = Ids { cluster: ClusterId::random(random), store: StoreId::random(random) };
+    let ids = Ids {
+        cluster: ClusterId::random(random),
+        store: StoreId::random(random),
+    };
     let chain = ChainHead::genesis(Id(*ids.cluster.as_bytes()));
-    let heads = Heads { commit_seq: 1, chain, outbox_from: 0 };
-    let value = [&FORMAT_VERSION.to_be_bytes()[..], ids.cluster.as_bytes(), ids.store.as_bytes()].concat();
-    let formats = format_keys().map(|key| Write { value: Some(frame::encode(&key, &value).stamp(Version(1))), key });
-    let heads_row = Write { key: Heads::key(), value: Some(heads.row()) };
+    let heads = Heads {
+        commit_seq: 1,
+        chain,
+        outbox_from: 0,
+    };
+    let value = [
+        &FORMAT_VERSION.to_be_bytes()[..],
+        ids.cluster.as_bytes(),
+        ids.store.as_bytes(),
+    ]
+    .concat();
+    let formats = format_keys().map(|key| Write {
+        value: Some(frame::encode(&key, &value).stamp(Version(1))),
+        key,
+    });
+    let heads_row = Write {
+        key: Heads::key(),
+        value: Some(heads.row()),
+    };
     read(embedded.commit(&[&formats[..], &[heads_row]].concat()))?;
     Ok((ids, heads))
 }
 
 pub(super) fn read_heads(embedded: &Embedded) -> Result<Heads, OpenError> {
-    read(embedded.get_row(&Heads::key()))?.and_then(Heads::parse).ok_or(OpenError::Raw(RawTable::Heads))
+    read(embedded.get_row(&Heads::key()))?
+        .and_then(Heads::parse)
+        .ok_or(OpenError::Raw(RawTable::Heads))
 }
 
 /// The reserved end of the sequence. A damaged or missing row is made up for by looking at every record.
@@ -319,7 +393,9 @@ fn read_sequence(embedded: &Embedded) -> Result<u64, OpenError> {
         let rows = read(embedded.scan_rows(&from, &end, OPEN_ROWS, OPEN_BYTES))?;
         let Some((last, _)) = rows.last() else { break };
         from = [&last[..], &[0]].concat();
-        let sequences = rows.iter().filter_map(|(_, row)| record::parse_header(&Stored::parse(row.clone()).bytes));
+        let sequences = rows
+            .iter()
+            .filter_map(|(_, row)| record::parse_header(&Stored::parse(row.clone()).bytes));
         highest = sequences.map(|header| header.sequence).chain(highest).max();
     }
     // Without records there is nothing to lie above, even if a row is missing.
@@ -330,7 +406,8 @@ fn read_quarantine(embedded: &Embedded) -> Result<Vec<Bytes>, OpenError> {
     let from = table::raw_key(RawTable::Quarantine, &[]);
     let end = table::successor(&from).unwrap_or_default();
     let rows = read(embedded.scan_rows(&from, &end, super::QUARANTINE_MAX, usize::MAX))?;
-    let listed = |(key, row): (Bytes, Bytes)| frame::decode(&key, &Stored::parse(row).bytes).map(Bytes::copy_from_slice);
+    let listed =
+        |(key, row): (Bytes, Bytes)| frame::decode(&key, &Stored::parse(row).bytes).map(Bytes::copy_from_slice);
     Ok(rows.into_iter().filter_map(listed).collect())
 }
 
@@ -365,7 +442,10 @@ impl Iterator for Outbox<'_> {
                 return None;
             }
             let end = table::successor(&table::raw_key(RawTable::Outbox, &[]))?;
-            match self.embedded.scan_rows(&outbox_key(self.next), &end, OPEN_ROWS, OPEN_BYTES) {
+            match self
+                .embedded
+                .scan_rows(&outbox_key(self.next), &end, OPEN_ROWS, OPEN_BYTES)
+            {
                 Ok(rows) => {
                     self.done = rows.is_empty();
                     self.page = rows.into_iter();

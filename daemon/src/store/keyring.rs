@@ -39,7 +39,13 @@ pub(super) struct Generation {
 impl Generation {
     fn new(id: u32, algorithm: Algorithm, first_sequence: u64, key: LockedKey) -> Result<Arc<Self>, LockError> {
         let cipher = DataCipher::new(algorithm, &key)?;
-        Ok(Arc::new(Self { id, algorithm, first_sequence, key, cipher }))
+        Ok(Arc::new(Self {
+            id,
+            algorithm,
+            first_sequence,
+            key,
+            cipher,
+        }))
     }
 }
 
@@ -108,10 +114,18 @@ impl Keyring {
             key
         })?;
         Ok(Self {
-            generations: vec![Generation::new(1, algorithm, first_sequence, LockedKey::random(random)?)?],
+            generations: vec![Generation::new(
+                1,
+                algorithm,
+                first_sequence,
+                LockedKey::random(random)?,
+            )?],
             names: Arc::new(NameCipher::new(&names_key)?),
             names_key: Arc::new(names_key),
-            peppers: vec![Arc::new(Pepper { epoch: 1, key: LockedKey::random(random)? })],
+            peppers: vec![Arc::new(Pepper {
+                epoch: 1,
+                key: LockedKey::random(random)?,
+            })],
             audit: Arc::new(LockedKey::random(random)?),
         })
     }
@@ -119,7 +133,12 @@ impl Keyring {
     /// The keyring with these edits made, in order.
     /// # Errors
     /// [`KeyringError`].
-    pub(super) fn edited(&self, edits: &[KeyringEdit], first_sequence: u64, random: &dyn Random) -> Result<Self, KeyringError> {
+    pub(super) fn edited(
+        &self,
+        edits: &[KeyringEdit],
+        first_sequence: u64,
+        random: &dyn Random,
+    ) -> Result<Self, KeyringError> {
         let mut next = Self {
             generations: self.generations.clone(),
             names_key: self.names_key.clone(),
@@ -140,10 +159,19 @@ impl Keyring {
                     return Err(KeyringError::Full);
                 }
                 let id = self.generations.last().map_or(1, |last| last.id.saturating_add(1));
-                self.generations.push(Generation::new(id, algorithm, first_sequence, LockedKey::random(random)?)?);
+                self.generations.push(Generation::new(
+                    id,
+                    algorithm,
+                    first_sequence,
+                    LockedKey::random(random)?,
+                )?);
             }
             KeyringEdit::DropGeneration(id) => {
-                let at = self.generations.iter().position(|generation| generation.id == id).ok_or(KeyringError::Drop)?;
+                let at = self
+                    .generations
+                    .iter()
+                    .position(|generation| generation.id == id)
+                    .ok_or(KeyringError::Drop)?;
                 if at + 1 == self.generations.len() {
                     return Err(KeyringError::Drop);
                 }
@@ -154,10 +182,17 @@ impl Keyring {
                     return Err(KeyringError::Full);
                 }
                 let epoch = self.peppers.last().map_or(1, |last| last.epoch.saturating_add(1));
-                self.peppers.push(Arc::new(Pepper { epoch, key: LockedKey::random(random)? }));
+                self.peppers.push(Arc::new(Pepper {
+                    epoch,
+                    key: LockedKey::random(random)?,
+                }));
             }
             KeyringEdit::DropPepper(epoch) => {
-                let at = self.peppers.iter().position(|pepper| pepper.epoch == epoch).ok_or(KeyringError::Drop)?;
+                let at = self
+                    .peppers
+                    .iter()
+                    .position(|pepper| pepper.epoch == epoch)
+                    .ok_or(KeyringError::Drop)?;
                 if at + 1 == self.peppers.len() {
                     return Err(KeyringError::Drop);
                 }
@@ -240,7 +275,9 @@ impl Keyring {
         if format != FORMAT {
             return Err(UnlockError::Format(format));
         }
-        let (nonce, rest) = rest.split_first_chunk::<GCM_NONCE_BYTES>().ok_or(UnlockError::Keyring)?;
+        let (nonce, rest) = rest
+            .split_first_chunk::<GCM_NONCE_BYTES>()
+            .ok_or(UnlockError::Keyring)?;
         let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(UnlockError::Keyring)?;
         let mut opened = false;
         let plain = Locked::new(|| {
@@ -290,12 +327,20 @@ impl Keyring {
             let (id, [algorithm], first) = (*take::<4>(&mut rest)?, *take::<1>(&mut rest)?, *take::<8>(&mut rest)?);
             let algorithm = Algorithm::from_id(algorithm).ok_or(UnlockError::Keyring)?;
             let key = LockedKey::copy_of(take(&mut rest)?)?;
-            generations.push(Generation::new(u32::from_be_bytes(id), algorithm, u64::from_be_bytes(first), key)?);
+            generations.push(Generation::new(
+                u32::from_be_bytes(id),
+                algorithm,
+                u64::from_be_bytes(first),
+                key,
+            )?);
         }
         let mut peppers = Vec::new();
         for _ in 0..u16::from_be_bytes(*take(&mut rest)?) {
             let epoch = u32::from_be_bytes(*take(&mut rest)?);
-            peppers.push(Arc::new(Pepper { epoch, key: LockedKey::copy_of(take(&mut rest)?)? }));
+            peppers.push(Arc::new(Pepper {
+                epoch,
+                key: LockedKey::copy_of(take(&mut rest)?)?,
+            }));
         }
         let names_key = take::<64>(&mut rest)?;
         let names_key = Locked::new(|| *names_key)?;
@@ -303,7 +348,13 @@ impl Keyring {
         if generations.is_empty() || peppers.is_empty() || !rest.is_empty() {
             return Err(UnlockError::Keyring);
         }
-        Ok(Self { generations, names: Arc::new(NameCipher::new(&names_key)?), names_key: Arc::new(names_key), peppers, audit })
+        Ok(Self {
+            generations,
+            names: Arc::new(NameCipher::new(&names_key)?),
+            names_key: Arc::new(names_key),
+            peppers,
+            audit,
+        })
     }
 }
 
@@ -329,31 +380,57 @@ mod tests {
         let root = LockedKey::random(&OsRandom).unwrap();
         let mut edits = vec![KeyringEdit::AddGeneration(Algorithm::Aes256Gcm); GENERATIONS_MAX - 1];
         edits.extend([KeyringEdit::AddPepper; PEPPERS_MAX - 1]);
-        let full = Keyring::create(Algorithm::Xaes256Gcm, 7, &OsRandom).unwrap().edited(&edits, 9, &OsRandom).unwrap();
+        let full = Keyring::create(Algorithm::Xaes256Gcm, 7, &OsRandom)
+            .unwrap()
+            .edited(&edits, 9, &OsRandom)
+            .unwrap();
         for more in [KeyringEdit::AddGeneration(Algorithm::default()), KeyringEdit::AddPepper] {
             assert!(matches!(full.edited(&[more], 9, &OsRandom), Err(KeyringError::Full)));
         }
         let opened = Keyring::open(&root, cluster, &full.seal(&root, cluster, &OsRandom)).unwrap();
         assert_eq!(opened.generations.len(), GENERATIONS_MAX);
         for (one, other) in full.generations.iter().zip(&opened.generations) {
-            assert_eq!((one.id, one.algorithm, one.first_sequence), (other.id, other.algorithm, other.first_sequence));
+            assert_eq!(
+                (one.id, one.algorithm, one.first_sequence),
+                (other.id, other.algorithm, other.first_sequence)
+            );
             assert_eq!(one.key.expose(), other.key.expose());
         }
         for (one, other) in full.peppers.iter().zip(&opened.peppers) {
             assert_eq!((one.epoch, one.key.expose()), (other.epoch, other.key.expose()));
         }
-        assert_eq!((**full.names_key, full.audit.expose()), (**opened.names_key, opened.audit.expose()));
+        assert_eq!(
+            (**full.names_key, full.audit.expose()),
+            (**opened.names_key, opened.audit.expose())
+        );
     }
 
     /// What is in use cannot be dropped; ids are not used again.
     #[test]
     fn only_what_is_old_is_dropped() {
         let one = Keyring::create(Algorithm::default(), 0, &OsRandom).unwrap();
-        for current in [KeyringEdit::DropGeneration(1), KeyringEdit::DropPepper(1), KeyringEdit::DropGeneration(9), KeyringEdit::DropPepper(9)] {
+        for current in [
+            KeyringEdit::DropGeneration(1),
+            KeyringEdit::DropPepper(1),
+            KeyringEdit::DropGeneration(9),
+            KeyringEdit::DropPepper(9),
+        ] {
             assert!(matches!(one.edited(&[current], 0, &OsRandom), Err(KeyringError::Drop)));
         }
-        let rotate = [KeyringEdit::AddGeneration(Algorithm::default()), KeyringEdit::DropGeneration(1), KeyringEdit::AddPepper, KeyringEdit::DropPepper(1)];
+        let rotate = [
+            KeyringEdit::AddGeneration(Algorithm::default()),
+            KeyringEdit::DropGeneration(1),
+            KeyringEdit::AddPepper,
+            KeyringEdit::DropPepper(1),
+        ];
         let two = one.edited(&rotate, 0, &OsRandom).unwrap();
-        assert_eq!((two.generation_ids(), two.peppers().len(), two.current_pepper().unwrap().epoch()), (vec![2], 1, 2));
+        assert_eq!(
+            (
+                two.generation_ids(),
+                two.peppers().len(),
+                two.current_pepper().unwrap().epoch()
+            ),
+            (vec![2], 1, 2)
+        );
     }
 }

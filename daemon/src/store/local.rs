@@ -21,7 +21,13 @@ pub trait Physical: Send + Sync {
     async fn get(&self, key: &Bytes) -> Result<Option<Stored>, StoreError>;
     /// Records with `from <= key < to`, in order, until there are `rows` of them or their values pass `bytes`; at least one if any
     /// exists.
-    async fn scan(&self, from: Vec<u8>, to: Vec<u8>, rows: usize, bytes: usize) -> Result<Vec<(Bytes, Stored)>, StoreError>;
+    async fn scan(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Bytes, Stored)>, StoreError>;
     /// Makes a batch durable, or nothing of it.
     async fn commit(&self, batch: Batch) -> Answer;
     /// Whether a batch was made; settles [`super::CommitError::Indeterminate`].
@@ -43,7 +49,11 @@ pub struct Local {
 impl Local {
     /// An open engine, its committer, and the directory's lock.
     pub(super) fn new(embedded: Arc<Embedded>, committer: Committer, lock: Option<File>) -> Self {
-        Self { embedded, committer, lock: Mutex::new(lock) }
+        Self {
+            embedded,
+            committer,
+            lock: Mutex::new(lock),
+        }
     }
 }
 
@@ -60,10 +70,18 @@ impl Physical for Local {
         self.embedded.get(key)
     }
 
-    async fn scan(&self, from: Vec<u8>, to: Vec<u8>, rows: usize, bytes: usize) -> Result<Vec<(Bytes, Stored)>, StoreError> {
+    async fn scan(
+        &self,
+        from: Vec<u8>,
+        to: Vec<u8>,
+        rows: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Bytes, Stored)>, StoreError> {
         let embedded = self.embedded.clone();
         let scan = move || embedded.scan_rows(&from, &to, rows, bytes);
-        let rows = tokio::task::spawn_blocking(scan).await.map_err(|_| StoreError::Poisoned)??;
+        let rows = tokio::task::spawn_blocking(scan)
+            .await
+            .map_err(|_| StoreError::Poisoned)??;
         Ok(rows.into_iter().map(|(key, row)| (key, Stored::parse(row))).collect())
     }
 
@@ -73,7 +91,9 @@ impl Physical for Local {
 
     async fn outcome(&self, op: OpId) -> Result<Option<Committed>, StoreError> {
         let embedded = self.embedded.clone();
-        tokio::task::spawn_blocking(move || commit::outcome(&embedded, op)).await.map_err(|_| StoreError::Poisoned)?
+        tokio::task::spawn_blocking(move || commit::outcome(&embedded, op))
+            .await
+            .map_err(|_| StoreError::Poisoned)?
     }
 
     fn depth(&self) -> usize {

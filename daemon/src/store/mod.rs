@@ -64,17 +64,28 @@ pub struct Store {
 
 impl Store {
     fn open(base: Arc<Base>, keyring: Keyring) -> Self {
-        Self { inner: Arc::new(Inner { base, keyring: ArcSwapOption::from_pointee(keyring) }) }
+        Self {
+            inner: Arc::new(Inner {
+                base,
+                keyring: ArcSwapOption::from_pointee(keyring),
+            }),
+        }
     }
 
     /// One table of one namespace.
     pub fn view(&self, namespace: Namespace, table: Table) -> View {
-        View { inner: self.inner.clone(), namespace, table }
+        View {
+            inner: self.inner.clone(),
+            namespace,
+            table,
+        }
     }
 
     /// Records outside the barrier.
     pub fn raw(&self) -> RawStore {
-        RawStore { base: self.inner.base.clone() }
+        RawStore {
+            base: self.inner.base.clone(),
+        }
     }
 
     /// Makes a change and its records of evidence durable, together; an empty change commits the records alone. The caller's leaving does not
@@ -124,7 +135,9 @@ impl Store {
 
     /// Whether the data key has sealed so much (2^30 records by AES-256-GCM) that it should be rotated.
     pub fn wants_rotation(&self) -> bool {
-        self.inner.keyring().is_ok_and(|keyring| self.inner.base.wants_rotation(&keyring))
+        self.inner
+            .keyring()
+            .is_ok_and(|keyring| self.inner.base.wants_rotation(&keyring))
     }
 
     /// The damaged records met so far, in words, and how often one was met since the start.
@@ -133,7 +146,10 @@ impl Store {
             Ok(keyring) => keyring.names().words(key),
             Err(_) => table::digest_words(key),
         };
-        (self.inner.base.quarantine.keys().iter().map(words).collect(), self.inner.base.quarantine.met())
+        (
+            self.inner.base.quarantine.keys().iter().map(words).collect(),
+            self.inner.base.quarantine.met(),
+        )
     }
 
     /// Forgets the keys. Whatever still holds a view gets `Sealed`.

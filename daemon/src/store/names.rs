@@ -10,7 +10,10 @@ use aes::Aes256Enc;
 use aes_siv::{KeyInit, Tag, siv::CmacSiv};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quick_cache::{DefaultHashBuilder, Weighter, sync::{Cache, DefaultLifecycle}};
+use quick_cache::{
+    DefaultHashBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 const SIV_BYTES: usize = 16;
 /// Stored keys of late, by their plain form: 2 MiB.
@@ -35,7 +38,13 @@ pub(super) struct NameCipher {
 impl NameCipher {
     pub fn new(key: &[u8; 64]) -> Result<Self, LockError> {
         let siv = Locked::new(|| Mutex::new(CmacSiv::<Aes256Enc>::new(key.into())))?;
-        let cache = Cache::with(CACHE_ITEMS_ESTIMATE, CACHE_BYTES, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        let cache = Cache::with(
+            CACHE_ITEMS_ESTIMATE,
+            CACHE_BYTES,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
         Ok(Self { siv, cache })
     }
 
@@ -49,7 +58,9 @@ impl NameCipher {
         if let Some(stored) = self.cache.get(&plain) {
             return Ok(stored);
         }
-        let stored = self.encrypt(&plain, &ends).ok_or(StoreError::Key("its names cannot be encrypted"))?;
+        let stored = self
+            .encrypt(&plain, &ends)
+            .ok_or(StoreError::Key("its names cannot be encrypted"))?;
         self.cache.insert(plain, stored.clone());
         Ok(stored)
     }
@@ -62,7 +73,12 @@ impl NameCipher {
             if name {
                 let mut text = component.to_vec();
                 let parent = plain.get(..start)?;
-                let tag = scrubbed(|| self.siv.lock().encrypt_inout_detached([parent], text.as_mut_slice().into())).ok()?;
+                let tag = scrubbed(|| {
+                    self.siv
+                        .lock()
+                        .encrypt_inout_detached([parent], text.as_mut_slice().into())
+                })
+                .ok()?;
                 table::push_component(&mut stored, true, &[&tag[..], &text].concat());
             } else {
                 table::push_component(&mut stored, false, component);
@@ -84,7 +100,12 @@ impl NameCipher {
                 let (tag, text) = component.split_at_checked(SIV_BYTES)?;
                 let mut text = text.to_vec();
                 let tag = Tag::try_from(tag).ok()?;
-                scrubbed(|| self.siv.lock().decrypt_inout_detached([&plain], text.as_mut_slice().into(), &tag)).ok()?;
+                scrubbed(|| {
+                    self.siv
+                        .lock()
+                        .decrypt_inout_detached([&plain], text.as_mut_slice().into(), &tag)
+                })
+                .ok()?;
                 table::push_component(&mut plain, true, &text);
                 OwnedPart::Name(String::from_utf8(text).ok()?)
             } else {
@@ -101,8 +122,12 @@ impl NameCipher {
 
     /// A stored key in words: table and path, for those who may know the names.
     pub fn words(&self, stored: &[u8]) -> String {
-        let known = table::parse_head(stored).and_then(|(_, id)| Table::from_id(id)).zip(self.parts(stored, 0));
-        let Some((table, parts)) = known else { return table::digest_words(stored) };
+        let known = table::parse_head(stored)
+            .and_then(|(_, id)| Table::from_id(id))
+            .zip(self.parts(stored, 0));
+        let Some((table, parts)) = known else {
+            return table::digest_words(stored);
+        };
         let parts: Vec<String> = parts.iter().map(|part| format!("{part:?}")).collect();
         format!("{} {}", table.words(), parts.join("/"))
     }
@@ -154,9 +179,18 @@ mod tests {
         assert_eq!(stored, key(&again, Table::KvMeta, &path), "also without the cache");
         assert_eq!(stored, key(&one, Table::KvMeta, &path), "also from the cache");
         assert!(stored.starts_with(&key(&one, Table::KvMeta, &path[..2])));
-        assert!(!key(&one, Table::KvMeta, &[Part::Raw(&[9; 16]), Part::Name("production")]).starts_with(&key(&one, Table::KvMeta, &path[..2])));
+        assert!(
+            !key(&one, Table::KvMeta, &[Part::Raw(&[9; 16]), Part::Name("production")]).starts_with(&key(
+                &one,
+                Table::KvMeta,
+                &path[..2]
+            ))
+        );
         assert_ne!(stored, key(&cipher(2), Table::KvMeta, &path));
-        assert_eq!(one.parts(&stored, 1).unwrap(), [OwnedPart::Name("prod".into()), OwnedPart::Name("db".into())]);
+        assert_eq!(
+            one.parts(&stored, 1).unwrap(),
+            [OwnedPart::Name("prod".into()), OwnedPart::Name("db".into())]
+        );
         assert_eq!(one.words(&stored), format!("kv metadata {}/prod/db", "09".repeat(16)));
     }
 
@@ -164,12 +198,19 @@ mod tests {
     #[test]
     fn a_moved_name_does_not_open() {
         let cipher = cipher(1);
-        let stored = key(&cipher, Table::KvMeta, &[Part::Raw(&[1]), Part::Name("a"), Part::Name("x")]);
+        let stored = key(
+            &cipher,
+            Table::KvMeta,
+            &[Part::Raw(&[1]), Part::Name("a"), Part::Name("x")],
+        );
         let mut table = stored.clone();
         table[4] = Table::KvValue.id();
         let mut mount = stored.clone();
         mount[HEAD_BYTES + 2] ^= 1;
-        let (folder, below) = (key(&cipher, Table::KvMeta, &[Part::Raw(&[1]), Part::Name("b")]), stored.len() - (2 + SIV_BYTES + 1));
+        let (folder, below) = (
+            key(&cipher, Table::KvMeta, &[Part::Raw(&[1]), Part::Name("b")]),
+            stored.len() - (2 + SIV_BYTES + 1),
+        );
         let folder = [&folder[..], &stored[below..]].concat();
         for moved in [table, mount, folder, stored[..stored.len() - 1].to_vec()] {
             assert_eq!(cipher.parts(&moved, 0), None);
@@ -181,10 +222,25 @@ mod tests {
     fn keys_are_bounded() {
         let cipher = cipher(1);
         let longest = "n".repeat(512);
-        for bad in [vec![Part::Name("")], vec![Part::Raw(&[0; 1009])], vec![Part::Name(&longest); 8]] {
-            assert!(matches!(cipher.key(Namespace::ROOT, Table::System, &bad), Err(StoreError::Key(_))));
+        for bad in [
+            vec![Part::Name("")],
+            vec![Part::Raw(&[0; 1009])],
+            vec![Part::Name(&longest); 8],
+        ] {
+            assert!(matches!(
+                cipher.key(Namespace::ROOT, Table::System, &bad),
+                Err(StoreError::Key(_))
+            ));
         }
-        assert!(cipher.key(Namespace::ROOT, Table::System, &[Part::Name(&longest)]).is_ok());
-        assert!(cipher.key(Namespace::ROOT, Table::System, &[Part::Name("a"); 32]).is_ok());
+        assert!(
+            cipher
+                .key(Namespace::ROOT, Table::System, &[Part::Name(&longest)])
+                .is_ok()
+        );
+        assert!(
+            cipher
+                .key(Namespace::ROOT, Table::System, &[Part::Name("a"); 32])
+                .is_ok()
+        );
     }
 }

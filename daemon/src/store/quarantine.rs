@@ -19,7 +19,10 @@ pub(super) struct Quarantine {
 
 impl Quarantine {
     pub fn with(listed: impl Iterator<Item = Bytes>) -> Self {
-        Self { listed: Mutex::new(listed.take(QUARANTINE_MAX).map(|key| (key, ())).collect()), met: 0.into() }
+        Self {
+            listed: Mutex::new(listed.take(QUARANTINE_MAX).map(|key| (key, ())).collect()),
+            met: 0.into(),
+        }
     }
 
     /// The row of a listed record.

@@ -45,12 +45,19 @@ impl RawStore {
     pub async fn list(&self, table: RawTable) -> Result<(Vec<(Vec<u8>, RawRecord)>, Vec<String>), StoreError> {
         let start = table::raw_key(table, &[]);
         let end = table::successor(&start).ok_or(StoreError::Key("the table has no end"))?;
-        let rows = self.base.physical.scan(start.to_vec(), end, RAW_ROWS_MAX, usize::MAX).await?;
+        let rows = self
+            .base
+            .physical
+            .scan(start.to_vec(), end, RAW_ROWS_MAX, usize::MAX)
+            .await?;
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for (key, stored) in rows {
             match frame::decode(&key, &stored.bytes) {
                 Some(value) => {
-                    let record = RawRecord { value: stored.bytes.slice_ref(value), version: stored.version };
+                    let record = RawRecord {
+                        value: stored.bytes.slice_ref(value),
+                        version: stored.version,
+                    };
                     records.push((key.get(table::HEAD_BYTES..).unwrap_or_default().to_vec(), record));
                 }
                 None => {

@@ -89,7 +89,14 @@ fn header(algorithm: Algorithm, key_id: u32, sequence: u64) -> [u8; HEADER_BYTES
 }
 
 /// Seals `plain` for `key`, as the row that is to be stored.
-pub(super) fn seal(generation: &Generation, ids: &Ids, sequence: u64, key: &[u8], plain: &[u8], random: &dyn Random) -> Envelope {
+pub(super) fn seal(
+    generation: &Generation,
+    ids: &Ids,
+    sequence: u64,
+    key: &[u8],
+    plain: &[u8],
+    random: &dyn Random,
+) -> Envelope {
     let header = header(generation.algorithm, generation.id, sequence);
     let nonce_bytes = generation.algorithm.nonce_bytes();
     let mut nonce = [0; XAES_NONCE_BYTES];
@@ -105,7 +112,9 @@ pub(super) fn seal(generation: &Generation, ids: &Ids, sequence: u64, key: &[u8]
     // Sealing fails only past 64 GiB, and values end at 1 MiB; an all-zero tag would be refused at reading.
     let tag = scrubbed(|| match &generation.cipher {
         DataCipher::Xaes(cipher) => cipher.seal(&nonce, &aad, text),
-        DataCipher::Gcm(cipher) => xaes::gcm_seal(cipher, nonce.first_chunk().unwrap_or(&[0; GCM_NONCE_BYTES]), &aad, text),
+        DataCipher::Gcm(cipher) => {
+            xaes::gcm_seal(cipher, nonce.first_chunk().unwrap_or(&[0; GCM_NONCE_BYTES]), &aad, text)
+        }
     });
     buffer.extend_from_slice(&tag.unwrap_or_default());
     row
@@ -126,13 +135,19 @@ pub(super) fn parse_header(record: &[u8]) -> Option<Header> {
     let (id, sequence) = rest.split_first_chunk::<4>()?;
     let algorithm = Algorithm::from_id(algorithm).filter(|_| format == FORMAT)?;
     let sequence = u64::from_be_bytes(sequence.try_into().ok()?);
-    Some(Header { algorithm, key_id: u32::from_be_bytes(*id), sequence })
+    Some(Header {
+        algorithm,
+        key_id: u32::from_be_bytes(*id),
+        sequence,
+    })
 }
 
 /// Opens the record stored at `key`; `None` when it is damaged.
 pub(super) fn open(keyring: &Keyring, ids: &Ids, key: &[u8], record: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let Header { algorithm, key_id, .. } = parse_header(record)?;
-    let generation = keyring.generation(key_id).filter(|generation| generation.algorithm == algorithm)?;
+    let generation = keyring
+        .generation(key_id)
+        .filter(|generation| generation.algorithm == algorithm)?;
     let (header, rest) = record.split_first_chunk::<HEADER_BYTES>()?;
     let (nonce, rest) = rest.split_at_checked(algorithm.nonce_bytes())?;
     let (text, tag) = rest.split_last_chunk::<TAG_BYTES>()?;

@@ -38,10 +38,16 @@ impl Disk {
         let lock = lock(&config.dir)?;
         same_engine(&config.dir, config.engine)?;
         let mut end = None;
-        let disk = Self::open_with(config.engine.opener(&engine_dir), Some(lock), Space::new(None, 0), random, |_, head, _| {
-            end = Some(head);
-            Ok(Arc::new(NoLog))
-        })?;
+        let disk = Self::open_with(
+            config.engine.opener(&engine_dir),
+            Some(lock),
+            Space::new(None, 0),
+            random,
+            |_, head, _| {
+                end = Some(head);
+                Ok(Arc::new(NoLog))
+            },
+        )?;
         end.map(|head| (disk, head)).ok_or(OpenError::Raw(RawTable::Heads))
     }
 
@@ -53,9 +59,19 @@ impl Disk {
         let _lock = lock(&config.dir)?;
         same_engine(&config.dir, config.engine)?;
         let embedded = Embedded::open(config.engine.opener(&config.dir.join("engine")))?;
-        let heads = Heads { chain: head, outbox_from: head.seq, ..read_heads(&embedded)? };
-        let mut writes = vec![Write { key: Heads::key(), value: Some(heads.row()) }];
-        let (mut from, end) = (outbox_key(0), table::successor(&table::raw_key(RawTable::Outbox, &[])).unwrap_or_default());
+        let heads = Heads {
+            chain: head,
+            outbox_from: head.seq,
+            ..read_heads(&embedded)?
+        };
+        let mut writes = vec![Write {
+            key: Heads::key(),
+            value: Some(heads.row()),
+        }];
+        let (mut from, end) = (
+            outbox_key(0),
+            table::successor(&table::raw_key(RawTable::Outbox, &[])).unwrap_or_default(),
+        );
         loop {
             let rows = embedded.scan_rows(&from, &end, ROWS, BYTES).map_err(unreadable)?;
             let Some((last, _)) = rows.last() else { break };
@@ -71,7 +87,10 @@ impl Disk {
 }
 
 fn unreadable(error: StoreError) -> OpenError {
-    OpenError::Io { path: "the store, to make it follow the log".to_owned(), source: std::io::Error::other(error) }
+    OpenError::Io {
+        path: "the store, to make it follow the log".to_owned(),
+        source: std::io::Error::other(error),
+    }
 }
 
 #[cfg(test)]
@@ -91,8 +110,16 @@ mod tests {
     #[tokio::test]
     async fn a_cut_log_is_repaired_and_the_store_follows() {
         let dir = tempfile::tempdir().unwrap();
-        let audit = Settings { dir: dir.path().join("audit"), segment_bytes: 1 << 20 };
-        let config = DiskConfig { dir: dir.path().into(), engine: EngineKind::Fjall, reserve_bytes: 0, audit: audit.clone() };
+        let audit = Settings {
+            dir: dir.path().join("audit"),
+            segment_bytes: 1 << 20,
+        };
+        let config = DiskConfig {
+            dir: dir.path().into(),
+            engine: EngineKind::Fjall,
+            reserve_bytes: 0,
+            audit: audit.clone(),
+        };
         let random: Arc<dyn Random> = Arc::new(OsRandom);
         let recorder = Recorder::new(BootId::random(&*random), Arc::new(SystemClock::default()), Paths::Clear);
         let open = || Disk::open(&config, Arc::clone(&random));
@@ -112,7 +139,10 @@ mod tests {
         assert!(open().is_err(), "a log that is gone is noticed");
         let (disk, store) = Disk::open_without_log(&config, Arc::clone(&random)).unwrap();
         let cluster = disk.ids().cluster;
-        assert!(disk.raw().commit(Change::new(), vec![record(&recorder)]).await.is_err(), "nothing is done without evidence");
+        assert!(
+            disk.raw().commit(Change::new(), vec![record(&recorder)]).await.is_err(),
+            "nothing is done without evidence"
+        );
         disk.close();
         drop(disk);
         let repaired = repair(&audit, &recorder, cluster, store).unwrap();

@@ -44,7 +44,11 @@ const ROW: &[u8] = b"rewrap";
 
 impl Place {
     fn start(current: u32) -> Self {
-        Self { current, met: BTreeSet::new(), next: vec![0, 0, 0, 0, Table::Mount.id()] }
+        Self {
+            current,
+            met: BTreeSet::new(),
+            next: vec![0, 0, 0, 0, Table::Mount.id()],
+        }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -59,8 +63,15 @@ impl Place {
         let (current, rest) = value.split_first_chunk::<4>()?;
         let (&count, rest) = rest.split_first()?;
         let (met, next) = rest.split_at_checked(usize::from(count) * 4)?;
-        let met = met.chunks_exact(4).filter_map(|id| Some(u32::from_be_bytes(id.try_into().ok()?))).collect();
-        (next.len() >= HEAD_BYTES).then(|| Self { current: u32::from_be_bytes(*current), met, next: next.to_vec() })
+        let met = met
+            .chunks_exact(4)
+            .filter_map(|id| Some(u32::from_be_bytes(id.try_into().ok()?)))
+            .collect();
+        (next.len() >= HEAD_BYTES).then(|| Self {
+            current: u32::from_be_bytes(*current),
+            met,
+            next: next.to_vec(),
+        })
     }
 }
 
@@ -81,11 +92,22 @@ impl Store {
         .unwrap_or_else(|| Place::start(current));
         let rows_max = rows.clamp(1, REWRAP_ROWS_MAX);
         let end = vec![u8::MAX; HEAD_BYTES];
-        let rows = base.physical.scan(place.next.clone(), end, rows_max, REWRAP_BYTES).await.map_err(CommitError::from_read)?;
-        let mut done = Rewrapped { seen: rows.len(), ..Rewrapped::default() };
+        let rows = base
+            .physical
+            .scan(place.next.clone(), end, rows_max, REWRAP_BYTES)
+            .await
+            .map_err(CommitError::from_read)?;
+        let mut done = Rewrapped {
+            seen: rows.len(),
+            ..Rewrapped::default()
+        };
         let Some((last, _)) = rows.last() else {
             done.finished = true;
-            done.unused = keyring.generation_ids().into_iter().filter(|id| *id != current && !place.met.contains(id)).collect();
+            done.unused = keyring
+                .generation_ids()
+                .into_iter()
+                .filter(|id| *id != current && !place.met.contains(id))
+                .collect();
             let mut change = Change::new();
             change.put_raw(RawTable::Heads, ROW, Place::start(current).encode());
             self.commit(change, Vec::new()).await?;
@@ -105,7 +127,12 @@ impl Store {
         }
     }
 
-    async fn one_by_one(&self, rows: &[(Bytes, Stored)], mut place: Place, mut done: Rewrapped) -> Result<Rewrapped, CommitError> {
+    async fn one_by_one(
+        &self,
+        rows: &[(Bytes, Stored)],
+        mut place: Place,
+        mut done: Rewrapped,
+    ) -> Result<Rewrapped, CommitError> {
         done.resealed = 0;
         for (key, stored) in rows {
             let mut change = Change::new();
@@ -123,8 +150,16 @@ impl Store {
     }
 
     /// Adds the re-sealing of one record to `change`, if an older key sealed it.
-    fn reseal(&self, key: &Bytes, stored: &Stored, place: &mut Place, change: &mut Change) -> Result<bool, CommitError> {
-        let Some(id) = old_generation(&self.inner, key, stored, place.current) else { return Ok(false) };
+    fn reseal(
+        &self,
+        key: &Bytes,
+        stored: &Stored,
+        place: &mut Place,
+        change: &mut Change,
+    ) -> Result<bool, CommitError> {
+        let Some(id) = old_generation(&self.inner, key, stored, place.current) else {
+            return Ok(false);
+        };
         place.met.insert(id);
         let keyring = self.keyring().map_err(CommitError::from_read)?;
         let Some(plain) = record::open(&keyring, &self.inner.base.ids, key, &stored.bytes) else {
@@ -132,7 +167,9 @@ impl Store {
             return Ok(false);
         };
         change.acts.push((key.clone(), Do::Put(plain)));
-        change.conditions.push((key.clone(), Condition::Version(stored.version)));
+        change
+            .conditions
+            .push((key.clone(), Condition::Version(stored.version)));
         change.bulk();
         Ok(true)
     }

@@ -25,7 +25,11 @@ pub(super) struct Sequence {
 impl Sequence {
     /// Goes on from what the store says was reserved.
     pub fn from(reserved: u64) -> Self {
-        Self { next: reserved.into(), reserved: reserved.into(), reserving: tokio::sync::Mutex::new(()) }
+        Self {
+            next: reserved.into(),
+            reserved: reserved.into(),
+            reserving: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Its row's key.
@@ -35,7 +39,9 @@ impl Sequence {
 
     /// What a row says.
     pub fn parse(framed: &[u8]) -> Option<u64> {
-        Some(u64::from_be_bytes(frame::decode(&Self::key(), framed)?.try_into().ok()?))
+        Some(u64::from_be_bytes(
+            frame::decode(&Self::key(), framed)?.try_into().ok()?,
+        ))
     }
 
     pub fn now(&self) -> u64 {
@@ -55,7 +61,14 @@ impl Sequence {
             let row = (Self::key(), Some(frame::encode(&Self::key(), &upto.to_be_bytes())));
             let op = ops.next();
             // Urgent: nothing can be written before it.
-            let batch = Batch { op, lane: Lane::Urgent, conditions: Vec::new(), writes: vec![row], audit: Vec::new(), then: Vec::new() };
+            let batch = Batch {
+                op,
+                lane: Lane::Urgent,
+                conditions: Vec::new(),
+                writes: vec![row],
+                audit: Vec::new(),
+                then: Vec::new(),
+            };
             physical.commit(batch).await?;
             self.reserved.store(upto, Ordering::SeqCst);
         }

@@ -219,7 +219,10 @@ pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 /// A key in words when its names cannot be told: table and a digest.
 pub(super) fn digest_words(key: &[u8]) -> String {
     let table = parse_head(key).map_or("unknown table", |(_, id)| {
-        Table::from_id(id).map(Table::words).or(RawTable::from_id(id).map(RawTable::words)).unwrap_or("unknown table")
+        Table::from_id(id)
+            .map(Table::words)
+            .or(RawTable::from_id(id).map(RawTable::words))
+            .unwrap_or("unknown table")
     });
     format!("{table} #{}", data_encoding::HEXLOWER.encode(&digest(key)[..8]))
 }
@@ -254,12 +257,24 @@ mod tests {
 
     #[test]
     fn table_ids_are_unique_and_stay() {
-        let mut ids: Vec<u8> = Table::ALL.iter().map(|table| table.id()).chain(RawTable::ALL.iter().map(|table| table.id())).collect();
+        let mut ids: Vec<u8> = Table::ALL
+            .iter()
+            .map(|table| table.id())
+            .chain(RawTable::ALL.iter().map(|table| table.id()))
+            .collect();
         let count = ids.len();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), count);
-        assert_eq!((Table::Mount.id(), Table::KvValue.id(), Table::System.id(), RawTable::Outbox.id()), (0x20, 0x22, 0x32, 0x05));
+        assert_eq!(
+            (
+                Table::Mount.id(),
+                Table::KvValue.id(),
+                Table::System.id(),
+                RawTable::Outbox.id()
+            ),
+            (0x20, 0x22, 0x32, 0x05)
+        );
     }
 
     #[test]

@@ -58,19 +58,31 @@ impl Random for FixedDice {
 
 /// A record of evidence, the same every time.
 pub(crate) fn evidence(op: &'static str) -> Encoded {
-    let recorder = Recorder::new(BootId::from_bytes([5; 16]), Arc::new(ManualClock::at(Timestamp(1_795_000_000_000))), Paths::Clear);
+    let recorder = Recorder::new(
+        BootId::from_bytes([5; 16]),
+        Arc::new(ManualClock::at(Timestamp(1_795_000_000_000))),
+        Paths::Clear,
+    );
     Trail::of_system(&recorder, op).response(&Outcome::ok())
 }
 
 /// What the drainer checks at open: the outbox (here all of it) leads to the head.
-pub(crate) fn follow(cluster: ClusterId, head: ChainHead, rows: &mut dyn Iterator<Item = Result<Bytes, super::StoreError>>) -> Result<(), String> {
+pub(crate) fn follow(
+    cluster: ClusterId,
+    head: ChainHead,
+    rows: &mut dyn Iterator<Item = Result<Bytes, super::StoreError>>,
+) -> Result<(), String> {
     let mut chain = ChainHead::genesis(Id(*cluster.as_bytes()));
     for row in rows {
         let row = row.map_err(|error| error.to_string())?;
         let view = strongroom_audit::decode_frame(&row).map_err(|error| error.to_string())?;
         chain = chain.follow(&view).map_err(|error| error.to_string())?;
     }
-    if chain == head { Ok(()) } else { Err("the heads differ".into()) }
+    if chain == head {
+        Ok(())
+    } else {
+        Err("the heads differ".into())
+    }
 }
 
 impl Drain for Kept {
@@ -81,7 +93,11 @@ impl Drain for Kept {
         self.frames.lock().push(frame);
     }
     fn drained_through(&self) -> u64 {
-        if self.behind { 0 } else { self.frames.lock().last().map_or(0, Frame::end_seq) }
+        if self.behind {
+            0
+        } else {
+            self.frames.lock().last().map_or(0, Frame::end_seq)
+        }
     }
 }
 
@@ -97,7 +113,13 @@ pub(crate) struct Rig {
 impl Rig {
     /// Whose frames all stay in the outbox.
     pub(crate) fn behind() -> Self {
-        Self { kept: Arc::new(Kept { behind: true, ..Kept::default() }), ..Self::default() }
+        Self {
+            kept: Arc::new(Kept {
+                behind: true,
+                ..Kept::default()
+            }),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn open(&self) -> Disk {
@@ -106,11 +128,16 @@ impl Rig {
 
     pub(crate) fn open_by(&self, random: Arc<dyn Random>) -> Result<Disk, OpenError> {
         let (memory, faults) = (self.memory.clone(), self.faults.clone());
-        let opener = move || faults.open(|| Ok(Box::new(Faulty::over(MemoryEngine::open(memory.clone()), faults.clone())) as Box<dyn Engine>));
+        let opener = move || {
+            faults.open(|| {
+                Ok(Box::new(Faulty::over(MemoryEngine::open(memory.clone()), faults.clone())) as Box<dyn Engine>)
+            })
+        };
         let (kept, space) = (self.kept.clone(), Space::new(None, self.reserve_bytes));
         Disk::open_with(Box::new(opener), None, space, random, move |cluster, head, rows| {
             if kept.behind {
-                follow(cluster, head, rows).map_err(|why| OpenError::Audit(crate::audit::OpenError::OutboxRead(why)))?;
+                follow(cluster, head, rows)
+                    .map_err(|why| OpenError::Audit(crate::audit::OpenError::OutboxRead(why)))?;
             }
             Ok(kept)
         })
@@ -136,9 +163,15 @@ pub(crate) async fn store() -> Arc<Store> {
 /// A disk over a real engine in `dir`.
 pub(crate) fn disk(kind: EngineKind, dir: &Path) -> Disk {
     let kept = Arc::new(Kept::default());
-    Disk::open_with(kind.opener(dir), None, Space::new(None, 0), Arc::new(OsRandom), move |_, _, rows| {
-        rows.for_each(drop);
-        Ok(kept)
-    })
+    Disk::open_with(
+        kind.opener(dir),
+        None,
+        Space::new(None, 0),
+        Arc::new(OsRandom),
+        move |_, _, rows| {
+            rows.for_each(drop);
+            Ok(kept)
+        },
+    )
     .unwrap()
 }

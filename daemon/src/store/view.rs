@@ -36,7 +36,9 @@ impl Cursor {
     }
     /// From a page token; anything is taken, a scan never leaves its prefix.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(Bytes::copy_from_slice(bytes.get(..table::KEY_BYTES_MAX).unwrap_or(bytes)))
+        Self(Bytes::copy_from_slice(
+            bytes.get(..table::KEY_BYTES_MAX).unwrap_or(bytes),
+        ))
     }
     fn after(key: &[u8]) -> Self {
         Self([key, &[0]].concat().into())
@@ -102,20 +104,30 @@ impl View {
     /// [`StoreError`]; `Damaged` when it does not open.
     pub async fn get(&self, key: &[Part<'_>]) -> Result<Option<Record>, StoreError> {
         let key = self.stored_key(key)?;
-        let Some(stored) = self.inner.base.physical.get(&key).await? else { return Ok(None) };
+        let Some(stored) = self.inner.base.physical.get(&key).await? else {
+            return Ok(None);
+        };
         self.open(&key, &stored).map(Some)
     }
 
     fn open(&self, key: &[u8], stored: &Stored) -> Result<Record, StoreError> {
         let keyring = self.inner.keyring()?;
         match record::open(&keyring, &self.inner.base.ids, key, &stored.bytes) {
-            Some(value) => Ok(Record { value, version: stored.version }),
-            None => Err(StoreError::Damaged { record: self.damaged(key) }),
+            Some(value) => Ok(Record {
+                value,
+                version: stored.version,
+            }),
+            None => Err(StoreError::Damaged {
+                record: self.damaged(key),
+            }),
         }
     }
 
     fn damaged(&self, key: &[u8]) -> String {
-        let words = self.inner.keyring().map_or_else(|_| table::digest_words(key), |keyring| keyring.names().words(key));
+        let words = self
+            .inner
+            .keyring()
+            .map_or_else(|_| table::digest_words(key), |keyring| keyring.names().words(key));
         self.inner.base.quarantine(key, &words);
         words
     }
@@ -142,7 +154,9 @@ impl View {
         }
         let keyring = self.inner.keyring()?;
         for (key, stored) in rows {
-            let entry = self.open(&key, &stored).map(|record| (keyring.names().parts(&key, prefix.len()), record));
+            let entry = self
+                .open(&key, &stored)
+                .map(|record| (keyring.names().parts(&key, prefix.len()), record));
             match entry {
                 Ok((Some(parts), record)) => page.entries.push(Entry { key: parts, record }),
                 Ok((None, _)) => page.damaged.push(self.damaged(&key)),
@@ -157,7 +171,12 @@ impl View {
     /// Values are not decrypted.
     /// # Errors
     /// [`StoreError`].
-    pub async fn scan_names(&self, prefix: &[Part<'_>], from: Option<&Cursor>, limit: usize) -> Result<Children, StoreError> {
+    pub async fn scan_names(
+        &self,
+        prefix: &[Part<'_>],
+        from: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Children, StoreError> {
         let (mut start, end) = self.range(prefix, from)?;
         let base = self.stored_key(prefix)?.len();
         let limit = limit.clamp(1, PAGE_ENTRIES_MAX);
@@ -165,11 +184,18 @@ impl View {
         // The child under way: its stored key and what is known of it.
         let mut open: Option<(Vec<u8>, Child)> = None;
         loop {
-            let rows = self.inner.base.physical.scan(start.clone(), end.clone(), NAME_ROWS, PAGE_BYTES_MAX).await?;
+            let rows = self
+                .inner
+                .base
+                .physical
+                .scan(start.clone(), end.clone(), NAME_ROWS, PAGE_BYTES_MAX)
+                .await?;
             let Some((last, _)) = rows.last() else { break };
             let last = last.clone();
             for (key, _) in &rows {
-                let Some((true, name, below)) = key.get(base..).and_then(table::take_component) else { continue };
+                let Some((true, name, below)) = key.get(base..).and_then(table::take_component) else {
+                    continue;
+                };
                 let child = key.get(..base + 2 + name.len()).unwrap_or(key);
                 if open.as_ref().is_none_or(|(at, _)| at != child) {
                     page.children.extend(open.take().map(|(_, child)| child));
@@ -177,7 +203,9 @@ impl View {
                         page.next = Some(Cursor(Bytes::copy_from_slice(child)));
                         return Ok(page);
                     }
-                    open = self.child(child, prefix.len(), &mut page.damaged)?.map(|known| (child.to_vec(), known));
+                    open = self
+                        .child(child, prefix.len(), &mut page.damaged)?
+                        .map(|known| (child.to_vec(), known));
                 }
                 if let Some((_, known)) = &mut open {
                     let is_name = matches!(table::take_component(below), Some((true, _, _)));
@@ -198,7 +226,11 @@ impl View {
     fn child(&self, stored: &[u8], skip: usize, damaged: &mut Vec<String>) -> Result<Option<Child>, StoreError> {
         let parts = self.inner.keyring()?.names().parts(stored, skip);
         match parts.as_deref() {
-            Some([OwnedPart::Name(name)]) => Ok(Some(Child { name: name.clone(), is_record: false, is_folder: false })),
+            Some([OwnedPart::Name(name)]) => Ok(Some(Child {
+                name: name.clone(),
+                is_record: false,
+                is_folder: false,
+            })),
             _ => {
                 damaged.push(self.damaged(stored));
                 Ok(None)

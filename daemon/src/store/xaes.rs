@@ -31,8 +31,16 @@ pub(super) fn gcm(key: &[u8; 32]) -> Gcm {
 }
 
 /// Encrypts `text` in place.
-pub(super) fn gcm_seal(cipher: &Gcm, nonce: &[u8; GCM_NONCE_BYTES], aad: &[u8], text: &mut [u8]) -> Result<[u8; TAG_BYTES], Unsealed> {
-    cipher.encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(text)).map(Into::into).map_err(|_| Unsealed)
+pub(super) fn gcm_seal(
+    cipher: &Gcm,
+    nonce: &[u8; GCM_NONCE_BYTES],
+    aad: &[u8],
+    text: &mut [u8],
+) -> Result<[u8; TAG_BYTES], Unsealed> {
+    cipher
+        .encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(text))
+        .map(Into::into)
+        .map_err(|_| Unsealed)
 }
 
 /// Decrypts `text` in place, only once the tag was checked.
@@ -43,7 +51,9 @@ pub(super) fn gcm_open(
     text: &mut [u8],
     tag: &[u8; TAG_BYTES],
 ) -> Result<(), Unsealed> {
-    cipher.decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(text), tag.into()).map_err(|_| Unsealed)
+    cipher
+        .decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(text), tag.into())
+        .map_err(|_| Unsealed)
 }
 
 /// A key of XAES-256-GCM: the AES schedule and the CMAC subkey K1.
@@ -61,7 +71,10 @@ impl Xaes {
         let l = u128::from_be_bytes(block.into());
         let k1 = (l << 1) ^ ((l >> 127) * 0x87);
         block.zeroize();
-        Self { aes, k1: Zeroizing::new(k1.to_be_bytes()) }
+        Self {
+            aes,
+            k1: Zeroizing::new(k1.to_be_bytes()),
+        }
     }
 
     /// Steps 3 to 6: the GCM cipher and the nonce of one record.
@@ -82,13 +95,24 @@ impl Xaes {
     }
 
     /// Encrypts `text` in place.
-    pub fn seal(&self, nonce: &[u8; XAES_NONCE_BYTES], aad: &[u8], text: &mut [u8]) -> Result<[u8; TAG_BYTES], Unsealed> {
+    pub fn seal(
+        &self,
+        nonce: &[u8; XAES_NONCE_BYTES],
+        aad: &[u8],
+        text: &mut [u8],
+    ) -> Result<[u8; TAG_BYTES], Unsealed> {
         let (cipher, nonce) = self.derive(nonce);
         gcm_seal(&cipher, nonce, aad, text)
     }
 
     /// Decrypts `text` in place, only once the tag was checked.
-    pub fn open(&self, nonce: &[u8; XAES_NONCE_BYTES], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> Result<(), Unsealed> {
+    pub fn open(
+        &self,
+        nonce: &[u8; XAES_NONCE_BYTES],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> Result<(), Unsealed> {
         let (cipher, nonce) = self.derive(nonce);
         gcm_open(&cipher, nonce, aad, text, tag)
     }
@@ -112,19 +136,35 @@ mod tests {
     #[test]
     fn c2sp_vectors() {
         for (key, plain, aad, sealed) in [
-            ([1; 32], "XAES-256-GCM", "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
-            ([3; 32], "XAES-256-GCM", "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
+            (
+                [1; 32],
+                "XAES-256-GCM",
+                "",
+                "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271",
+            ),
+            (
+                [3; 32],
+                "XAES-256-GCM",
+                "c2sp.org/XAES-256-GCM",
+                "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d",
+            ),
         ] {
             let xaes = Xaes::new(&key);
             let mut text = plain.as_bytes().to_vec();
-            let tag = xaes.seal(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text).unwrap();
+            let tag = xaes
+                .seal(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text)
+                .unwrap();
             assert_eq!([&text[..], &tag].concat(), hex(sealed));
-            xaes.open(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text, &tag).unwrap();
+            xaes.open(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text, &tag)
+                .unwrap();
             assert_eq!(text, plain.as_bytes());
             let mut wrong = tag;
             wrong[0] ^= 1;
             let before = text.clone();
-            assert_eq!(xaes.open(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text, &wrong), Err(Unsealed));
+            assert_eq!(
+                xaes.open(b"ABCDEFGHIJKLMNOPQRSTUVWX", aad.as_bytes(), &mut text, &wrong),
+                Err(Unsealed)
+            );
             assert_eq!(text, before, "nothing is decrypted before the tag was checked");
         }
     }
@@ -158,6 +198,9 @@ mod tests {
         }
         let mut hash = [0; 32];
         sealed.finalize_xof().read(&mut hash);
-        assert_eq!(hash.to_vec(), hex("e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"));
+        assert_eq!(
+            hash.to_vec(),
+            hex("e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939")
+        );
     }
 }

@@ -188,7 +188,9 @@ impl<R: Rooms> Vault<R> {
         let leaving = self.door.close();
         let raw = self.parts.disk.raw();
         let recorded = tokio::time::timeout(self.parts.drain, raw.commit(change, evidence(&Event::Sealed)));
-        let recorded = recorded.await.unwrap_or_else(|_| Err(CommitError::AuditUnavailable("it did not answer in time".to_owned())));
+        let recorded = recorded
+            .await
+            .unwrap_or_else(|_| Err(CommitError::AuditUnavailable("it did not answer in time".to_owned())));
         let mut drained = self.leave(leaving).await;
         // Calls that wait for an HSM end now, so that an operator's act under way does not hold up the rest.
         self.stop_tokens().await;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use super::{BYTES_MAX, CONTEXT_BYTES_MAX, KEYS_MAX, Message, Pin, PinFlags, Reply, Request, Seed, TokenIdentity, Trial};
+use super::{
+    BYTES_MAX, CONTEXT_BYTES_MAX, KEYS_MAX, Message, Pin, PinFlags, Reply, Request, Seed, TokenIdentity, Trial,
+};
 use crate::blob::HsmBlob;
 use crate::config::{LANDLOCK_PATHS_MAX, MechanismChoice, TEXT_BYTES_MAX, TokenSelector};
 use crate::error::{DETAIL_BYTES_MAX, ErrorKind, HsmError};

@@ -12,11 +12,18 @@ use strongroom_audit::{Encoded, Options, Wrong, read, verify};
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
 fn recorder() -> Arc<Recorder> {
-    Recorder::new(BootId::from_bytes([1; 16]), Arc::new(ManualClock::at(Timestamp(0))), Paths::Clear)
+    Recorder::new(
+        BootId::from_bytes([1; 16]),
+        Arc::new(ManualClock::at(Timestamp(0))),
+        Paths::Clear,
+    )
 }
 
 fn settings() -> Settings {
-    Settings { dir: "audit".into(), segment_bytes: 64 << 10 }
+    Settings {
+        dir: "audit".into(),
+        segment_bytes: 64 << 10,
+    }
 }
 
 fn record() -> Encoded {
@@ -50,9 +57,19 @@ fn opens(disk: &FakeDisk, store: ChainHead) -> bool {
 fn verdict(disk: &FakeDisk, head: ChainHead) -> (Vec<Wrong>, String) {
     let dir = tempfile::tempdir().unwrap();
     disk.copy_to(dir.path());
-    let report = verify(dir.path(), &Options { heads: vec![head.into()], ..Options::default() }).unwrap();
+    let report = verify(
+        dir.path(),
+        &Options {
+            heads: vec![head.into()],
+            ..Options::default()
+        },
+    )
+    .unwrap();
     let last = read(dir.path(), head.seq - 1).unwrap().next_line().unwrap().unwrap();
-    (report.findings.into_iter().map(|finding| finding.what).collect(), String::from_utf8(last.record).unwrap())
+    (
+        report.findings.into_iter().map(|finding| finding.what).collect(),
+        String::from_utf8(last.record).unwrap(),
+    )
 }
 
 #[test]
@@ -61,11 +78,19 @@ fn a_store_that_was_rolled_back_follows_the_log() {
     assert!(!opens(&disk, heads[3]));
     let done = repaired(&disk, heads[3]);
     assert_eq!((done.head.seq, done.log, done.set_aside), (6, Some(heads[5]), 0));
-    assert!(!opens(&disk, heads[3]), "until the store has the new head they disagree");
+    assert!(
+        !opens(&disk, heads[3]),
+        "until the store has the new head they disagree"
+    );
     assert!(opens(&disk, done.head));
     let (wrong, last) = verdict(&disk, done.head);
     assert_eq!(wrong, []);
-    for part in [r#""stage":"recovery""#, r#""op":"audit.accept_loss""#, &heads[5].to_string(), &heads[3].to_string()] {
+    for part in [
+        r#""stage":"recovery""#,
+        r#""op":"audit.accept_loss""#,
+        &heads[5].to_string(),
+        &heads[3].to_string(),
+    ] {
         assert!(last.contains(part), "{last}");
     }
 }
@@ -80,7 +105,13 @@ fn a_log_that_was_cut_short_goes_on_behind_a_gap_that_stays_visible() {
     assert_eq!((done.head.seq, done.log, done.set_aside), (8, Some(heads[5]), 0));
     assert!(!opens(&disk, store) && opens(&disk, done.head));
     let (wrong, last) = verdict(&disk, done.head);
-    assert_eq!(wrong, [Wrong::Segments { expected: heads[5], found: store }]);
+    assert_eq!(
+        wrong,
+        [Wrong::Segments {
+            expected: heads[5],
+            found: store
+        }]
+    );
     assert!(last.contains("audit.accept_loss"), "{last}");
 }
 
@@ -101,7 +132,10 @@ fn a_damaged_last_segment_is_left_where_it_is_or_set_aside() {
     let done = repaired(&disk, heads[0]);
     assert_eq!((done.head.seq, done.set_aside), (1, 1));
     assert!(opens(&disk, done.head));
-    assert_eq!(disk.contents()[&format!("{}.lost", segment_name(0))], kept[&segment_name(0)]);
+    assert_eq!(
+        disk.contents()[&format!("{}.lost", segment_name(0))],
+        kept[&segment_name(0)]
+    );
     assert_eq!(verdict(&disk, done.head).0, []);
 }
 

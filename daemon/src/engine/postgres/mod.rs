@@ -82,7 +82,10 @@ impl Postgres {
     /// `Config`.
     pub fn configured_server(config_json: &str) -> Result<String, EngineError> {
         let config = Config::parse(config_json)?;
-        Ok(format!("{:?}", (&config.host, config.port, &config.sslmode, &config.ca_pem)))
+        Ok(format!(
+            "{:?}",
+            (&config.host, config.port, &config.sslmode, &config.ca_pem)
+        ))
     }
 
     fn config(&self) -> &Config {

@@ -1,7 +1,11 @@
 //! The log: tail, keyed hash of a candidate, head of the chain.
 
 use super::prelude::*;
-use crate::{audit::{ChainHead, Tail as Reader}, gate::Rooms, vault::Vault};
+use crate::{
+    audit::{ChainHead, Tail as Reader},
+    gate::Rooms,
+    vault::Vault,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -42,7 +46,11 @@ impl Operation for Tail {
             0 => drainer.drained_through().saturating_sub(self.last),
             seq => seq,
         };
-        Ok(Effect::Answer(drainer.tail(from, self.follow).map_err(|error| Failure::internal(&error))?))
+        Ok(Effect::Answer(
+            drainer
+                .tail(from, self.follow)
+                .map_err(|error| Failure::internal(&error))?,
+        ))
     }
 }
 

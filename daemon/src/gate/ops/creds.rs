@@ -26,10 +26,12 @@ impl Operation for Issue {
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Issued>, Failure> {
         let (mount, name): (MountRef, String) = role_of(rooms, &self.role)?;
-        Ok(match rooms.engines.issue(permit, trail, &mount, &name, self.ttl_secs).await? {
-            issued @ Issued::Dynamic { .. } => Effect::Recorded(issued),
-            issued @ Issued::Static { .. } => Effect::Answer(issued),
-        })
+        Ok(
+            match rooms.engines.issue(permit, trail, &mount, &name, self.ttl_secs).await? {
+                issued @ Issued::Dynamic { .. } => Effect::Recorded(issued),
+                issued @ Issued::Static { .. } => Effect::Answer(issued),
+            },
+        )
     }
     fn recalls(&self) -> bool {
         true
@@ -54,7 +56,7 @@ impl Operation for Rotate {
     const NAME: &'static str = "creds.rotate";
     const CLASS: Class = Class::Act;
     fn remember(reply: &Rotated) -> Option<Rotated> {
-        Some(reply.clone())
+        Some(*reply)
     }
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
@@ -62,7 +64,8 @@ impl Operation for Rotate {
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Rotated>, Failure> {
         let (mount, name) = role_of(rooms, &self.role)?;
-        Ok(Effect::Recorded(rooms.engines.rotate(permit, trail, &mount, &name).await?))
+        Ok(Effect::Recorded(
+            rooms.engines.rotate(permit, trail, &mount, &name).await?,
+        ))
     }
 }
-

@@ -67,8 +67,12 @@ impl Operation for Put {
         Ok(Target::new(Action::Write, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Written>, Failure> {
-        let fields = Fields::new(self.fields.iter().map(|(name, value)| (name.as_str(), &**value))).map_err(kv::KvError::from)?;
-        let (change, written) = rooms.kv.put(permit, &place(rooms, &self.path)?, fields, self.cas).await?;
+        let fields = Fields::new(self.fields.iter().map(|(name, value)| (name.as_str(), &**value)))
+            .map_err(kv::KvError::from)?;
+        let (change, written) = rooms
+            .kv
+            .put(permit, &place(rooms, &self.path)?, fields, self.cas)
+            .await?;
         trail.param_u64("version", written.version);
         Ok(Effect::Change(change, written))
     }
@@ -92,7 +96,10 @@ impl Operation for List {
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         match &self.path {
             Some(path) => Ok(Target::new(Action::List, path.clone())),
-            None => Ok(Target::own(Action::List, Path::parse("sys/mount").map_err(|_| Reason::Internal)?)),
+            None => Ok(Target::own(
+                Action::List,
+                Path::parse("sys/mount").map_err(|_| Reason::Internal)?,
+            )),
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Listing>, Failure> {
@@ -107,9 +114,22 @@ impl Operation for List {
 
 /// The mounts of secrets that the caller may see; there are never more than fit in one answer.
 fn mounts(rooms: &Open, permit: &Permit) -> Listing {
-    let kv = rooms.mounts.list(permit).into_iter().filter(|mount| mount.kind() == Kind::Kv);
-    let entries = kv.map(|mount| kv::ListEntry { name: format!("{}/", mount.path()), folder: true }).collect();
-    Listing { entries, next: None, damaged: 0 }
+    let kv = rooms
+        .mounts
+        .list(permit)
+        .into_iter()
+        .filter(|mount| mount.kind() == Kind::Kv);
+    let entries = kv
+        .map(|mount| kv::ListEntry {
+            name: format!("{}/", mount.path()),
+            folder: true,
+        })
+        .collect();
+    Listing {
+        entries,
+        next: None,
+        damaged: 0,
+    }
 }
 
 macro_rules! by_versions {
@@ -174,7 +194,10 @@ impl Operation for Destroy {
         Ok(Target::new(Action::Destroy, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<()>, Failure> {
-        Ok(Effect::Change(rooms.kv.destroy(permit, &place(rooms, &self.path)?, &self.what).await?, ()))
+        Ok(Effect::Change(
+            rooms.kv.destroy(permit, &place(rooms, &self.path)?, &self.what).await?,
+            (),
+        ))
     }
 }
 
@@ -193,7 +216,9 @@ impl Operation for History {
         Ok(Target::new(Action::Metadata, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Told>, Failure> {
-        Ok(Effect::Answer(rooms.kv.history(permit, &place(rooms, &self.path)?).await?))
+        Ok(Effect::Answer(
+            rooms.kv.history(permit, &place(rooms, &self.path)?).await?,
+        ))
     }
 }
 
@@ -220,7 +245,9 @@ impl Operation for SetMetadata {
         Ok(Target::new(Action::Write, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<()>, Failure> {
-        Ok(Effect::Change(rooms.kv.set(permit, &place(rooms, &self.path)?, &self.settings).await?, ()))
+        Ok(Effect::Change(
+            rooms.kv.set(permit, &place(rooms, &self.path)?, &self.settings).await?,
+            (),
+        ))
     }
 }
-

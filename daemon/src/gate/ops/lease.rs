@@ -61,14 +61,19 @@ impl Operation for List {
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         match &self.prefix {
             Some(prefix) => Ok(Target::own(Action::LeaseRead, prefix.clone())),
-            None => Ok(Target::own(Action::LeaseRead, Path::parse("sys/lease").map_err(|_| Reason::Internal)?)),
+            None => Ok(Target::own(
+                Action::LeaseRead,
+                Path::parse("sys/lease").map_err(|_| Reason::Internal)?,
+            )),
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let scope = match self.prefix.as_ref().map(|prefix| scope(rooms, prefix)).transpose() {
             Ok(scope) => scope,
             // Like a mount without leases that the caller may see.
-            Err(Failure { reason: Reason::Denied, .. }) => return Ok(Effect::Answer((Vec::new(), None))),
+            Err(Failure {
+                reason: Reason::Denied, ..
+            }) => return Ok(Effect::Answer((Vec::new(), None))),
             Err(failure) => return Err(failure),
         };
         let after = self.after.as_deref().map(Cursor::from_bytes);
@@ -131,7 +136,7 @@ impl Operation for Revoke {
     const NAME: &'static str = "lease.revoke";
     const CLASS: Class = Class::Act;
     fn remember(reply: &Revoked) -> Option<Revoked> {
-        Some(reply.clone())
+        Some(*reply)
     }
     fn describe(&self, trail: &mut Trail) {
         if let What::One(id) = &self.what {
@@ -142,7 +147,11 @@ impl Operation for Revoke {
     async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
         match &self.what {
             What::One(id) => about(rooms, caller, *id, Action::Revoke).await,
-            What::Prefix(prefix) => Ok(Target { action: Action::Revoke, path: prefix.clone(), claim: Claim::Policy }),
+            What::Prefix(prefix) => Ok(Target {
+                action: Action::Revoke,
+                path: prefix.clone(),
+                claim: Claim::Policy,
+            }),
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Revoked>, Failure> {
@@ -166,9 +175,14 @@ impl Operation for Revoke {
 pub async fn may_revoke_all(rooms: &Open, permit: &Permit, mount: &Path) -> Result<(), Failure> {
     let (engine, mut from) = (super::mount::engine_of(rooms, mount)?, None);
     loop {
-        let (names, next) = rooms.engines.list_roles(permit, &engine, from.as_ref(), ROLES_PAGE).await?;
+        let (names, next) = rooms
+            .engines
+            .list_roles(permit, &engine, from.as_ref(), ROLES_PAGE)
+            .await?;
         for name in names {
-            let role = mount.join(&Path::parse(&name).map_err(|_| Reason::Internal)?).map_err(|_| Reason::Internal)?;
+            let role = mount
+                .join(&Path::parse(&name).map_err(|_| Reason::Internal)?)
+                .map_err(|_| Reason::Internal)?;
             if !permit.also(Action::Revoke, &role) {
                 return Err(Reason::Denied.into());
             }

@@ -16,8 +16,15 @@ const LEASES_PATIENCE: Duration = Duration::from_secs(25);
 
 fn reference(mount: &MountInfo) -> Result<MountRef, Failure> {
     match mount.kind() {
-        Kind::Postgres => Ok(MountRef { id: mount.id(), path: mount.path().clone(), kind: engine::Kind::Postgres }),
-        Kind::Kv => Err(Failure::with(Reason::NotPossible, "a kv mount has no configuration and no roles")),
+        Kind::Postgres => Ok(MountRef {
+            id: mount.id(),
+            path: mount.path().clone(),
+            kind: engine::Kind::Postgres,
+        }),
+        Kind::Kv => Err(Failure::with(
+            Reason::NotPossible,
+            "a kv mount has no configuration and no roles",
+        )),
     }
 }
 
@@ -29,7 +36,9 @@ pub fn engine_of(rooms: &Open, path: &Path) -> Result<MountRef, Failure> {
 /// A role's mount and name.
 pub fn role_of(rooms: &Open, path: &Path) -> Result<(MountRef, String), Failure> {
     let place = rooms.mounts.resolve(path)?;
-    let name = place.rest.ok_or_else(|| Failure::with(Reason::Malformed, "a role is MOUNT/NAME, such as `pg/readers`"))?;
+    let name = place
+        .rest
+        .ok_or_else(|| Failure::with(Reason::Malformed, "a role is MOUNT/NAME, such as `pg/readers`"))?;
     Ok((reference(&place.mount)?, name.as_str().to_owned()))
 }
 
@@ -72,15 +81,28 @@ pub struct Disable {
 
 impl Disable {
     /// Whether nothing is left in the closed mount; leases are revoked when that was asked for.
-    async fn emptied(&self, rooms: &Open, permit: &Permit, mount: &MountInfo, trail: &Trail) -> Result<Change, Failure> {
+    async fn emptied(
+        &self,
+        rooms: &Open,
+        permit: &Permit,
+        mount: &MountInfo,
+        trail: &Trail,
+    ) -> Result<Change, Failure> {
         if mount.kind() == Kind::Kv {
             let empty = rooms.kv.is_empty(mount.id()).await?;
-            return if empty { Ok(Change::new()) } else { Err(MountError::NotEmpty.into()) };
+            return if empty {
+                Ok(Change::new())
+            } else {
+                Err(MountError::NotEmpty.into())
+            };
         }
         let scope = Scope::Mount(mount.id());
         if self.revoke_leases {
             super::lease::may_revoke_all(rooms, permit, mount.path()).await?;
-            rooms.leases.revoke_scope(permit, trail, scope.clone(), Some(LEASES_PATIENCE)).await?;
+            rooms
+                .leases
+                .revoke_scope(permit, trail, scope.clone(), Some(LEASES_PATIENCE))
+                .await?;
         }
         if !rooms.leases.list(Some(&scope), None, 1).await?.leases.is_empty() {
             return Err(MountError::Leases.into());
@@ -127,7 +149,10 @@ impl Operation for List {
     const CLASS: Class = Class::Read;
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
-        Ok(Target::own(Action::List, Path::parse("sys/mount").map_err(|_| Reason::Internal)?))
+        Ok(Target::own(
+            Action::List,
+            Path::parse("sys/mount").map_err(|_| Reason::Internal)?,
+        ))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let mut mounts = Vec::new();
@@ -159,7 +184,9 @@ impl Operation for GetConfig {
         Ok(Target::new(Action::MountRead, self.path.clone()))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        Ok(Effect::Answer(rooms.engines.config(permit, &engine_of(rooms, &self.path)?).await?))
+        Ok(Effect::Answer(
+            rooms.engines.config(permit, &engine_of(rooms, &self.path)?).await?,
+        ))
     }
 }
 
@@ -192,7 +219,10 @@ impl Operation for Configure {
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Vec<String>>, Failure> {
         let mount = engine_of(rooms, &self.path)?;
         let secret = (!self.root_secret.is_empty()).then(|| SecretBytes::from(&*self.root_secret));
-        let checks = rooms.engines.configure(permit, trail, &mount, &self.config, secret, self.skip_test).await?;
+        let checks = rooms
+            .engines
+            .configure(permit, trail, &mount, &self.config, secret, self.skip_test)
+            .await?;
         Ok(Effect::Recorded(checks))
     }
 }
@@ -216,7 +246,9 @@ impl Operation for RotateRoot {
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<String>, Failure> {
         let mount = engine_of(rooms, &self.path)?;
-        Ok(Effect::Recorded(rooms.engines.rotate_root(permit, trail, &mount).await?))
+        Ok(Effect::Recorded(
+            rooms.engines.rotate_root(permit, trail, &mount).await?,
+        ))
     }
 }
 
@@ -288,12 +320,18 @@ impl Operation for ListRoles {
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let mount = engine_of(rooms, &self.mount)?;
         let after = self.after.as_deref().map(Cursor::from_bytes);
-        let (names, next) = rooms.engines.list_roles(permit, &mount, after.as_ref(), self.limit).await?;
+        let (names, next) = rooms
+            .engines
+            .list_roles(permit, &mount, after.as_ref(), self.limit)
+            .await?;
         let seen = |name: &String| {
             let path = Path::parse(name).and_then(|name| self.mount.join(&name));
             path.is_ok_and(|path| permit.also(Action::RoleRead, &path))
         };
-        Ok(Effect::Answer((names.into_iter().filter(seen).collect(), next.map(|cursor| cursor.to_bytes()))))
+        Ok(Effect::Answer((
+            names.into_iter().filter(seen).collect(),
+            next.map(|cursor| cursor.to_bytes()),
+        )))
     }
 }
 

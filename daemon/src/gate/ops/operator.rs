@@ -84,11 +84,14 @@ impl Operation for Rotate {
         Some(*reply)
     }
     fn describe(&self, trail: &mut Trail) {
-        trail.param_word("keys", match self.keys {
-            Keys::Data => "data",
-            Keys::Root => "root",
-            Keys::Hsm(_) => "hsm",
-        });
+        trail.param_word(
+            "keys",
+            match self.keys {
+                Keys::Data => "data",
+                Keys::Root => "root",
+                Keys::Hsm(_) => "hsm",
+            },
+        );
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::KeyRotate, operator()?))

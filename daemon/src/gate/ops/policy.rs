@@ -1,8 +1,8 @@
 //! Policies: put, get, list, delete, explain.
 
 use super::prelude::*;
-use std::sync::Arc;
 use crate::policy::{Explained, Policy, PolicyRoom, Principal, Whom};
+use std::sync::Arc;
 
 /// Writes a document.
 pub struct Put {
@@ -126,6 +126,11 @@ impl Operation for Explain {
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Explained>, Failure> {
         let whom = self.whom.clone().map_or(Whom::Caller, Whom::Other);
-        Ok(Effect::Answer(rooms.policy.explain(permit, whom, self.action, &self.path)?))
+        Ok(Effect::Answer(rooms.policy.explain(
+            permit,
+            whom,
+            self.action,
+            &self.path,
+        )?))
     }
 }

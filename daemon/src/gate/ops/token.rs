@@ -20,7 +20,10 @@ impl Operation for Create {
     async fn target(&self, _: &Open, caller: &Caller) -> Result<Target, Failure> {
         Ok(match &self.0.identity {
             Some(name) => Target::new(Action::TokenCreate, TokenRoom::path_of(name)?),
-            None => Target::own(Action::TokenCreate, TokenRoom::path_of(caller.identity().principal().name())?),
+            None => Target::own(
+                Action::TokenCreate,
+                TokenRoom::path_of(caller.identity().principal().name())?,
+            ),
         })
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Created>, Failure> {
@@ -33,7 +36,11 @@ impl Operation for Create {
 
 async fn about(rooms: &Open, caller: &Caller, accessor: Option<Accessor>, action: Action) -> Result<Target, Failure> {
     let target = rooms.tokens.target(caller, accessor)?;
-    Ok(if target.own { Target::own(action, target.path) } else { Target::new(action, target.path) })
+    Ok(if target.own {
+        Target::own(action, target.path)
+    } else {
+        Target::new(action, target.path)
+    })
 }
 
 fn note_accessor(trail: &mut Trail, accessor: Option<Accessor>) {
@@ -56,7 +63,9 @@ impl Operation for Get {
         about(rooms, caller, self.0, Action::TokenRead).await
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<TokenInfo>, Failure> {
-        Ok(Effect::Answer(rooms.tokens.get(permit, self.0.unwrap_or_else(|| permit.accessor()))?))
+        Ok(Effect::Answer(
+            rooms.tokens.get(permit, self.0.unwrap_or_else(|| permit.accessor()))?,
+        ))
     }
 }
 

@@ -28,10 +28,18 @@ impl audit_server::Audit for Services {
             if m.last > LAST_MAX {
                 return Err(malformed("last", format_args!("at most {LAST_MAX}")));
             }
-            Ok(ops::Tail { vault, from_seq: m.from_seq, last: m.last.into(), follow: m.follow })
+            Ok(ops::Tail {
+                vault,
+                from_seq: m.from_seq,
+                last: m.last.into(),
+                follow: m.follow,
+            })
         };
         let Ok(place) = Arc::clone(&self.tails).try_acquire_owned() else {
-            return Err(status(&Failure::with(Reason::Overloaded, "too many tails of the log at once"), ""));
+            return Err(status(
+                &Failure::with(Reason::Overloaded, "too many tails of the log at once"),
+                "",
+            ));
         };
         let reader = self.reader(&request);
         self.unary(request, parse, |tail| {
@@ -58,10 +66,14 @@ impl audit_server::Audit for Services {
 
     async fn head(&self, request: Request<v1::AuditHeadRequest>) -> Result<Response<v1::AuditHeadResponse>, Status> {
         let vault = Arc::clone(self.gate.vault());
-        self.unary(request, |_| Ok(ops::Head(vault)), |head| v1::AuditHeadResponse {
-            seq: head.seq,
-            head: HEXLOWER.encode(&head.hash),
-        })
+        self.unary(
+            request,
+            |_| Ok(ops::Head(vault)),
+            |head| v1::AuditHeadResponse {
+                seq: head.seq,
+                head: HEXLOWER.encode(&head.hash),
+            },
+        )
         .await
     }
 }
@@ -85,7 +97,14 @@ async fn follow(mut tail: Tail, out: &mpsc::Sender<Result<v1::AuditTailResponse,
         };
         for line in lines {
             let record_json = String::from_utf8_lossy(&line.record).into_owned();
-            if out.send(Ok(v1::AuditTailResponse { seq: line.seq, record_json })).await.is_err() {
+            if out
+                .send(Ok(v1::AuditTailResponse {
+                    seq: line.seq,
+                    record_json,
+                }))
+                .await
+                .is_err()
+            {
                 return;
             }
         }

@@ -14,7 +14,12 @@ use tonic::{Request, Response, Status, async_trait};
 #[async_trait]
 impl creds_server::Creds for Services {
     async fn issue(&self, request: Request<v1::CredsIssueRequest>) -> Result<Response<v1::CredsIssueResponse>, Status> {
-        let parse = |m: v1::CredsIssueRequest| Ok(ops::Issue { role: path("role", &m.role)?, ttl_secs: m.ttl_secs });
+        let parse = |m: v1::CredsIssueRequest| {
+            Ok(ops::Issue {
+                role: path("role", &m.role)?,
+                ttl_secs: m.ttl_secs,
+            })
+        };
         self.unary(request, parse, issued).await
     }
 
@@ -22,7 +27,11 @@ impl creds_server::Creds for Services {
         &self,
         request: Request<v1::CredsRotateRequest>,
     ) -> Result<Response<v1::CredsRotateResponse>, Status> {
-        let parse = |m: v1::CredsRotateRequest| Ok(ops::Rotate { role: path("role", &m.role)? });
+        let parse = |m: v1::CredsRotateRequest| {
+            Ok(ops::Rotate {
+                role: path("role", &m.role)?,
+            })
+        };
         self.unary(request, parse, |rotated| v1::CredsRotateResponse {
             rotated_at: rotated.rotated.to_string(),
             rotates_at: optional_time(rotated.rotates),
@@ -41,7 +50,11 @@ fn issued(issued: Issued) -> v1::CredsIssueResponse {
             renewable: lease.expires < lease.max_expires,
             ..Default::default()
         },
-        Issued::Static { fields, rotated, rotates } => v1::CredsIssueResponse {
+        Issued::Static {
+            fields,
+            rotated,
+            rotates,
+        } => v1::CredsIssueResponse {
             fields: wire(fields),
             rotated_at: optional_time(rotated),
             rotates_at: optional_time(rotates),
@@ -51,5 +64,8 @@ fn issued(issued: Issued) -> v1::CredsIssueResponse {
 }
 
 fn wire(fields: crate::engine::Fields) -> BTreeMap<String, Bytes> {
-    fields.into_iter().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.expose()))).collect()
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.expose())))
+        .collect()
 }

@@ -17,7 +17,13 @@ impl kv_server::Kv for Services {
     }
 
     async fn put(&self, request: Request<v1::KvPutRequest>) -> Result<Response<v1::KvPutResponse>, Status> {
-        let parse = |m: v1::KvPutRequest| Ok(ops::Put { path: path("path", &m.path)?, fields: m.fields, cas: m.cas });
+        let parse = |m: v1::KvPutRequest| {
+            Ok(ops::Put {
+                path: path("path", &m.path)?,
+                fields: m.fields,
+                cas: m.cas,
+            })
+        };
         self.unary(request, parse, |written| v1::KvPutResponse {
             version: written.version,
             created_at: written.created.to_string(),
@@ -27,14 +33,26 @@ impl kv_server::Kv for Services {
 
     async fn list(&self, request: Request<v1::KvListRequest>) -> Result<Response<v1::KvListResponse>, Status> {
         self.unary(request, list, |listing| v1::KvListResponse {
-            entries: listing.entries.into_iter().map(|e| v1::KvEntry { name: e.name, folder: e.folder }).collect(),
+            entries: listing
+                .entries
+                .into_iter()
+                .map(|e| v1::KvEntry {
+                    name: e.name,
+                    folder: e.folder,
+                })
+                .collect(),
             next_page_token: cursor_text(listing.next.as_deref()),
         })
         .await
     }
 
     async fn delete(&self, request: Request<v1::KvDeleteRequest>) -> Result<Response<v1::KvDeleteResponse>, Status> {
-        let parse = |m: v1::KvDeleteRequest| Ok(ops::Delete { path: path("path", &m.path)?, versions: m.versions });
+        let parse = |m: v1::KvDeleteRequest| {
+            Ok(ops::Delete {
+                path: path("path", &m.path)?,
+                versions: m.versions,
+            })
+        };
         self.unary(request, parse, |()| v1::KvDeleteResponse {}).await
     }
 
@@ -42,20 +60,36 @@ impl kv_server::Kv for Services {
         &self,
         request: Request<v1::KvUndeleteRequest>,
     ) -> Result<Response<v1::KvUndeleteResponse>, Status> {
-        let parse = |m: v1::KvUndeleteRequest| Ok(ops::Undelete { path: path("path", &m.path)?, versions: m.versions });
+        let parse = |m: v1::KvUndeleteRequest| {
+            Ok(ops::Undelete {
+                path: path("path", &m.path)?,
+                versions: m.versions,
+            })
+        };
         self.unary(request, parse, |()| v1::KvUndeleteResponse {}).await
     }
 
     async fn destroy(&self, request: Request<v1::KvDestroyRequest>) -> Result<Response<v1::KvDestroyResponse>, Status> {
         let parse = |m: v1::KvDestroyRequest| {
-            let what = if m.all { Destroy::All } else { Destroy::Versions(m.versions) };
-            Ok(ops::Destroy { path: path("path", &m.path)?, what })
+            let what = if m.all {
+                Destroy::All
+            } else {
+                Destroy::Versions(m.versions)
+            };
+            Ok(ops::Destroy {
+                path: path("path", &m.path)?,
+                what,
+            })
         };
         self.unary(request, parse, |()| v1::KvDestroyResponse {}).await
     }
 
     async fn history(&self, request: Request<v1::KvHistoryRequest>) -> Result<Response<v1::KvHistoryResponse>, Status> {
-        let parse = |m: v1::KvHistoryRequest| Ok(ops::History { path: path("path", &m.path)? });
+        let parse = |m: v1::KvHistoryRequest| {
+            Ok(ops::History {
+                path: path("path", &m.path)?,
+            })
+        };
         self.unary(request, parse, |told| v1::KvHistoryResponse {
             versions: told.versions.into_iter().map(version).collect(),
             current: told.current,
@@ -77,7 +111,10 @@ impl kv_server::Kv for Services {
                 cas_required: m.cas_required,
                 labels: m.labels,
             };
-            Ok(ops::SetMetadata { path: path("path", &m.path)?, settings })
+            Ok(ops::SetMetadata {
+                path: path("path", &m.path)?,
+                settings,
+            })
         };
         self.unary(request, parse, |()| v1::KvSetMetadataResponse {}).await
     }
@@ -89,11 +126,17 @@ fn get(m: v1::KvGetRequest) -> Result<ops::Get, Failure> {
         Some(kv_get_request::Select::Version(version)) => Select::Version(version),
         Some(kv_get_request::Select::Label(label)) => Select::Label(label),
     };
-    Ok(ops::Get { path: path("path", &m.path)?, select })
+    Ok(ops::Get {
+        path: path("path", &m.path)?,
+        select,
+    })
 }
 
 fn secret(secret: Secret) -> v1::KvGetResponse {
-    let fields = secret.fields.expose().map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)));
+    let fields = secret
+        .fields
+        .expose()
+        .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value)));
     v1::KvGetResponse {
         fields: fields.collect(),
         version: secret.version,
@@ -105,8 +148,16 @@ fn secret(secret: Secret) -> v1::KvGetResponse {
 fn list(m: v1::KvListRequest) -> Result<ops::List, Failure> {
     // People write folders with a slash at the end.
     let folder = m.path.strip_suffix('/').unwrap_or(&m.path);
-    let path = if folder.is_empty() { None } else { Some(path("path", folder)?) };
-    let query = ListQuery { recursive: m.recursive, limit: page_size(m.page_size)?, after: cursor(&m.page_token)? };
+    let path = if folder.is_empty() {
+        None
+    } else {
+        Some(path("path", folder)?)
+    };
+    let query = ListQuery {
+        recursive: m.recursive,
+        limit: page_size(m.page_size)?,
+        after: cursor(&m.page_token)?,
+    };
     Ok(ops::List { path, query })
 }
 

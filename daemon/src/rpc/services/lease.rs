@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status, async_trait};
 #[async_trait]
 impl lease_server::Lease for Services {
     async fn get(&self, request: Request<v1::LeaseGetRequest>) -> Result<Response<v1::LeaseInfo>, Status> {
-        self.unary(request, |m: v1::LeaseGetRequest| Ok(ops::Get(id("id", &m.id)?)), info).await
+        self.unary(request, |m: v1::LeaseGetRequest| Ok(ops::Get(id("id", &m.id)?)), info)
+            .await
     }
 
     async fn list(&self, request: Request<v1::LeaseListRequest>) -> Result<Response<v1::LeaseListResponse>, Status> {
@@ -24,7 +25,12 @@ impl lease_server::Lease for Services {
     }
 
     async fn renew(&self, request: Request<v1::LeaseRenewRequest>) -> Result<Response<v1::LeaseRenewResponse>, Status> {
-        let parse = |m: v1::LeaseRenewRequest| Ok(ops::Renew { id: id("id", &m.id)?, ttl_secs: m.ttl_secs });
+        let parse = |m: v1::LeaseRenewRequest| {
+            Ok(ops::Renew {
+                id: id("id", &m.id)?,
+                ttl_secs: m.ttl_secs,
+            })
+        };
         self.unary(request, parse, |(lease, ttl_secs)| v1::LeaseRenewResponse {
             ttl_secs,
             expires_at: lease.expires.to_string(),
@@ -36,7 +42,11 @@ impl lease_server::Lease for Services {
         &self,
         request: Request<v1::LeaseRevokeRequest>,
     ) -> Result<Response<v1::LeaseRevokeResponse>, Status> {
-        self.unary(request, revoke, |revoked| v1::LeaseRevokeResponse { queued: revoked.queued, gone: revoked.gone }).await
+        self.unary(request, revoke, |revoked| v1::LeaseRevokeResponse {
+            queued: revoked.queued,
+            gone: revoked.gone,
+        })
+        .await
     }
 }
 
@@ -47,8 +57,16 @@ fn prefix(text: &str) -> &str {
 
 fn list(m: v1::LeaseListRequest) -> Result<ops::List, Failure> {
     let prefix = prefix(&m.prefix);
-    let prefix = if prefix.is_empty() { None } else { Some(path("prefix", prefix)?) };
-    Ok(ops::List { prefix, after: cursor(&m.page_token)?, limit: page_size(m.page_size)? })
+    let prefix = if prefix.is_empty() {
+        None
+    } else {
+        Some(path("prefix", prefix)?)
+    };
+    Ok(ops::List {
+        prefix,
+        after: cursor(&m.page_token)?,
+        limit: page_size(m.page_size)?,
+    })
 }
 
 fn revoke(m: v1::LeaseRevokeRequest) -> Result<ops::Revoke, Failure> {

@@ -64,7 +64,10 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
         token_server::TokenServer,
     };
-    let services = Services { gate, tails: Arc::new(Semaphore::new(TAILS_MAX)) };
+    let services = Services {
+        gate,
+        tails: Arc::new(Semaphore::new(TAILS_MAX)),
+    };
     macro_rules! add {
         ($router:expr $(, $server:ident)*) => {
             $router$(.add_service(
@@ -74,7 +77,17 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
             ))*
         };
     }
-    add!(router, OperatorServer, KvServer, MountServer, CredsServer, LeaseServer, TokenServer, PolicyServer, AuditServer)
+    add!(
+        router,
+        OperatorServer,
+        KvServer,
+        MountServer,
+        CredsServer,
+        LeaseServer,
+        TokenServer,
+        PolicyServer,
+        AuditServer
+    )
 }
 
 /// Keeps the health service true: `SERVING` for the whole while the vault is open, for `strongroom.v1.Operator` always.
@@ -89,7 +102,13 @@ pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter
         if known != Some(open) {
             known = Some(open);
             let state = if open { Serving } else { NotServing };
-            for service in ["", "strongroom.v1.Kv", "strongroom.v1.Creds", "strongroom.v1.Lease", "strongroom.v1.Token"] {
+            for service in [
+                "",
+                "strongroom.v1.Kv",
+                "strongroom.v1.Creds",
+                "strongroom.v1.Lease",
+                "strongroom.v1.Token",
+            ] {
                 reporter.set_service_status(service, state).await;
             }
         }
@@ -111,18 +130,26 @@ impl Services {
         let (mut call, mut message) = self.take(request)?;
         let id = call.id;
         let parsed = idempotency_key(message.take_key()).and_then(|key| {
-            call.key = key.map(|text| ChangeKey { text, content: Sha256::digest(message.encode_to_vec()).into() });
+            call.key = key.map(|text| ChangeKey {
+                text,
+                content: Sha256::digest(message.encode_to_vec()).into(),
+            });
             parse(message)
         });
         let reply = match parsed {
             Ok(op) => self.gate.run(call, op).await,
             Err(malformed) => self.gate.refuse_malformed(call, O::NAME, malformed).await,
         };
-        reply.map(|reply| Response::new(word(reply))).map_err(|failure| status(&failure, &id.to_string()))
+        reply
+            .map(|reply| Response::new(word(reply)))
+            .map_err(|failure| status(&failure, &id.to_string()))
     }
 
     fn reader<M>(&self, request: &Request<M>) -> StreamReader {
-        StreamReader { gate: Arc::clone(&self.gate), token: bearer(request.metadata()) }
+        StreamReader {
+            gate: Arc::clone(&self.gate),
+            token: bearer(request.metadata()),
+        }
     }
 
     /// The source comes from the socket, the token from `authorization: Bearer`. From here on the gate answers for the record.
@@ -135,7 +162,16 @@ impl Services {
             taken.set();
         }
         let token = bearer(&metadata);
-        Ok((Call { origin, id: self.gate.request_id(), token, key: None, place: extensions.get::<Place>().cloned() }, message))
+        Ok((
+            Call {
+                origin,
+                id: self.gate.request_id(),
+                token,
+                key: None,
+                place: extensions.get::<Place>().cloned(),
+            },
+            message,
+        ))
     }
 }
 

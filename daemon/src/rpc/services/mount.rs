@@ -10,10 +10,17 @@ use tonic::{Request, Response, Status, async_trait};
 
 #[async_trait]
 impl mount_server::Mount for Services {
-    async fn enable(&self, request: Request<v1::MountEnableRequest>) -> Result<Response<v1::MountEnableResponse>, Status> {
+    async fn enable(
+        &self,
+        request: Request<v1::MountEnableRequest>,
+    ) -> Result<Response<v1::MountEnableResponse>, Status> {
         let parse = |m: v1::MountEnableRequest| {
             let kind = m.kind.parse().map_err(|error| malformed("kind", error))?;
-            Ok(ops::Enable { path: path("path", &m.path)?, kind, description: m.description })
+            Ok(ops::Enable {
+                path: path("path", &m.path)?,
+                kind,
+                description: m.description,
+            })
         };
         self.unary(request, parse, |()| v1::MountEnableResponse {}).await
     }
@@ -23,24 +30,31 @@ impl mount_server::Mount for Services {
         request: Request<v1::MountDisableRequest>,
     ) -> Result<Response<v1::MountDisableResponse>, Status> {
         let parse = |m: v1::MountDisableRequest| {
-            Ok(ops::Disable { path: path("path", &m.path)?, revoke_leases: m.revoke_leases })
+            Ok(ops::Disable {
+                path: path("path", &m.path)?,
+                revoke_leases: m.revoke_leases,
+            })
         };
         self.unary(request, parse, |()| v1::MountDisableResponse {}).await
     }
 
     async fn list(&self, request: Request<v1::MountListRequest>) -> Result<Response<v1::MountListResponse>, Status> {
-        self.unary(request, |_| Ok(ops::List), |mounts| v1::MountListResponse {
-            mounts: mounts
-                .into_iter()
-                .map(|(mount, state)| v1::MountInfo {
-                    path: mount.path().to_string(),
-                    kind: mount.kind().as_str().to_owned(),
-                    description: mount.description().to_owned(),
-                    created_at: mount.created().to_string(),
-                    state: state.to_owned(),
-                })
-                .collect(),
-        })
+        self.unary(
+            request,
+            |_| Ok(ops::List),
+            |mounts| v1::MountListResponse {
+                mounts: mounts
+                    .into_iter()
+                    .map(|(mount, state)| v1::MountInfo {
+                        path: mount.path().to_string(),
+                        kind: mount.kind().as_str().to_owned(),
+                        description: mount.description().to_owned(),
+                        created_at: mount.created().to_string(),
+                        state: state.to_owned(),
+                    })
+                    .collect(),
+            },
+        )
         .await
     }
 
@@ -48,8 +62,15 @@ impl mount_server::Mount for Services {
         &self,
         request: Request<v1::MountGetConfigRequest>,
     ) -> Result<Response<v1::MountGetConfigResponse>, Status> {
-        let parse = |m: v1::MountGetConfigRequest| Ok(ops::GetConfig { path: path("path", &m.path)? });
-        self.unary(request, parse, |config| v1::MountGetConfigResponse { config_json: config.unwrap_or_default() }).await
+        let parse = |m: v1::MountGetConfigRequest| {
+            Ok(ops::GetConfig {
+                path: path("path", &m.path)?,
+            })
+        };
+        self.unary(request, parse, |config| v1::MountGetConfigResponse {
+            config_json: config.unwrap_or_default(),
+        })
+        .await
     }
 
     async fn configure(
@@ -64,15 +85,21 @@ impl mount_server::Mount for Services {
                 skip_test: m.skip_test,
             })
         };
-        self.unary(request, parse, |checks| v1::MountConfigureResponse { checks }).await
+        self.unary(request, parse, |checks| v1::MountConfigureResponse { checks })
+            .await
     }
 
     async fn rotate_root(
         &self,
         request: Request<v1::MountRotateRootRequest>,
     ) -> Result<Response<v1::MountRotateRootResponse>, Status> {
-        let parse = |m: v1::MountRotateRootRequest| Ok(ops::RotateRoot { path: path("path", &m.path)? });
-        self.unary(request, parse, |account| v1::MountRotateRootResponse { account }).await
+        let parse = |m: v1::MountRotateRootRequest| {
+            Ok(ops::RotateRoot {
+                path: path("path", &m.path)?,
+            })
+        };
+        self.unary(request, parse, |account| v1::MountRotateRootResponse { account })
+            .await
     }
 
     async fn put_role(&self, request: Request<v1::RolePutRequest>) -> Result<Response<v1::RolePutResponse>, Status> {
@@ -87,7 +114,11 @@ impl mount_server::Mount for Services {
 
     async fn get_role(&self, request: Request<v1::RoleGetRequest>) -> Result<Response<v1::RoleGetResponse>, Status> {
         let name = request.get_ref().path.clone();
-        let parse = |m: v1::RoleGetRequest| Ok(ops::GetRole { path: path("path", &m.path)? });
+        let parse = |m: v1::RoleGetRequest| {
+            Ok(ops::GetRole {
+                path: path("path", &m.path)?,
+            })
+        };
         self.unary(request, parse, |(definition_json, created)| v1::RoleGetResponse {
             path: name,
             definition_json,
@@ -96,7 +127,10 @@ impl mount_server::Mount for Services {
         .await
     }
 
-    async fn list_roles(&self, request: Request<v1::RoleListRequest>) -> Result<Response<v1::RoleListResponse>, Status> {
+    async fn list_roles(
+        &self,
+        request: Request<v1::RoleListRequest>,
+    ) -> Result<Response<v1::RoleListResponse>, Status> {
         let parse = |m: v1::RoleListRequest| {
             Ok(ops::ListRoles {
                 mount: path("mount", &m.mount)?,
@@ -115,7 +149,11 @@ impl mount_server::Mount for Services {
         &self,
         request: Request<v1::RoleDeleteRequest>,
     ) -> Result<Response<v1::RoleDeleteResponse>, Status> {
-        let parse = |m: v1::RoleDeleteRequest| Ok(ops::DeleteRole { path: path("path", &m.path)? });
+        let parse = |m: v1::RoleDeleteRequest| {
+            Ok(ops::DeleteRole {
+                path: path("path", &m.path)?,
+            })
+        };
         self.unary(request, parse, |()| v1::RoleDeleteResponse {}).await
     }
 }

@@ -28,10 +28,17 @@ impl operator_server::Operator for Services {
         let (call, message) = self.take(request)?;
         let id = call.id.to_string();
         let founded = match init_specs(&message) {
-            Ok(specs) => apart(Arc::clone(&self.gate), move |gate| async move { gate.init(call, specs).await }).await,
+            Ok(specs) => {
+                apart(Arc::clone(&self.gate), move |gate| async move {
+                    gate.init(call, specs).await
+                })
+                .await
+            }
             Err(malformed) => self.gate.refuse_malformed(call, "operator.init", malformed).await,
         };
-        founded.map(|founded| Response::new(init_response(founded))).map_err(|failure| status(&failure, &id))
+        founded
+            .map(|founded| Response::new(init_response(founded)))
+            .map_err(|failure| status(&failure, &id))
     }
 
     async fn present(&self, request: Request<v1::PresentRequest>) -> Result<Response<v1::PresentResponse>, Status> {
@@ -41,13 +48,22 @@ impl operator_server::Operator for Services {
             Ok((slot, session, operation)) => {
                 let share = (!message.share.is_empty()).then(|| zeroize::Zeroizing::new(message.share));
                 apart(Arc::clone(&self.gate), move |gate| async move {
-                    gate.present(call, slot, session, share.as_ref().map(|share| share.as_str()), operation).await
+                    gate.present(
+                        call,
+                        slot,
+                        session,
+                        share.as_ref().map(|share| share.as_str()),
+                        operation,
+                    )
+                    .await
                 })
                 .await
             }
             Err(malformed) => self.gate.refuse_malformed(call, "operator.present", malformed).await,
         };
-        presented.map(|presented| Response::new(present_response(presented))).map_err(|failure| status(&failure, &id))
+        presented
+            .map(|presented| Response::new(present_response(presented)))
+            .map_err(|failure| status(&failure, &id))
     }
 
     async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonResponse>, Status> {
@@ -57,7 +73,9 @@ impl operator_server::Operator for Services {
             Ok(session) => self.gate.abandon(call, session).await,
             Err(malformed) => self.gate.refuse_malformed(call, "operator.abandon", malformed).await,
         };
-        abandoned.map(|()| Response::new(v1::AbandonResponse {})).map_err(|failure| status(&failure, &id))
+        abandoned
+            .map(|()| Response::new(v1::AbandonResponse {}))
+            .map_err(|failure| status(&failure, &id))
     }
 
     async fn forgive_pin(
@@ -67,12 +85,15 @@ impl operator_server::Operator for Services {
         let (call, message) = self.take(request)?;
         let id = call.id.to_string();
         let forgiven = self.gate.forgive_pin(call, &message.hsm).await;
-        forgiven.map(|()| Response::new(v1::ForgivePinResponse {})).map_err(|failure| status(&failure, &id))
+        forgiven
+            .map(|()| Response::new(v1::ForgivePinResponse {}))
+            .map_err(|failure| status(&failure, &id))
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
         let vault = Arc::clone(self.gate.vault());
-        self.unary(request, |_| Ok(ops::Seal(vault)), |()| v1::SealResponse {}).await
+        self.unary(request, |_| Ok(ops::Seal(vault)), |()| v1::SealResponse {})
+            .await
     }
 
     async fn list_slots(
@@ -80,9 +101,13 @@ impl operator_server::Operator for Services {
         request: Request<v1::ListSlotsRequest>,
     ) -> Result<Response<v1::ListSlotsResponse>, Status> {
         let vault = Arc::clone(self.gate.vault());
-        self.unary(request, |_| Ok(ops::ListSlots(vault)), |slots| v1::ListSlotsResponse {
-            slots: slots.into_iter().map(slot).collect(),
-        })
+        self.unary(
+            request,
+            |_| Ok(ops::ListSlots(vault)),
+            |slots| v1::ListSlotsResponse {
+                slots: slots.into_iter().map(slot).collect(),
+            },
+        )
         .await
     }
 
@@ -97,7 +122,11 @@ impl operator_server::Operator for Services {
             };
             Ok(ops::Rotate { vault, keys })
         };
-        self.unary(request, parse, |generation| v1::RotateResponse { generation, warnings: Vec::new() }).await
+        self.unary(request, parse, |generation| v1::RotateResponse {
+            generation,
+            warnings: Vec::new(),
+        })
+        .await
     }
 }
 
@@ -107,7 +136,9 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
-    tokio::spawn(work(gate)).await.unwrap_or_else(|_| Err(Reason::Internal.into()))
+    tokio::spawn(work(gate))
+        .await
+        .unwrap_or_else(|_| Err(Reason::Internal.into()))
 }
 
 fn nonce(text: &str) -> Result<Nonce, Failure> {
@@ -132,7 +163,11 @@ fn slot_name(text: &str) -> Result<SlotName, Failure> {
 type Factor = (SlotName, Option<Nonce>, Option<Operation>);
 
 fn factor(message: &v1::PresentRequest) -> Result<Factor, Failure> {
-    let session = if message.session.is_empty() { None } else { Some(nonce(&message.session)?) };
+    let session = if message.session.is_empty() {
+        None
+    } else {
+        Some(nonce(&message.session)?)
+    };
     let kind = message.operation.as_ref().and_then(|operation| operation.kind.as_ref());
     Ok((slot_name(&message.slot)?, session, kind.map(operation).transpose()?))
 }
@@ -142,23 +177,33 @@ fn operation(kind: &Kind) -> Result<Operation, Failure> {
         Kind::Unseal(_) => Operation::Unseal,
         Kind::AddSlot(wanted) => Operation::AddSlot(spec(wanted)?),
         Kind::RemoveSlot(removal) => Operation::RemoveSlot(slot_name(&removal.name)?),
-        Kind::RekeySlot(rekey) => {
-            Operation::RekeySlot(spec(rekey.slot.as_ref().ok_or_else(|| malformed("slot", "say which, and its factors"))?)?)
-        }
+        Kind::RekeySlot(rekey) => Operation::RekeySlot(spec(
+            rekey
+                .slot
+                .as_ref()
+                .ok_or_else(|| malformed("slot", "say which, and its factors"))?,
+        )?),
         Kind::VerifySlot(_) => Operation::VerifySlot,
         Kind::Recover(_) => Operation::Recover,
     })
 }
 
 fn shares((slot, shares): (SlotName, Vec<ShareText>)) -> v1::SlotShares {
-    v1::SlotShares { slot: slot.as_str().to_owned(), shares: shares.iter().map(|share| share.expose().to_owned()).collect() }
+    v1::SlotShares {
+        slot: slot.as_str().to_owned(),
+        shares: shares.iter().map(|share| share.expose().to_owned()).collect(),
+    }
 }
 
 fn slot(info: SlotInfo) -> v1::Slot {
     let time = |time: Option<crate::base::time::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     v1::Slot {
         name: info.name.as_str().to_owned(),
-        factors: if info.damaged { "damaged".to_owned() } else { info.factors },
+        factors: if info.damaged {
+            "damaged".to_owned()
+        } else {
+            info.factors
+        },
         hsms: info.hsms,
         share_set: info.share_set,
         created_at: time(info.created),
@@ -214,7 +259,12 @@ fn init_response(founded: Founded) -> v1::InitResponse {
     let (setup_token, setup_token_ttl_secs) = token_text(founded.token);
     v1::InitResponse {
         cluster_id: founded.cluster_id,
-        shares: founded.shares.into_iter().filter(|(_, shares)| !shares.is_empty()).map(shares).collect(),
+        shares: founded
+            .shares
+            .into_iter()
+            .filter(|(_, shares)| !shares.is_empty())
+            .map(shares)
+            .collect(),
         setup_token,
         setup_token_ttl_secs,
         audit_genesis: founded.audit_genesis,
@@ -224,7 +274,9 @@ fn init_response(founded: Founded) -> v1::InitResponse {
 
 /// A token's text, for the one answer that shows it, and its life.
 fn token_text(created: Option<Created>) -> (String, u64) {
-    created.map_or((String::new(), 0), |created| (created.text.expose().to_owned(), created.ttl_secs))
+    created.map_or((String::new(), 0), |created| {
+        (created.text.expose().to_owned(), created.ttl_secs)
+    })
 }
 
 fn present_response(presented: Presented) -> v1::PresentResponse {

@@ -13,8 +13,18 @@ use tonic::{Request, Response, Status, async_trait};
 #[async_trait]
 impl policy_server::Policy for Services {
     async fn put(&self, request: Request<v1::PolicyPutRequest>) -> Result<Response<v1::PolicyPutResponse>, Status> {
-        let parse = |m: v1::PolicyPutRequest| Ok(ops::Put { name: m.name, text: m.text, cas: m.cas });
-        self.unary(request, parse, |version| v1::PolicyPutResponse { version, warnings: Vec::new() }).await
+        let parse = |m: v1::PolicyPutRequest| {
+            Ok(ops::Put {
+                name: m.name,
+                text: m.text,
+                cas: m.cas,
+            })
+        };
+        self.unary(request, parse, |version| v1::PolicyPutResponse {
+            version,
+            warnings: Vec::new(),
+        })
+        .await
     }
 
     async fn get(&self, request: Request<v1::PolicyGetRequest>) -> Result<Response<v1::PolicyGetResponse>, Status> {
@@ -34,7 +44,10 @@ impl policy_server::Policy for Services {
     async fn list(&self, request: Request<v1::PolicyListRequest>) -> Result<Response<v1::PolicyListResponse>, Status> {
         let parse = |m: v1::PolicyListRequest| {
             let after = (!m.page_token.is_empty()).then_some(m.page_token);
-            Ok(ops::List { after, limit: page_size(m.page_size)? })
+            Ok(ops::List {
+                after,
+                limit: page_size(m.page_size)?,
+            })
         };
         self.unary(request, parse, |(names, more)| {
             let next_page_token = names.last().filter(|_| more).cloned().unwrap_or_default();
@@ -72,8 +85,17 @@ fn explain(m: v1::PolicyExplainRequest) -> Result<ops::Explain, Failure> {
     let whom = if m.identity.is_empty() {
         None
     } else {
-        let principal = Principal::new([0; 16], &m.identity, m.groups.into_iter().collect(), m.attributes.into_iter().collect());
+        let principal = Principal::new(
+            [0; 16],
+            &m.identity,
+            m.groups.into_iter().collect(),
+            m.attributes.into_iter().collect(),
+        );
         Some(Arc::new(principal.map_err(|error| malformed("identity", error))?))
     };
-    Ok(ops::Explain { action, path: path("path", &m.path)?, whom })
+    Ok(ops::Explain {
+        action,
+        path: path("path", &m.path)?,
+        whom,
+    })
 }

@@ -54,7 +54,12 @@ impl token_server::Token for Services {
     }
 
     async fn renew(&self, request: Request<v1::TokenRenewRequest>) -> Result<Response<v1::TokenRenewResponse>, Status> {
-        let parse = |m: v1::TokenRenewRequest| Ok(ops::Renew { accessor: accessor(&m.accessor)?, ttl_secs: m.ttl_secs });
+        let parse = |m: v1::TokenRenewRequest| {
+            Ok(ops::Renew {
+                accessor: accessor(&m.accessor)?,
+                ttl_secs: m.ttl_secs,
+            })
+        };
         self.unary(request, parse, |renewed| v1::TokenRenewResponse {
             ttl_secs: renewed.ttl_secs,
             expires_at: renewed.expires.to_string(),
@@ -66,12 +71,25 @@ impl token_server::Token for Services {
         &self,
         request: Request<v1::TokenRevokeRequest>,
     ) -> Result<Response<v1::TokenRevokeResponse>, Status> {
-        let parse = |m: v1::TokenRevokeRequest| Ok(ops::Revoke { accessor: accessor(&m.accessor)?, session: m.session });
-        self.unary(request, parse, |revoked| v1::TokenRevokeResponse { tokens: revoked.tokens, leases_queued: 0 }).await
+        let parse = |m: v1::TokenRevokeRequest| {
+            Ok(ops::Revoke {
+                accessor: accessor(&m.accessor)?,
+                session: m.session,
+            })
+        };
+        self.unary(request, parse, |revoked| v1::TokenRevokeResponse {
+            tokens: revoked.tokens,
+            leases_queued: 0,
+        })
+        .await
     }
 }
 
 /// Empty: the caller's own.
 fn accessor(text: &str) -> Result<Option<Accessor>, Failure> {
-    if text.is_empty() { Ok(None) } else { id("accessor", text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        id("accessor", text).map(Some)
+    }
 }

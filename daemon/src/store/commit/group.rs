@@ -66,13 +66,25 @@ impl Worker {
         // Old rows are known by their first sequence; the next row's first is their end, the last one ends at the head.
         let ends = outbox.iter().skip(1).copied().chain([heads.chain.seq]);
         let outbox = outbox.iter().copied().zip(ends).collect();
-        Self { embedded, heads, outbox, drain, space, groups: heads.commit_seq, doubt: None, failed_at: None, stopped: None }
+        Self {
+            embedded,
+            heads,
+            outbox,
+            drain,
+            space,
+            groups: heads.commit_seq,
+            doubt: None,
+            failed_at: None,
+            stopped: None,
+        }
     }
 
     pub fn run(&mut self, queue: &Queue) {
         loop {
             let bytes_max = self.embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
-            let Some(items) = queue.take(bytes_max, || self.embedded.takes_bulk()) else { break };
+            let Some(items) = queue.take(bytes_max, || self.embedded.takes_bulk()) else {
+                break;
+            };
             let batches = items.into_iter().map(|item| {
                 let Item { batch, answer, place } = item;
                 drop(place);
@@ -129,7 +141,11 @@ impl Worker {
     fn make(&mut self, mut group: Group) {
         let (rows, drained) = self.rows(&mut group);
         let commit = catch_unwind(AssertUnwindSafe(|| self.embedded.commit(&rows)));
-        match commit.unwrap_or_else(|_| Err(StoreError::Stopped { reason: "the storage engine panicked at a commit".into() })) {
+        match commit.unwrap_or_else(|_| {
+            Err(StoreError::Stopped {
+                reason: "the storage engine panicked at a commit".into(),
+            })
+        }) {
             Ok(()) => {
                 self.outbox.drain(..drained);
                 self.made(group);
@@ -141,10 +157,19 @@ impl Worker {
     /// Everything of one engine commit: the changes, the frame, the heads, the outcomes; drained rows go.
     fn rows(&self, group: &mut Group) -> (Vec<Write>, usize) {
         let mut rows: Vec<Write> = Vec::with_capacity(group.overlay.len() + 4);
-        rows.push(Write { key: Heads::key(), value: None }); // its place; see below
-        rows.extend(group.overlay.iter().map(|(key, value)| Write { key: key.clone(), value: value.clone() }));
+        rows.push(Write {
+            key: Heads::key(),
+            value: None,
+        }); // its place; see below
+        rows.extend(group.overlay.iter().map(|(key, value)| Write {
+            key: key.clone(),
+            value: value.clone(),
+        }));
         if let Some(frame) = &group.frame {
-            rows.push(Write { key: outbox_key(frame.first_seq), value: Some(frame.bytes.clone()) });
+            rows.push(Write {
+                key: outbox_key(frame.first_seq),
+                value: Some(frame.bytes.clone()),
+            });
         }
         if !group.outcomes.is_empty() {
             let key = outcome_key(self.groups);
@@ -152,8 +177,16 @@ impl Worker {
             rows.push(Write { key, value: Some(row) });
         }
         let through = self.drain.drained_through();
-        let drained = self.outbox.iter().take(DRAINED_ROWS_MAX).take_while(|(_, end)| *end <= through).count();
-        rows.extend(self.outbox.iter().take(drained).map(|(first, _)| Write { key: outbox_key(*first), value: None }));
+        let drained = self
+            .outbox
+            .iter()
+            .take(DRAINED_ROWS_MAX)
+            .take_while(|(_, end)| *end <= through)
+            .count();
+        rows.extend(self.outbox.iter().take(drained).map(|(first, _)| Write {
+            key: outbox_key(*first),
+            value: None,
+        }));
         if let Some((_, end)) = drained.checked_sub(1).and_then(|last| self.outbox.get(last)) {
             group.heads.outbox_from = *end;
         }
@@ -222,7 +255,11 @@ impl Worker {
     /// Reopens through the checks of open: the heads must be those before or after the group in doubt; that settles it.
     fn reopen(&mut self) {
         self.failed_at = Some(Instant::now());
-        let heads = match self.embedded.reopen().and_then(|()| self.embedded.get_row(&Heads::key())) {
+        let heads = match self
+            .embedded
+            .reopen()
+            .and_then(|()| self.embedded.get_row(&Heads::key()))
+        {
             Ok(row) => row.and_then(Heads::parse),
             Err(cause) => return warn!(%cause, "the storage engine does not open yet"),
         };
@@ -233,10 +270,14 @@ impl Worker {
             if let Some(group) = doubt {
                 group.refuse_indeterminate();
             }
-            return self.stop("after reopening, the store is not where it was: changes are missing or half made".into());
+            return self
+                .stop("after reopening, the store is not where it was: changes are missing or half made".into());
         }
         self.failed_at = None;
-        warn!(made, "the storage engine is open again; a change that was in doubt is settled");
+        warn!(
+            made,
+            "the storage engine is open again; a change that was in doubt is settled"
+        );
         match doubt {
             Some(group) if made => self.made(group),
             Some(group) => group.refuse_all(&CommitError::Poisoned),
@@ -246,8 +287,15 @@ impl Worker {
 
     /// Whether the engine, against its promise, made a part of a group.
     fn is_torn(&self, group: &Group, made: bool) -> bool {
-        let frame = group.frame.iter().map(|frame| (outbox_key(frame.first_seq), Some(frame.bytes.clone())));
-        let mut rows = group.overlay.iter().map(|(key, row)| (key.clone(), row.clone())).chain(frame);
+        let frame = group
+            .frame
+            .iter()
+            .map(|frame| (outbox_key(frame.first_seq), Some(frame.bytes.clone())));
+        let mut rows = group
+            .overlay
+            .iter()
+            .map(|(key, row)| (key.clone(), row.clone()))
+            .chain(frame);
         !rows.all(|(key, row)| match self.embedded.get_row(&key) {
             Ok(found) => (found == row) == made || found.is_none() && row.is_none(),
             Err(_) => false,
@@ -263,12 +311,24 @@ impl Worker {
 
 impl Group {
     fn begin(heads: Heads) -> Self {
-        Self { accepted: Vec::new(), overlay: HashMap::new(), frame: None, heads, outcomes: Outcomes::default() }
+        Self {
+            accepted: Vec::new(),
+            overlay: HashMap::new(),
+            frame: None,
+            heads,
+            outcomes: Outcomes::default(),
+        }
     }
 
     /// Takes a batch whose preconditions hold.
     fn admit(&mut self, batch: Batch, answer: oneshot::Sender<Answer>, records: &mut Vec<Encoded>) {
-        let Batch { op, writes, audit, then, .. } = batch;
+        let Batch {
+            op,
+            writes,
+            audit,
+            then,
+            ..
+        } = batch;
         if !writes.is_empty() {
             self.heads.commit_seq += 1;
             self.outcomes.push(op, Version(self.heads.commit_seq));
@@ -283,7 +343,12 @@ impl Group {
         }
         let audit_seq = (!audit.is_empty()).then_some(self.heads.chain.seq + records.len() as u64);
         records.extend(audit);
-        self.accepted.push(Accepted { answer, done: Committed { version, audit_seq }, op, then });
+        self.accepted.push(Accepted {
+            answer,
+            done: Committed { version, audit_seq },
+            op,
+            then,
+        });
     }
 
     /// Extends the chain by the group's records.
@@ -303,9 +368,16 @@ impl Group {
 
     /// Runs the hooks in order; `false` when one panicked.
     fn run_hooks(&mut self) -> bool {
-        let hooks = self.accepted.iter_mut().flat_map(|accepted| std::mem::take(&mut accepted.then));
+        let hooks = self
+            .accepted
+            .iter_mut()
+            .flat_map(|accepted| std::mem::take(&mut accepted.then));
         // Every one runs, also after one that panicked.
-        hooks.map(|hook| catch_unwind(AssertUnwindSafe(hook)).is_err()).filter(|panicked| *panicked).count() == 0
+        hooks
+            .map(|hook| catch_unwind(AssertUnwindSafe(hook)).is_err())
+            .filter(|panicked| *panicked)
+            .count()
+            == 0
     }
 
     fn finish(self) {
@@ -315,19 +387,25 @@ impl Group {
     }
 
     fn refuse_all(self, error: &CommitError) {
-        self.accepted.into_iter().for_each(|accepted| refuse(accepted.answer, error.again()));
+        self.accepted
+            .into_iter()
+            .for_each(|accepted| refuse(accepted.answer, error.again()));
     }
 
     fn refuse_indeterminate(self) {
-        self.accepted.into_iter().for_each(|accepted| refuse(accepted.answer, CommitError::Indeterminate(accepted.op)));
+        self.accepted
+            .into_iter()
+            .for_each(|accepted| refuse(accepted.answer, CommitError::Indeterminate(accepted.op)));
     }
 
     /// Answers the waiters but keeps the hooks.
     fn tell_indeterminate(&mut self) {
         for accepted in &mut self.accepted {
             let (nobody, _) = oneshot::channel();
-            refuse(std::mem::replace(&mut accepted.answer, nobody), CommitError::Indeterminate(accepted.op));
+            refuse(
+                std::mem::replace(&mut accepted.answer, nobody),
+                CommitError::Indeterminate(accepted.op),
+            );
         }
     }
 }
-

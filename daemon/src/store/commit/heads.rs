@@ -47,7 +47,11 @@ impl Heads {
         let (seq, rest) = value.split_first_chunk::<8>()?;
         let (from, chain) = rest.split_first_chunk::<8>()?;
         let chain = ChainHead::from_bytes(chain.try_into().ok()?);
-        Some(Self { commit_seq: u64::from_be_bytes(*seq), chain, outbox_from: u64::from_be_bytes(*from) })
+        Some(Self {
+            commit_seq: u64::from_be_bytes(*seq),
+            chain,
+            outbox_from: u64::from_be_bytes(*from),
+        })
     }
 }
 
@@ -88,7 +92,10 @@ pub fn parse_outcomes(key: &[u8], row: Bytes) -> Option<Outcomes> {
     let mut outcomes = Outcomes::default();
     for entry in value.chunks(24) {
         let (op, version) = entry.split_first_chunk::<16>()?;
-        outcomes.push(OpId::from_bytes(*op), Version(u64::from_be_bytes(version.try_into().ok()?)));
+        outcomes.push(
+            OpId::from_bytes(*op),
+            Version(u64::from_be_bytes(version.try_into().ok()?)),
+        );
     }
     Some(outcomes)
 }

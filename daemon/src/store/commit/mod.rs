@@ -40,7 +40,8 @@ pub trait Drain: Send + Sync + 'static {
 
 impl Drain for Drainer {
     fn ready(&self, reserved: bool) -> Result<(), String> {
-        self.admit(if reserved { Lane::Reserved } else { Lane::Ordinary }).map_err(|why| why.to_string())
+        self.admit(if reserved { Lane::Reserved } else { Lane::Ordinary })
+            .map_err(|why| why.to_string())
     }
     fn submit(&self, frame: Frame) {
         Self::submit(self, frame);
@@ -58,12 +59,23 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the thread over an engine whose heads were read.
-    pub(super) fn start(embedded: Arc<Embedded>, heads: Heads, outbox: Vec<u64>, drain: Arc<dyn Drain>, space: Space) -> std::io::Result<Self> {
+    pub(super) fn start(
+        embedded: Arc<Embedded>,
+        heads: Heads,
+        outbox: Vec<u64>,
+        drain: Arc<dyn Drain>,
+        space: Space,
+    ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new());
         let mut worker = group::Worker::new(embedded, heads, outbox, drain, space);
         let taken = queue.clone();
-        let thread = std::thread::Builder::new().name("store-commit".into()).spawn(move || worker.run(&taken))?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        let thread = std::thread::Builder::new()
+            .name("store-commit".into())
+            .spawn(move || worker.run(&taken))?;
+        Ok(Self {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Makes a batch durable.
@@ -96,7 +108,10 @@ pub(super) fn outcome(embedded: &Embedded, op: OpId) -> Result<Option<Committed>
         match parse_outcomes(&key, row) {
             Some(outcomes) => {
                 if let Some(version) = outcomes.version_of(op) {
-                    return Ok(Some(Committed { version, audit_seq: None }));
+                    return Ok(Some(Committed {
+                        version,
+                        audit_seq: None,
+                    }));
                 }
             }
             None => damaged = Some(table::digest_words(&key)),

@@ -1,6 +1,9 @@
 //! The committer's queue: three lanes, each bounded, and how a group is taken from them.
 
-use crate::store::{batch::{Answer, Batch, Lane}, error::CommitError};
+use crate::store::{
+    batch::{Answer, Batch, Lane},
+    error::CommitError,
+};
 use parking_lot::{Condvar, Mutex};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use strongroom_audit::FRAME_BODY_BYTES_MAX;
@@ -47,13 +50,19 @@ const fn index(lane: Lane) -> usize {
 impl Queue {
     pub fn new() -> Self {
         let places = LANE_BATCHES_MAX.map(|max| Arc::new(Semaphore::new(max)));
-        Self { lanes: Mutex::default(), filled: Condvar::new(), places }
+        Self {
+            lanes: Mutex::default(),
+            filled: Condvar::new(),
+            places,
+        }
     }
 
     /// Waits for a place, then for the answer. Dropping the caller after it has entered does not stop the batch.
     pub async fn submit(&self, batch: Batch) -> Answer {
         let lane = index(batch.lane);
-        let Ok(place) = self.places[lane].clone().acquire_owned().await else { return Err(CommitError::Closed) };
+        let Ok(place) = self.places[lane].clone().acquire_owned().await else {
+            return Err(CommitError::Closed);
+        };
         let (answer, answered) = oneshot::channel();
         {
             let mut lanes = self.lanes.lock();
@@ -83,7 +92,11 @@ impl Queue {
         let bytes_max = bytes_max.min(GROUP_BYTES_MAX);
         let mut lanes = self.lanes.lock();
         loop {
-            let Lanes { lanes: [urgent, normal, bulk], closed, bulk_next } = &mut *lanes;
+            let Lanes {
+                lanes: [urgent, normal, bulk],
+                closed,
+                bulk_next,
+            } = &mut *lanes;
             let others = !urgent.is_empty() || !normal.is_empty();
             if !bulk.is_empty() && (!others || *bulk_next) && (*closed || takes_bulk()) {
                 *bulk_next = false;
@@ -125,7 +138,14 @@ mod tests {
 
     fn batch(lane: Lane, tag: u8, key_bytes: usize) -> Batch {
         let writes = vec![(Bytes::from(vec![tag; key_bytes]), None)];
-        Batch { op: OpId::from_bytes([tag; 16]), lane, conditions: Vec::new(), writes, audit: Vec::new(), then: Vec::new() }
+        Batch {
+            op: OpId::from_bytes([tag; 16]),
+            lane,
+            conditions: Vec::new(),
+            writes,
+            audit: Vec::new(),
+            then: Vec::new(),
+        }
     }
 
     async fn fill(queue: &Arc<Queue>, batches: Vec<Batch>) {
@@ -144,11 +164,21 @@ mod tests {
     #[tokio::test]
     async fn lanes() {
         let queue = Arc::new(Queue::new());
-        let queued = [(Lane::Bulk, 1), (Lane::Normal, 2), (Lane::Urgent, 3), (Lane::Bulk, 4), (Lane::Normal, 5)];
+        let queued = [
+            (Lane::Bulk, 1),
+            (Lane::Normal, 2),
+            (Lane::Urgent, 3),
+            (Lane::Bulk, 4),
+            (Lane::Normal, 5),
+        ];
         fill(&queue, queued.map(|(lane, tag)| batch(lane, tag, 10)).into()).await;
         assert_eq!(tags(&queue.take(1000, || true).unwrap()), [3, 2, 5]);
         fill(&queue, vec![batch(Lane::Normal, 6, 10), batch(Lane::Normal, 7, 10)]).await;
-        assert_eq!(tags(&queue.take(1000, || false).unwrap()), [6, 7], "bulk waits while the engine would stall");
+        assert_eq!(
+            tags(&queue.take(1000, || false).unwrap()),
+            [6, 7],
+            "bulk waits while the engine would stall"
+        );
         assert_eq!(tags(&queue.take(1000, || true).unwrap()), [1, 4]);
         fill(&queue, vec![batch(Lane::Normal, 8, 10), batch(Lane::Bulk, 9, 10)]).await;
         assert_eq!(tags(&queue.take(1000, || true).unwrap()), [8]);

@@ -18,7 +18,12 @@ pub struct Space {
 impl Space {
     /// Keeps `reserve_bytes` in `file`, and refuses ordinary batches below as much free space again.
     pub fn new(file: Option<PathBuf>, reserve_bytes: u64) -> Self {
-        let mut space = Self { keep_free: reserve_bytes, file, held: false, low: false };
+        let mut space = Self {
+            keep_free: reserve_bytes,
+            file,
+            held: false,
+            low: false,
+        };
         space.fill();
         space
     }
@@ -30,7 +35,10 @@ impl Space {
         if low != self.low {
             self.low = low;
             if low {
-                warn!(free_bytes = free, "disk nearly full: changes and audited answers are refused until there is space");
+                warn!(
+                    free_bytes = free,
+                    "disk nearly full: changes and audited answers are refused until there is space"
+                );
             } else {
                 info!(free_bytes = free, "disk space is back: service resumes");
             }
@@ -58,7 +66,8 @@ impl Space {
             return;
         }
         let filled = fs::File::create(path).and_then(|file| {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, self.keep_free).map_err(io::Error::from)
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, self.keep_free)
+                .map_err(io::Error::from)
         });
         self.held = filled.is_ok();
         if !self.held {

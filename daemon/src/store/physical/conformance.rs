@@ -1,6 +1,7 @@
 //! What every engine must do, tried through the committer against a model: random batches with preconditions, scans, reopening. R-STORE-3.
 
 use super::Engine;
+use crate::base::{id::OpId, random::OsRandom};
 use crate::store::{
     Disk, EngineKind, Version,
     batch::{Batch, Condition, Envelope, Lane},
@@ -8,15 +9,21 @@ use crate::store::{
     table::{self, Namespace, Table},
     testing::{Rig, disk},
 };
-use crate::base::{id::OpId, random::OsRandom};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Commit { conditions: Vec<(u8, Wanted)>, writes: Vec<(u8, Option<u16>)> },
-    Scan { from: u8, to: u8, rows: usize },
+    Commit {
+        conditions: Vec<(u8, Wanted)>,
+        writes: Vec<(u8, Option<u16>)>,
+    },
+    Scan {
+        from: u8,
+        to: u8,
+        rows: usize,
+    },
     Reopen,
 }
 
@@ -29,8 +36,16 @@ enum Wanted {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let wanted = prop_oneof![Just(Wanted::Absent), Just(Wanted::Exists), Just(Wanted::Present), Just(Wanted::Old)];
-    let commit = (prop::collection::vec((0..12u8, wanted), 0..3), prop::collection::vec((0..12u8, prop::option::weighted(0.7, 0..3000u16)), 0..5))
+    let wanted = prop_oneof![
+        Just(Wanted::Absent),
+        Just(Wanted::Exists),
+        Just(Wanted::Present),
+        Just(Wanted::Old)
+    ];
+    let commit = (
+        prop::collection::vec((0..12u8, wanted), 0..3),
+        prop::collection::vec((0..12u8, prop::option::weighted(0.7, 0..3000u16)), 0..5),
+    )
         .prop_map(|(conditions, writes)| Step::Commit { conditions, writes });
     let scan = (0..12u8, 0..13u8, 1..8usize).prop_map(|(from, to, rows)| Step::Scan { from, to, rows });
     prop::collection::vec(prop_oneof![8 => commit, 3 => scan, 1 => Just(Step::Reopen)], 1..40)
@@ -63,14 +78,30 @@ async fn run(open: impl Fn() -> Disk, steps: Vec<Step>) {
             Step::Commit { conditions, writes } => commit(&disk, &mut model, conditions, writes, number).await,
         }
         for index in 0..12 {
-            let found = disk.base().physical.get(&key(index)).await.unwrap().map(|stored| (stored.version, stored.bytes.to_vec()));
-            assert_eq!(found, model.get(&key(index)).cloned(), "key {index} after step {number}");
+            let found = disk
+                .base()
+                .physical
+                .get(&key(index))
+                .await
+                .unwrap()
+                .map(|stored| (stored.version, stored.bytes.to_vec()));
+            assert_eq!(
+                found,
+                model.get(&key(index)).cloned(),
+                "key {index} after step {number}"
+            );
         }
     }
     disk.close();
 }
 
-async fn commit(disk: &Disk, model: &mut Model, conditions: Vec<(u8, Wanted)>, writes: Vec<(u8, Option<u16>)>, step: usize) {
+async fn commit(
+    disk: &Disk,
+    model: &mut Model,
+    conditions: Vec<(u8, Wanted)>,
+    writes: Vec<(u8, Option<u16>)>,
+    step: usize,
+) {
     let conditions: Vec<_> = conditions
         .into_iter()
         .map(|(index, wanted)| {
@@ -84,7 +115,9 @@ async fn commit(disk: &Disk, model: &mut Model, conditions: Vec<(u8, Wanted)>, w
             (key(index), condition)
         })
         .collect();
-    let broken = conditions.iter().position(|(key, condition)| !condition.holds(model.get(key).map(|(version, _)| *version)));
+    let broken = conditions
+        .iter()
+        .position(|(key, condition)| !condition.holds(model.get(key).map(|(version, _)| *version)));
     let rows = writes.iter().map(|(index, seed)| {
         let row = seed.map(|seed| {
             let mut row = Envelope::with_capacity(usize::from(seed));
@@ -94,7 +127,14 @@ async fn commit(disk: &Disk, model: &mut Model, conditions: Vec<(u8, Wanted)>, w
         (key(*index), row)
     });
     let op = OpId::random(&OsRandom);
-    let batch = Batch { op, lane: Lane::Normal, conditions, writes: rows.collect(), audit: Vec::new(), then: Vec::new() };
+    let batch = Batch {
+        op,
+        lane: Lane::Normal,
+        conditions,
+        writes: rows.collect(),
+        audit: Vec::new(),
+        then: Vec::new(),
+    };
     let physical = &disk.base().physical;
     match (physical.commit(batch).await, broken) {
         (Ok(done), None) => {
@@ -116,14 +156,31 @@ async fn commit(disk: &Disk, model: &mut Model, conditions: Vec<(u8, Wanted)>, w
 }
 
 async fn scan(disk: &Disk, model: &Model, from: Bytes, to: Bytes, rows: usize) {
-    let found = disk.base().physical.scan(from.to_vec(), to.to_vec(), rows, usize::MAX).await.unwrap();
-    let found: Vec<_> = found.into_iter().map(|(key, stored)| (key, (stored.version, stored.bytes.to_vec()))).collect();
-    let expected: Vec<_> = model.iter().filter(|(key, _)| **key >= from && **key < to).take(rows).map(|(key, row)| (key.clone(), row.clone())).collect();
+    let found = disk
+        .base()
+        .physical
+        .scan(from.to_vec(), to.to_vec(), rows, usize::MAX)
+        .await
+        .unwrap();
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(key, stored)| (key, (stored.version, stored.bytes.to_vec())))
+        .collect();
+    let expected: Vec<_> = model
+        .iter()
+        .filter(|(key, _)| **key >= from && **key < to)
+        .take(rows)
+        .map(|(key, row)| (key.clone(), row.clone()))
+        .collect();
     assert_eq!(found, expected);
 }
 
 fn try_all(cases: u32, strategy_run: impl Fn(Vec<Step>)) {
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     proptest::test_runner::TestRunner::new(config)
         .run(&steps(), |steps| {
             strategy_run(steps);
@@ -133,7 +190,11 @@ fn try_all(cases: u32, strategy_run: impl Fn(Vec<Step>)) {
 }
 
 fn block_on(future: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap().block_on(future);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap()
+        .block_on(future);
 }
 
 #[test]
@@ -170,10 +231,25 @@ fn scans_are_bounded_by_bytes() {
         Box::new(super::sled::SledEngine::open(dirs[1].path()).unwrap()),
     ];
     for engine in engines {
-        let writes: Vec<_> = (0..12).map(|index| super::Write { key: key(index), value: Some(vec![index; 1000].into()) }).collect();
+        let writes: Vec<_> = (0..12)
+            .map(|index| super::Write {
+                key: key(index),
+                value: Some(vec![index; 1000].into()),
+            })
+            .collect();
         engine.commit(&writes).unwrap();
-        assert_eq!(engine.scan(&key(0), &key(12), 100, 0).unwrap().len(), 1, "{}", engine.name());
-        assert_eq!(engine.scan(&key(0), &key(12), 100, 2500).unwrap().len(), 3, "{}", engine.name());
+        assert_eq!(
+            engine.scan(&key(0), &key(12), 100, 0).unwrap().len(),
+            1,
+            "{}",
+            engine.name()
+        );
+        assert_eq!(
+            engine.scan(&key(0), &key(12), 100, 2500).unwrap().len(),
+            3,
+            "{}",
+            engine.name()
+        );
         assert_eq!(engine.scan(&key(5), &key(5), 100, 2500).unwrap().len(), 0);
         assert!(engine.free_bytes().unwrap() > 0 && engine.takes_bulk());
     }

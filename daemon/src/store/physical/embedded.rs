@@ -2,10 +2,16 @@
 //! front, and closing and reopening in process. Only the committer writes.
 
 use super::{Engine, EngineError, Failure, Limits, Row, Write};
-use crate::store::{StoreError, batch::{Stored, Version}};
+use crate::store::{
+    StoreError,
+    batch::{Stored, Version},
+};
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
-use quick_cache::{DefaultHashBuilder, Weighter, sync::{Cache, DefaultLifecycle, GuardResult}};
+use quick_cache::{
+    DefaultHashBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle, GuardResult},
+};
 
 /// Opens the engine, the first time and after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;
@@ -47,8 +53,19 @@ impl Embedded {
     /// The engine's.
     pub fn open(opener: Opener) -> Result<Self, EngineError> {
         let engine = attempt(&opener)?;
-        let cache = Cache::with(CACHE_ITEMS_ESTIMATE, CACHE_BYTES, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Ok(Self { limits: engine.limits(), slot: RwLock::new(Slot::Open(engine)), opener, cache })
+        let cache = Cache::with(
+            CACHE_ITEMS_ESTIMATE,
+            CACHE_BYTES,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
+        Ok(Self {
+            limits: engine.limits(),
+            slot: RwLock::new(Slot::Open(engine)),
+            opener,
+            cache,
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&dyn Engine) -> Result<T, EngineError>) -> Result<T, StoreError> {
@@ -57,7 +74,9 @@ impl Embedded {
             Slot::Open(engine) => Ok(work(engine.as_ref())?),
             Slot::Reopening => Err(StoreError::Poisoned),
             Slot::Stopped(reason) => Err(StoreError::Stopped { reason: reason.clone() }),
-            Slot::Closed => Err(StoreError::Stopped { reason: "it was closed".into() }),
+            Slot::Closed => Err(StoreError::Stopped {
+                reason: "it was closed".into(),
+            }),
         }
     }
 
@@ -69,7 +88,10 @@ impl Embedded {
             GuardResult::Value(stored) => Ok(Some(stored)),
             GuardResult::Guard(guard) => {
                 let stored = self.with(|engine| engine.get(key))?.map(Stored::parse);
-                if let Some(stored) = stored.as_ref().filter(|stored| stored.bytes.len() <= CACHED_VALUE_BYTES_MAX) {
+                if let Some(stored) = stored
+                    .as_ref()
+                    .filter(|stored| stored.bytes.len() <= CACHED_VALUE_BYTES_MAX)
+                {
                     drop(guard.insert(stored.clone()));
                 }
                 Ok(stored)
@@ -83,7 +105,9 @@ impl Embedded {
         if let Some(stored) = self.cache.peek(key) {
             return Ok(Some(stored.version));
         }
-        Ok(self.with(|engine| engine.get(key))?.map(|bytes| Stored::parse(bytes).version))
+        Ok(self
+            .with(|engine| engine.get(key))?
+            .map(|bytes| Stored::parse(bytes).version))
     }
 
     /// A row as the engine has it.
@@ -155,18 +179,30 @@ impl Embedded {
 /// Opens; an engine that panics over damaged files (sled does) is one that does not open.
 fn attempt(opener: &Opener) -> Result<Box<dyn Engine>, EngineError> {
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(opener));
-    opened.unwrap_or_else(|_| Err(EngineError::new("engine", Failure::Open, "it panicked while opening: its files are damaged")))
+    opened.unwrap_or_else(|_| {
+        Err(EngineError::new(
+            "engine",
+            Failure::Open,
+            "it panicked while opening: its files are damaged",
+        ))
+    })
 }
 
 /// Whether the store must stop after this error instead of reopening: a sync or the device failed.
 pub fn is_final(error: &StoreError) -> bool {
-    let StoreError::Engine(error) = error else { return matches!(error, StoreError::Stopped { .. }) };
+    let StoreError::Engine(error) = error else {
+        return matches!(error, StoreError::Stopped { .. });
+    };
     if error.what == Failure::Sync {
         return true;
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error.source);
     while let Some(at) = cause {
-        if at.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) == Some(libc::EIO) {
+        if at
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+            == Some(libc::EIO)
+        {
             return true;
         }
         cause = at.source();
@@ -225,16 +261,30 @@ mod tests {
             let key = Bytes::from_static(b"key");
             let ((read, has_read), (go, goes)) = (mpsc::channel(), mpsc::channel());
             let pause = parking_lot::Mutex::new(Some((read, goes)));
-            let parts = parking_lot::Mutex::new(Some(Paused { memory: MemoryEngine::default(), pause }));
-            let embedded = Arc::new(Embedded::open(Box::new(move || Ok(Box::new(parts.lock().take().unwrap())))).unwrap());
-            embedded.commit(&[Write { key: key.clone(), value: Some(row(b"old")) }]).unwrap();
+            let parts = parking_lot::Mutex::new(Some(Paused {
+                memory: MemoryEngine::default(),
+                pause,
+            }));
+            let embedded =
+                Arc::new(Embedded::open(Box::new(move || Ok(Box::new(parts.lock().take().unwrap())))).unwrap());
+            embedded
+                .commit(&[Write {
+                    key: key.clone(),
+                    value: Some(row(b"old")),
+                }])
+                .unwrap();
             let reader = {
                 let (embedded, key) = (embedded.clone(), key.clone());
                 std::thread::spawn(move || embedded.get(&key).unwrap().unwrap())
             };
             has_read.recv().unwrap();
             let new = (!deleted).then(|| row(b"new"));
-            embedded.commit(&[Write { key: key.clone(), value: new.clone() }]).unwrap();
+            embedded
+                .commit(&[Write {
+                    key: key.clone(),
+                    value: new.clone(),
+                }])
+                .unwrap();
             embedded.remember(&key, new.map(Stored::parse));
             go.send(()).unwrap();
             assert_eq!(&reader.join().unwrap().bytes[..], b"old");

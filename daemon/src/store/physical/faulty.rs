@@ -102,15 +102,26 @@ impl<E: Engine> Engine for Faulty<E> {
     fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
         let fault = {
             let mut plan = self.faults.0.lock();
-            if plan.faults.is_empty() { None } else { Some(plan.faults.remove(0)) }
+            if plan.faults.is_empty() {
+                None
+            } else {
+                Some(plan.faults.remove(0))
+            }
         };
         match fault {
             None => self.engine.commit(writes),
             Some(Fault::FailBefore) => Err(planned(Failure::Write)),
             Some(Fault::FailAfter) => self.engine.commit(writes).and(Err(planned(Failure::Write))),
-            Some(Fault::Torn(rows)) => self.engine.commit(writes.get(..rows).unwrap_or(writes)).and(Err(planned(Failure::Write))),
+            Some(Fault::Torn(rows)) => self
+                .engine
+                .commit(writes.get(..rows).unwrap_or(writes))
+                .and(Err(planned(Failure::Write))),
             Some(Fault::FailSync) => Err(planned(Failure::Sync)),
-            Some(Fault::Eio) => Err(EngineError::new("faulty", Failure::Write, io::Error::from_raw_os_error(libc::EIO))),
+            Some(Fault::Eio) => Err(EngineError::new(
+                "faulty",
+                Failure::Write,
+                io::Error::from_raw_os_error(libc::EIO),
+            )),
             Some(Fault::Stall(time)) => {
                 std::thread::sleep(time);
                 self.engine.commit(writes)

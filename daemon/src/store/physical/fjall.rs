@@ -3,7 +3,7 @@
 //! make compaction rewrite the secrets. What it was measured to hold: docs/adr on storage; it silently drops a damaged journal's tail, which
 //! the comparison of the audit heads at open finds.
 
-use super::{sound, Engine, EngineError, Failure, Limits, Row, Write, free_bytes};
+use super::{Engine, EngineError, Failure, Limits, Row, Write, free_bytes, sound};
 use crate::store::table::{self, RawTable};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -49,7 +49,8 @@ impl FjallEngine {
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         sound::check(path).map_err(io_failed)?;
         // Damaged files run into assertions of fjall's. A panic here must not be one of the daemon's.
-        catch_unwind(|| Self::open_sound(path)).unwrap_or_else(|_| Err(io_failed(sound::damaged("the engine panicked at damaged files"))))
+        catch_unwind(|| Self::open_sound(path))
+            .unwrap_or_else(|_| Err(io_failed(sound::damaged("the engine panicked at damaged files"))))
     }
 
     fn open_sound(path: &Path) -> Result<Self, EngineError> {
@@ -61,11 +62,23 @@ impl FjallEngine {
             .open()
             .map_err(failed(Failure::Open))?;
         let keyspace = |name, memtable: u64| {
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable).manual_journal_persist(true);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(memtable)
+                    .manual_journal_persist(true)
+            };
             database.keyspace(name, options).map_err(failed(Failure::Open))
         };
-        let (state, log) = (keyspace("state", STATE_MEMTABLE_BYTES)?, keyspace("log", LOG_MEMTABLE_BYTES)?);
-        Ok(Self { state, log, database, path: path.to_owned() })
+        let (state, log) = (
+            keyspace("state", STATE_MEMTABLE_BYTES)?,
+            keyspace("log", LOG_MEMTABLE_BYTES)?,
+        );
+        Ok(Self {
+            state,
+            log,
+            database,
+            path: path.to_owned(),
+        })
     }
 
     fn keyspace(&self, key: &[u8]) -> &Keyspace {
@@ -83,7 +96,11 @@ impl Engine for FjallEngine {
     }
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         // Copied out: a slice of fjall's would keep its whole block alive in our cache.
-        Ok(self.keyspace(key).get(key).map_err(failed(Failure::Read))?.map(|value| Bytes::copy_from_slice(&value)))
+        Ok(self
+            .keyspace(key)
+            .get(key)
+            .map_err(failed(Failure::Read))?
+            .map(|value| Bytes::copy_from_slice(&value)))
     }
     fn scan(&self, from: &[u8], to: &[u8], rows: usize, bytes: usize) -> Result<Vec<Row>, EngineError> {
         if from >= to {
@@ -112,15 +129,20 @@ impl Engine for FjallEngine {
         // Two steps, so that a failed sync is told from a failed write. Readers may see the batch before it is durable; no answer
         // leaves before a later commit of this same journal (the answer's audit record) was synced.
         batch.commit().map_err(failed(Failure::Write))?;
-        self.database.persist(PersistMode::SyncData).map_err(failed(Failure::Sync))
+        self.database
+            .persist(PersistMode::SyncData)
+            .map_err(failed(Failure::Sync))
     }
     fn takes_bulk(&self) -> bool {
         [&self.state, &self.log].iter().all(|keyspace| {
-            keyspace.sealed_memtable_count() <= BULK_SEALED_MEMTABLES_MAX && keyspace.l0_table_count() <= BULK_L0_TABLES_MAX
+            keyspace.sealed_memtable_count() <= BULK_SEALED_MEMTABLES_MAX
+                && keyspace.l0_table_count() <= BULK_L0_TABLES_MAX
         })
     }
     fn limits(&self) -> Limits {
-        Limits { commit_bytes_max: 4 << 20 }
+        Limits {
+            commit_bytes_max: 4 << 20,
+        }
     }
     fn free_bytes(&self) -> Result<u64, EngineError> {
         free_bytes(NAME, &self.path)

@@ -31,7 +31,12 @@ impl Engine for MemoryEngine {
             return Ok(Vec::new());
         }
         let (mut found, mut taken) = (Vec::new(), 0);
-        for (key, value) in self.0.read().range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).take(rows) {
+        for (key, value) in self
+            .0
+            .read()
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+            .take(rows)
+        {
             taken += value.len();
             found.push((key.clone(), value.clone()));
             if taken > bytes {
@@ -54,7 +59,9 @@ impl Engine for MemoryEngine {
         true
     }
     fn limits(&self) -> Limits {
-        Limits { commit_bytes_max: 16 << 20 }
+        Limits {
+            commit_bytes_max: 16 << 20,
+        }
     }
     fn free_bytes(&self) -> Result<u64, EngineError> {
         Ok(u64::MAX)

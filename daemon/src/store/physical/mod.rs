@@ -45,8 +45,16 @@ pub struct EngineError {
 }
 
 impl EngineError {
-    pub(super) fn new(engine: &'static str, what: Failure, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { engine, what, source: source.into() }
+    pub(super) fn new(
+        engine: &'static str,
+        what: Failure,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            engine,
+            what,
+            source: source.into(),
+        }
     }
 }
 
@@ -97,7 +105,8 @@ pub trait Engine: Send + Sync {
 
 /// Free bytes of the file system that holds `path`.
 pub(super) fn free_bytes(engine: &'static str, path: &Path) -> Result<u64, EngineError> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| EngineError::new(engine, Failure::Read, std::io::Error::from(error)))?;
+    let stat = rustix::fs::statvfs(path)
+        .map_err(|error| EngineError::new(engine, Failure::Read, std::io::Error::from(error)))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
@@ -105,7 +114,10 @@ pub(super) fn free_bytes(engine: &'static str, path: &Path) -> Result<u64, Engin
 /// # Errors
 /// The engine's.
 pub fn all_rows(engine: &dyn Engine) -> Result<Vec<Row>, EngineError> {
-    let tables = RawTable::ALL.iter().map(|table| table.id()).chain(Table::ALL.iter().map(|table| table.id()));
+    let tables = RawTable::ALL
+        .iter()
+        .map(|table| table.id())
+        .chain(Table::ALL.iter().map(|table| table.id()));
     let mut rows = Vec::new();
     for id in tables {
         let (from, to) = (table::head(Namespace::ROOT, id), table::head(Namespace::ROOT, id + 1));

@@ -48,13 +48,21 @@ impl SledEngine {
             .map_err(failed(Failure::Open))?;
         let open = |path: &Path| File::open(path).map_err(io_failed(Failure::Open));
         let (segments, directory) = (open(&path.join("db"))?, open(path)?);
-        let engine = Self { db: Some(db), segments, directory, path: path.to_owned(), synced: Default::default() };
+        let engine = Self {
+            db: Some(db),
+            segments,
+            directory,
+            path: path.to_owned(),
+            synced: Default::default(),
+        };
         engine.sync().map_err(io_failed(Failure::Open))?;
         Ok(engine)
     }
 
     fn db(&self) -> Result<&Db, EngineError> {
-        self.db.as_ref().ok_or_else(|| EngineError::new(NAME, Failure::Read, "closed"))
+        self.db
+            .as_ref()
+            .ok_or_else(|| EngineError::new(NAME, Failure::Read, "closed"))
     }
 
     /// Syncs what sled only wrote: its segments, new snapshots and blobs, then the directory that names them.
@@ -94,7 +102,10 @@ fn remove_half_written_snapshots(path: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let file = entry?.path();
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             fs::remove_file(&file)?;
         }
@@ -107,7 +118,11 @@ impl Engine for SledEngine {
         NAME
     }
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.db()?.get(key).map_err(failed(Failure::Read))?.map(|value| Bytes::copy_from_slice(&value)))
+        Ok(self
+            .db()?
+            .get(key)
+            .map_err(failed(Failure::Read))?
+            .map(|value| Bytes::copy_from_slice(&value)))
     }
     fn scan(&self, from: &[u8], to: &[u8], rows: usize, bytes: usize) -> Result<Vec<Row>, EngineError> {
         if from >= to {
@@ -141,7 +156,9 @@ impl Engine for SledEngine {
         true
     }
     fn limits(&self) -> Limits {
-        Limits { commit_bytes_max: COMMIT_BYTES_MAX }
+        Limits {
+            commit_bytes_max: COMMIT_BYTES_MAX,
+        }
     }
     fn free_bytes(&self) -> Result<u64, EngineError> {
         free_bytes(NAME, &self.path)
@@ -156,7 +173,12 @@ mod tests {
     #[test]
     fn a_half_written_snapshot_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let write = |value: &'static [u8]| [Write { key: Bytes::from_static(b"key"), value: Some(Bytes::from_static(value)) }];
+        let write = |value: &'static [u8]| {
+            [Write {
+                key: Bytes::from_static(b"key"),
+                value: Some(Bytes::from_static(value)),
+            }]
+        };
         SledEngine::open(dir.path()).unwrap().commit(&write(b"value")).unwrap();
         let junk = dir.path().join("snap.0000000000000FFF.generating");
         fs::write(&junk, b"half").unwrap();

@@ -4,7 +4,11 @@ use super::*;
 use crate::store::{physical::memory::Memory, sequence::Sequence};
 
 fn contains(memory: &Memory, needle: &[u8]) -> bool {
-    memory.read().iter().any(|(key, row)| [key, row].iter().any(|bytes| bytes.windows(needle.len()).any(|window| window == needle)))
+    memory.read().iter().any(|(key, row)| {
+        [key, row]
+            .iter()
+            .any(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+    })
 }
 
 /// R-STORE-2: neither values nor names are stored in plain; raw parts are (the control).
@@ -13,7 +17,17 @@ async fn storage_sees_no_plaintext() {
     let rig = Rig::default();
     let store = init(&rig.open(), Algorithm::default()).await;
     let view = store.view(Namespace::ROOT, Table::KvMeta);
-    put(&store, &view, &[Part::Raw(b"raw-control"), Part::Name("folder-canary"), Part::Name("name-canary")], b"value-canary").await;
+    put(
+        &store,
+        &view,
+        &[
+            Part::Raw(b"raw-control"),
+            Part::Name("folder-canary"),
+            Part::Name("name-canary"),
+        ],
+        b"value-canary",
+    )
+    .await;
     assert!(contains(&rig.memory, b"raw-control"));
     for canary in [&b"folder-canary"[..], b"name-canary", b"value-canary"] {
         assert!(!contains(&rig.memory, canary));
@@ -45,7 +59,9 @@ async fn moved_swapped_and_cut_records_are_refused_and_listed() {
     let store = disk.unlock(&root()).await.unwrap();
     let view = store.view(Namespace::ROOT, Table::System);
     for (key, name) in keys.iter().zip(["one", "two", "three"]) {
-        let Err(StoreError::Damaged { record }) = view.get(key).await else { panic!("{name} was not refused") };
+        let Err(StoreError::Damaged { record }) = view.get(key).await else {
+            panic!("{name} was not refused")
+        };
         assert_eq!(record, format!("system {name}"));
     }
     let page = view.scan(&[], None, 10).await.unwrap();
@@ -75,7 +91,10 @@ async fn rotation_and_reencryption() {
         put(&store, &view, &[Part::Raw(&key(index))], &key(index)).await;
     }
     let edits = [KeyringEdit::AddGeneration(Algorithm::Aes256Gcm), KeyringEdit::AddPepper];
-    store.change_keyring(&root(), &edits, Change::new(), Vec::new()).await.unwrap();
+    store
+        .change_keyring(&root(), &edits, Change::new(), Vec::new())
+        .await
+        .unwrap();
     assert_eq!(store.keyring().unwrap().generation_ids(), [1, 2]);
     assert_eq!(store.keyring().unwrap().peppers().len(), 2);
     let (mut resealed, mut passes) = (0, 0);
@@ -95,11 +114,18 @@ async fn rotation_and_reencryption() {
         }
     };
     assert_eq!((resealed, passes, unused), (50, 2, vec![1]));
-    store.change_keyring(&root(), &[KeyringEdit::DropGeneration(1)], Change::new(), Vec::new()).await.unwrap();
+    store
+        .change_keyring(&root(), &[KeyringEdit::DropGeneration(1)], Change::new(), Vec::new())
+        .await
+        .unwrap();
     disk.close();
     let store = rig.open().unlock(&root()).await.unwrap();
     assert_eq!(store.keyring().unwrap().generation_ids(), [2]);
-    let page = store.view(Namespace::ROOT, Table::System).scan(&[], None, 100).await.unwrap();
+    let page = store
+        .view(Namespace::ROOT, Table::System)
+        .scan(&[], None, 100)
+        .await
+        .unwrap();
     assert_eq!((page.entries.len(), page.damaged.len()), (50, 0));
     for entry in page.entries {
         assert_eq!(entry.key[0].raw().unwrap(), &entry.record.value[..]);
@@ -118,12 +144,26 @@ async fn a_damaged_record_keeps_its_generation() {
     let mut row = rig.memory.read()[&stored].to_vec();
     *row.last_mut().unwrap() ^= 1;
     rig.memory.write().insert(stored, row.into());
-    store.change_keyring(&root(), &[KeyringEdit::AddGeneration(Algorithm::default())], Change::new(), Vec::new()).await.unwrap();
+    store
+        .change_keyring(
+            &root(),
+            &[KeyringEdit::AddGeneration(Algorithm::default())],
+            Change::new(),
+            Vec::new(),
+        )
+        .await
+        .unwrap();
     for _ in 0..3 {
         while !store.rewrap(100).await.unwrap().finished {}
     }
     assert!(store.rewrap(100).await.unwrap().seen > 0);
-    assert_eq!(store.rewrap(100).await.unwrap(), Rewrapped { finished: true, ..Rewrapped::default() });
+    assert_eq!(
+        store.rewrap(100).await.unwrap(),
+        Rewrapped {
+            finished: true,
+            ..Rewrapped::default()
+        }
+    );
 }
 
 /// A new root key takes effect with the commit that carries it; the old one opens nothing any more.
@@ -139,11 +179,17 @@ async fn a_new_root_key_replaces_the_old_one_atomically() {
     assert!(disk.unlock(&root()).await.is_ok());
     let mut slots = Change::new();
     slots.put_raw(RawTable::Slots, b"1", b"slot".to_vec());
-    store.change_keyring(&new, &[], slots, vec![evidence("rekey")]).await.unwrap();
+    store
+        .change_keyring(&new, &[], slots, vec![evidence("rekey")])
+        .await
+        .unwrap();
     assert!(matches!(disk.unlock(&root()).await, Err(UnlockError::Keyring)));
     let store = disk.unlock(&new).await.unwrap();
     let (listed, damaged) = store.raw().list(RawTable::Slots).await.unwrap();
-    assert_eq!((listed[0].0.as_slice(), &listed[0].1.value[..], damaged.len()), (&b"1"[..], &b"slot"[..], 0));
+    assert_eq!(
+        (listed[0].0.as_slice(), &listed[0].1.value[..], damaged.len()),
+        (&b"1"[..], &b"slot"[..], 0)
+    );
 }
 
 /// R-SEAL-7: a locked store gives nothing, whoever still holds a view.
@@ -160,7 +206,10 @@ async fn a_locked_store_is_sealed_for_every_view() {
     assert!(matches!(view.get(&[Part::Name("a")]).await, Err(StoreError::Sealed)));
     let mut change = Change::new();
     change.put(&view, &[Part::Name("a")], value(b"b"));
-    assert!(matches!(store.commit(change, Vec::new()).await, Err(CommitError::Sealed)));
+    assert!(matches!(
+        store.commit(change, Vec::new()).await,
+        Err(CommitError::Sealed)
+    ));
     let mut raw = Change::new();
     raw.put_raw(RawTable::Fence, b"x", b"y".to_vec());
     disk.raw().commit(raw, vec![evidence("status")]).await.unwrap();
@@ -193,8 +242,19 @@ async fn a_counted_key_is_spent() {
     put(&store, &view, &[Part::Name("b")], b"last").await;
     let mut change = Change::new();
     change.put(&view, &[Part::Name("c")], value(b"one too many"));
-    assert!(matches!(store.commit(change, Vec::new()).await, Err(CommitError::KeySpent)));
-    store.change_keyring(&root(), &[KeyringEdit::AddGeneration(Algorithm::Aes256Gcm)], Change::new(), Vec::new()).await.unwrap();
+    assert!(matches!(
+        store.commit(change, Vec::new()).await,
+        Err(CommitError::KeySpent)
+    ));
+    store
+        .change_keyring(
+            &root(),
+            &[KeyringEdit::AddGeneration(Algorithm::Aes256Gcm)],
+            Change::new(),
+            Vec::new(),
+        )
+        .await
+        .unwrap();
     assert!(!store.wants_rotation());
     put(&store, &view, &[Part::Name("c")], b"c").await;
     assert_eq!(*view.get(&[Part::Name("a")]).await.unwrap().unwrap().value, b"a");
@@ -209,7 +269,9 @@ async fn the_sequence_never_repeats() {
     let view = store.view(Namespace::ROOT, Table::System);
     let mut seen = std::collections::BTreeSet::new();
     for round in 0..3u8 {
-        let (disk, store, view) = if round == 0 { (disk.clone(), store.clone(), view.clone()) } else {
+        let (disk, store, view) = if round == 0 {
+            (disk.clone(), store.clone(), view.clone())
+        } else {
             let disk = rig.open();
             let store = disk.unlock(&root()).await.unwrap();
             let view = store.view(Namespace::ROOT, Table::System);

@@ -15,8 +15,16 @@ const WRITERS: u8 = 4;
 const RING: u64 = 8;
 
 async fn open(dir: &Path) -> (Disk, Arc<Store>) {
-    let audit = audit::Settings { dir: dir.join("audit"), segment_bytes: audit::SEGMENT_BYTES_MIN };
-    let config = DiskConfig { dir: dir.join("store"), engine: EngineKind::Fjall, reserve_bytes: 0, audit };
+    let audit = audit::Settings {
+        dir: dir.join("audit"),
+        segment_bytes: audit::SEGMENT_BYTES_MIN,
+    };
+    let config = DiskConfig {
+        dir: dir.join("store"),
+        engine: EngineKind::Fjall,
+        reserve_bytes: 0,
+        audit,
+    };
     let (disk, _) = Disk::open(&config, Arc::new(OsRandom)).unwrap();
     match disk.unlock(&root()).await {
         Err(UnlockError::Blank) => (disk.clone(), init(&disk, Algorithm::default()).await),
@@ -28,9 +36,16 @@ async fn open(dir: &Path) -> (Disk, Arc<Store>) {
 fn step(view: &View, writer: u8, count: u64) -> Change {
     let mut change = Change::new();
     change.put(view, &[Part::Raw(&[writer])], value(&count.to_be_bytes()));
-    change.put(view, &[Part::Raw(&[writer]), Part::Raw(&[(count % RING) as u8])], value(&count.to_be_bytes().repeat(100)));
+    change.put(
+        view,
+        &[Part::Raw(&[writer]), Part::Raw(&[(count % RING) as u8])],
+        value(&count.to_be_bytes().repeat(100)),
+    );
     if count.is_multiple_of(3) {
-        change.delete(view, &[Part::Raw(&[writer]), Part::Raw(&[((count + RING / 2) % RING) as u8])]);
+        change.delete(
+            view,
+            &[Part::Raw(&[writer]), Part::Raw(&[((count + RING / 2) % RING) as u8])],
+        );
     }
     change
 }
@@ -38,7 +53,9 @@ fn step(view: &View, writer: u8, count: u64) -> Change {
 /// Where a writer is; its records must be exactly those of that many batches.
 async fn read(store: &Store, writer: u8) -> u64 {
     let view = store.view(Namespace::ROOT, Table::System);
-    let Some(count) = view.get(&[Part::Raw(&[writer])]).await.unwrap() else { return 0 };
+    let Some(count) = view.get(&[Part::Raw(&[writer])]).await.unwrap() else {
+        return 0;
+    };
     let count = u64::from_be_bytes(count.value[..].try_into().unwrap());
     let mut ring = std::collections::BTreeMap::new();
     for at in count.saturating_sub(3 * RING).max(1)..=count {
@@ -49,8 +66,15 @@ async fn read(store: &Store, writer: u8) -> u64 {
     }
     let page = view.scan(&[Part::Raw(&[writer])], None, 100).await.unwrap();
     assert!(page.damaged.is_empty());
-    let found = page.entries.into_iter().filter_map(|entry| Some((*entry.key.first()?.raw()?.first()?, entry.record.value.to_vec())));
-    assert_eq!(found.collect::<std::collections::BTreeMap<_, _>>(), ring, "writer {writer} at {count}");
+    let found = page
+        .entries
+        .into_iter()
+        .filter_map(|entry| Some((*entry.key.first()?.raw()?.first()?, entry.record.value.to_vec())));
+    assert_eq!(
+        found.collect::<std::collections::BTreeMap<_, _>>(),
+        ring,
+        "writer {writer} at {count}"
+    );
     count
 }
 
@@ -65,9 +89,14 @@ async fn child() {
             tokio::spawn(async move {
                 let view = store.view(Namespace::ROOT, Table::System);
                 for count in read(&store, writer).await + 1.. {
-                    store.commit(step(&view, writer, count), vec![evidence("write")]).await.unwrap();
+                    store
+                        .commit(step(&view, writer, count), vec![evidence("write")])
+                        .await
+                        .unwrap();
                     let mut out = std::io::stdout().lock();
-                    writeln!(out, "ack {writer} {count}").and_then(|()| out.flush()).unwrap();
+                    writeln!(out, "ack {writer} {count}")
+                        .and_then(|()| out.flush())
+                        .unwrap();
                 }
             })
         })
@@ -82,7 +111,10 @@ async fn child() {
 async fn kill_9_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut acked = [0; WRITERS as usize];
-    let rounds = std::env::var("STRONGROOM_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4u64);
+    let rounds = std::env::var("STRONGROOM_CRASH_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(4u64);
     for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::tests::crash::child", "--nocapture"])
@@ -107,7 +139,10 @@ async fn kill_9_loses_nothing_acknowledged() {
         let (disk, store) = open(dir.path()).await;
         for writer in 0..WRITERS {
             let (count, acked) = (read(&store, writer).await, &mut acked[usize::from(writer)]);
-            assert!(count == *acked || count == *acked + 1, "round {round}, writer {writer}: {acked} acknowledged, {count} there");
+            assert!(
+                count == *acked || count == *acked + 1,
+                "round {round}, writer {writer}: {acked} acknowledged, {count} there"
+            );
             *acked = count;
         }
         drop(store);

@@ -42,10 +42,18 @@ impl Case {
         let store = init(&disk, Algorithm::default()).await;
         let view = store.view(Namespace::ROOT, Table::System);
         put(&store, &view, &KEY, b"before").await;
-        Self { rig, disk, store, view, hooks: Arc::default() }
+        Self {
+            rig,
+            disk,
+            store,
+            view,
+            hooks: Arc::default(),
+        }
     }
     async fn commit(&self, bytes: &[u8]) -> Result<Committed, CommitError> {
-        self.store.commit(change(&self.view, bytes, &self.hooks), vec![evidence("test")]).await
+        self.store
+            .commit(change(&self.view, bytes, &self.hooks), vec![evidence("test")])
+            .await
     }
     async fn value(&self) -> Vec<u8> {
         self.view.get(&KEY).await.unwrap().unwrap().value.to_vec()
@@ -83,18 +91,34 @@ async fn fjall_is_reopened_in_process() {
     let given = faults.clone();
     let opener = move || Ok(Box::new(Faulty::over(FjallEngine::open(&path)?, given.clone())) as Box<dyn Engine>);
     let kept = Arc::new(Kept::default());
-    let disk = Disk::open_with(Box::new(opener), None, Space::new(None, 0), Arc::new(OsRandom), move |_, _, _| Ok(kept)).unwrap();
+    let disk = Disk::open_with(
+        Box::new(opener),
+        None,
+        Space::new(None, 0),
+        Arc::new(OsRandom),
+        move |_, _, _| Ok(kept),
+    )
+    .unwrap();
     let store = init(&disk, Algorithm::default()).await;
     let view = store.view(Namespace::ROOT, Table::System);
-    for (number, fault) in [Fault::FailBefore, Fault::FailAfter, Fault::FailBefore].into_iter().enumerate() {
+    for (number, fault) in [Fault::FailBefore, Fault::FailAfter, Fault::FailBefore]
+        .into_iter()
+        .enumerate()
+    {
         put(&store, &view, &[Part::Raw(&[1, number as u8])], b"before").await;
         faults.next(fault);
         let mut change = Change::new();
         change.put(&view, &[Part::Raw(&[2, number as u8])], value(b"during"));
-        assert_eq!(store.commit(change, vec![evidence("test")]).await.is_ok(), fault == Fault::FailAfter);
+        assert_eq!(
+            store.commit(change, vec![evidence("test")]).await.is_ok(),
+            fault == Fault::FailAfter
+        );
         let found = view.get(&[Part::Raw(&[2, number as u8])]).await.unwrap();
         assert_eq!(found.is_some(), fault == Fault::FailAfter);
-        assert_eq!(*view.get(&[Part::Raw(&[1, number as u8])]).await.unwrap().unwrap().value, b"before");
+        assert_eq!(
+            *view.get(&[Part::Raw(&[1, number as u8])]).await.unwrap().unwrap().value,
+            b"before"
+        );
     }
     disk.close();
 }
@@ -105,8 +129,13 @@ async fn an_indeterminate_commit_is_settled_later() {
     let case = Case::new(Rig::default()).await;
     case.rig.faults.next(Fault::FailAfter);
     case.rig.faults.fail_opens(1);
-    let Err(CommitError::Indeterminate(op)) = case.commit(b"one").await else { panic!("not indeterminate") };
-    assert!(matches!(case.view.get(&[Part::Name("b")]).await, Err(StoreError::Poisoned)));
+    let Err(CommitError::Indeterminate(op)) = case.commit(b"one").await else {
+        panic!("not indeterminate")
+    };
+    assert!(matches!(
+        case.view.get(&[Part::Name("b")]).await,
+        Err(StoreError::Poisoned)
+    ));
     assert!(matches!(case.commit(b"two").await, Err(CommitError::Poisoned)));
     assert_eq!(case.counts().await, (0, 0));
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -121,9 +150,18 @@ async fn a_failed_sync_stops_the_store() {
     for fault in [Fault::FailSync, Fault::Eio, Fault::Torn(1), Fault::Torn(2)] {
         let case = Case::new(Rig::default()).await;
         case.rig.faults.next(fault);
-        assert!(matches!(case.commit(b"one").await, Err(CommitError::Indeterminate(_))), "{fault:?}");
-        assert!(matches!(case.commit(b"two").await, Err(CommitError::Stopped { .. })), "{fault:?}");
-        assert!(matches!(case.view.get(&KEY).await, Err(StoreError::Stopped { .. })), "{fault:?}");
+        assert!(
+            matches!(case.commit(b"one").await, Err(CommitError::Indeterminate(_))),
+            "{fault:?}"
+        );
+        assert!(
+            matches!(case.commit(b"two").await, Err(CommitError::Stopped { .. })),
+            "{fault:?}"
+        );
+        assert!(
+            matches!(case.view.get(&KEY).await, Err(StoreError::Stopped { .. })),
+            "{fault:?}"
+        );
         assert_eq!(case.counts().await, (0, 0));
         case.disk.close();
     }
@@ -141,10 +179,17 @@ async fn a_stall_only_takes_time_and_keeps_the_order() {
 /// R-AUDIT-3: a full disk refuses with a clear error, revocation goes on, service resumes by itself.
 #[tokio::test]
 async fn a_full_disk_refuses_and_resumes() {
-    let case = Case::new(Rig { reserve_bytes: 1 << 20, ..Rig::default() }).await;
+    let case = Case::new(Rig {
+        reserve_bytes: 1 << 20,
+        ..Rig::default()
+    })
+    .await;
     case.rig.faults.free_bytes(Some(1000));
     assert!(matches!(case.commit(b"one").await, Err(CommitError::Full)));
-    assert!(matches!(case.store.commit(Change::new(), vec![evidence("read")]).await, Err(CommitError::Full)));
+    assert!(matches!(
+        case.store.commit(Change::new(), vec![evidence("read")]).await,
+        Err(CommitError::Full)
+    ));
     assert_eq!(case.disk.audit_head().await.unwrap().seq, 0);
     let mut revoke = change(&case.view, b"revoked", &case.hooks);
     revoke.urgent();
@@ -197,7 +242,9 @@ async fn check_and_set_counts_exactly() {
                     let now = case.view.get(&KEY).await.unwrap().unwrap();
                     let next = u64::from_be_bytes(now.value[..].try_into().unwrap()) + 1;
                     let mut change = Change::new();
-                    change.put(&case.view, &KEY, value(&next.to_be_bytes())).require_version(&case.view, &KEY, now.version);
+                    change
+                        .put(&case.view, &KEY, value(&next.to_be_bytes()))
+                        .require_version(&case.view, &KEY, now.version);
                     match case.store.commit(change, vec![evidence("count")]).await {
                         Ok(_) => break,
                         Err(CommitError::Precondition(0)) => {}
@@ -211,7 +258,10 @@ async fn check_and_set_counts_exactly() {
         writer.await.unwrap();
     }
     assert_eq!(case.value().await, 400u64.to_be_bytes());
-    assert_eq!(case.rig.kept.frames.lock().iter().map(|frame| frame.count).sum::<u32>(), 400);
+    assert_eq!(
+        case.rig.kept.frames.lock().iter().map(|frame| frame.count).sum::<u32>(),
+        400
+    );
 }
 
 /// Too large is told by size, for every engine that has a limit, and nothing is made.
@@ -226,7 +276,10 @@ async fn a_change_beyond_the_engine_is_refused() {
         change.put(&view, &KEY, value(&vec![1; bytes]));
         change
     };
-    assert!(matches!(store.commit(big(400 << 10), Vec::new()).await, Err(CommitError::TooLarge { .. })));
+    assert!(matches!(
+        store.commit(big(400 << 10), Vec::new()).await,
+        Err(CommitError::TooLarge { .. })
+    ));
     assert!(store.commit(big(300 << 10), Vec::new()).await.is_ok());
     disk.close();
 }
@@ -239,25 +292,39 @@ async fn open_refuses_what_it_must() {
         dir: dir.path().join("store"),
         engine,
         reserve_bytes: 0,
-        audit: crate::audit::Settings { dir: dir.path().join("audit"), segment_bytes: crate::audit::SEGMENT_BYTES_MIN },
+        audit: crate::audit::Settings {
+            dir: dir.path().join("audit"),
+            segment_bytes: crate::audit::SEGMENT_BYTES_MIN,
+        },
     };
     let random = || Arc::new(crate::base::random::OsRandom);
     let (disk, torn) = Disk::open(&config(EngineKind::Fjall), random()).unwrap();
     assert!(torn.is_none());
-    assert!(matches!(Disk::open(&config(EngineKind::Fjall), random()), Err(OpenError::Locked { .. })));
+    assert!(matches!(
+        Disk::open(&config(EngineKind::Fjall), random()),
+        Err(OpenError::Locked { .. })
+    ));
     let (cluster, store) = (disk.ids().cluster, init(&disk, Algorithm::default()).await);
     store.commit(Change::new(), vec![evidence("read")]).await.unwrap();
     drop(store);
     disk.close();
     drop(disk);
-    assert!(matches!(Disk::open(&config(EngineKind::Sled), random()), Err(OpenError::Engine { .. })));
+    assert!(matches!(
+        Disk::open(&config(EngineKind::Sled), random()),
+        Err(OpenError::Engine { .. })
+    ));
     let (disk, _) = Disk::open(&config(EngineKind::Fjall), random()).unwrap();
     assert_eq!(disk.ids().cluster, cluster);
     let mut change = Change::new();
     let newer = [&2u32.to_be_bytes()[..], &[0; 32]].concat();
-    change.put_raw(RawTable::Format, &[], newer.clone()).put_raw(RawTable::Heads, b"format", newer);
+    change
+        .put_raw(RawTable::Format, &[], newer.clone())
+        .put_raw(RawTable::Heads, b"format", newer);
     disk.raw().commit(change, Vec::new()).await.unwrap();
     disk.close();
     drop(disk);
-    assert!(matches!(Disk::open(&config(EngineKind::Fjall), random()), Err(OpenError::Newer { found: 2, known: 1 })));
+    assert!(matches!(
+        Disk::open(&config(EngineKind::Fjall), random()),
+        Err(OpenError::Newer { found: 2, known: 1 })
+    ));
 }

@@ -15,10 +15,19 @@ async fn full(rig: &Rig) {
         change.put(&view, &[Part::Raw(&[3; 4]), Part::Name(name)], value(name.as_bytes()));
         store.commit(change, vec![evidence("put")]).await.unwrap();
     }
-    store.change_keyring(&root(), &[KeyringEdit::AddGeneration(Algorithm::Aes256Gcm)], Change::new(), vec![evidence("rotate")]).await.unwrap();
+    store
+        .change_keyring(
+            &root(),
+            &[KeyringEdit::AddGeneration(Algorithm::Aes256Gcm)],
+            Change::new(),
+            vec![evidence("rotate")],
+        )
+        .await
+        .unwrap();
     put(&store, &view, &[Part::Raw(&[3; 4]), Part::Name("gcm")], b"gcm").await;
     let mut raw = Change::new();
-    raw.put_raw(RawTable::Slots, &[1], b"slot".to_vec()).put_raw(RawTable::Fence, &[1], b"fence".to_vec());
+    raw.put_raw(RawTable::Slots, &[1], b"slot".to_vec())
+        .put_raw(RawTable::Fence, &[1], b"fence".to_vec());
     disk.raw().commit(raw, Vec::new()).await.unwrap();
     while !store.rewrap(1).await.unwrap().finished {}
     disk.base().quarantine(b"\0\0\0\0\x32gone", "gone");
@@ -29,7 +38,9 @@ async fn full(rig: &Rig) {
 
 /// Opens and reads all there is. What it gives is right or refused.
 async fn check(rig: &Rig, what: &str) {
-    let Ok(disk) = rig.open_by(Arc::new(crate::base::random::OsRandom)) else { return };
+    let Ok(disk) = rig.open_by(Arc::new(crate::base::random::OsRandom)) else {
+        return;
+    };
     for (table, id, expected) in [(RawTable::Slots, &[1], &b"slot"[..]), (RawTable::Fence, &[1], b"fence")] {
         match disk.raw().get(table, id).await {
             Ok(Some(record)) => assert_eq!(&record.value[..], expected, "{what}"),
@@ -48,16 +59,29 @@ async fn check(rig: &Rig, what: &str) {
             }
         }
         for entry in view.scan(&[], None, 100).await.unwrap().entries {
-            assert_eq!(entry.key.last().unwrap().name().unwrap().as_bytes(), &entry.record.value[..], "{what}");
+            assert_eq!(
+                entry.key.last().unwrap().name().unwrap().as_bytes(),
+                &entry.record.value[..],
+                "{what}"
+            );
         }
-        for child in view.scan_names(&[Part::Raw(&[3; 4])], None, 100).await.unwrap().children {
+        for child in view
+            .scan_names(&[Part::Raw(&[3; 4])], None, 100)
+            .await
+            .unwrap()
+            .children
+        {
             assert!(["alpha", "beta", "gcm"].contains(&child.name.as_str()), "{what}");
         }
         drop(store.outcome(OpId::from_bytes([1; 16])).await);
         store.quarantined();
         drop(store.rewrap(100).await);
         put(&store, &view, &[Part::Name("new")], b"new").await;
-        assert_eq!(*view.get(&[Part::Name("new")]).await.unwrap().unwrap().value, b"new", "{what}");
+        assert_eq!(
+            *view.get(&[Part::Name("new")]).await.unwrap().unwrap().value,
+            b"new",
+            "{what}"
+        );
     }
     disk.close();
 }
@@ -77,7 +101,12 @@ async fn with(rows: &[(Bytes, Bytes)], at: usize, row: Option<(Bytes, Bytes)>, w
 async fn every_flipped_byte_is_found_or_harmless() {
     let rig = Rig::behind();
     full(&rig).await;
-    let rows: Vec<_> = rig.memory.read().iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+    let rows: Vec<_> = rig
+        .memory
+        .read()
+        .iter()
+        .map(|(key, row)| (key.clone(), row.clone()))
+        .collect();
     let tables: std::collections::BTreeSet<u8> = rows.iter().map(|(key, _)| key[4]).collect();
     for table in RawTable::ALL.iter().map(|table| table.id()).chain([Table::KvMeta.id()]) {
         assert!(tables.contains(&table), "no row of table {table:#x} is tried");
@@ -86,15 +115,33 @@ async fn every_flipped_byte_is_found_or_harmless() {
         for byte in 0..row.len() {
             let mut flipped = row.to_vec();
             flipped[byte] ^= 1 << (byte % 8);
-            with(&rows, at, Some((key.clone(), flipped.into())), &format!("row {at} {:#x} byte {byte}", key[4])).await;
+            with(
+                &rows,
+                at,
+                Some((key.clone(), flipped.into())),
+                &format!("row {at} {:#x} byte {byte}", key[4]),
+            )
+            .await;
         }
         for byte in 0..key.len() {
             let mut flipped = key.to_vec();
             flipped[byte] ^= 1 << (byte % 8);
-            with(&rows, at, Some((flipped.into(), row.clone())), &format!("key {at} {:#x} byte {byte}", key[4])).await;
+            with(
+                &rows,
+                at,
+                Some((flipped.into(), row.clone())),
+                &format!("key {at} {:#x} byte {byte}", key[4]),
+            )
+            .await;
         }
         for end in [0, 1, 7, 8, 9, 20, row.len().saturating_sub(1)] {
-            with(&rows, at, Some((key.clone(), row.slice(..end.min(row.len())))), &format!("row {at} cut at {end}")).await;
+            with(
+                &rows,
+                at,
+                Some((key.clone(), row.slice(..end.min(row.len())))),
+                &format!("row {at} cut at {end}"),
+            )
+            .await;
         }
         with(&rows, at, None, &format!("row {at} removed")).await;
     }
@@ -105,7 +152,12 @@ async fn every_flipped_byte_is_found_or_harmless() {
 async fn a_flipped_value_or_keyring_is_refused() {
     let rig = Rig::behind();
     full(&rig).await;
-    let rows: Vec<_> = rig.memory.read().iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+    let rows: Vec<_> = rig
+        .memory
+        .read()
+        .iter()
+        .map(|(key, row)| (key.clone(), row.clone()))
+        .collect();
     for (at, (key, row)) in rows.iter().enumerate() {
         for byte in 8..row.len() {
             let rig = Rig::behind();
@@ -120,7 +172,11 @@ async fn a_flipped_value_or_keyring_is_refused() {
             } else if key[4] == Table::KvMeta.id() {
                 let disk = rig.open();
                 let store = disk.unlock(&root()).await.unwrap();
-                let page = store.view(Namespace::ROOT, Table::KvMeta).scan(&[], None, 100).await.unwrap();
+                let page = store
+                    .view(Namespace::ROOT, Table::KvMeta)
+                    .scan(&[], None, 100)
+                    .await
+                    .unwrap();
                 assert_eq!((page.entries.len(), page.damaged.len()), (2, 1), "row {at} byte {byte}");
             } else if key[5..] == b"head"[..] || key[4] == RawTable::Outbox.id() {
                 assert!(rig.open_by(FixedDice::new()).is_err(), "head or frame, byte {byte}");
@@ -148,10 +204,16 @@ async fn a_keyring_or_format_lost_twice_is_refused_by_name() {
             }
         }
         if table == RawTable::Format {
-            assert!(matches!(rig.open_by(FixedDice::new()), Err(OpenError::Raw(RawTable::Format))));
+            assert!(matches!(
+                rig.open_by(FixedDice::new()),
+                Err(OpenError::Raw(RawTable::Format))
+            ));
         } else {
             let disk = rig.open();
-            assert!(matches!(disk.unlock(&root()).await, Err(UnlockError::Store(StoreError::Damaged { .. }))));
+            assert!(matches!(
+                disk.unlock(&root()).await,
+                Err(UnlockError::Store(StoreError::Damaged { .. }))
+            ));
             assert!(disk.is_initialised().await.unwrap());
         }
     }
@@ -169,7 +231,10 @@ fn every_flipped_byte_of_a_sealed_keyring_is_refused() {
         let mut flipped = sealed.clone();
         flipped[byte] ^= 0x10;
         assert!(Keyring::open(&root(), cluster, &flipped).is_err(), "byte {byte}");
-        assert!(Keyring::open(&root(), cluster, &sealed[..byte]).is_err(), "cut at {byte}");
+        assert!(
+            Keyring::open(&root(), cluster, &sealed[..byte]).is_err(),
+            "cut at {byte}"
+        );
     }
     assert!(Keyring::open(&root(), cluster, &[sealed, vec![0; 2000]].concat()).is_err());
 }

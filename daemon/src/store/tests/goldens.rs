@@ -12,11 +12,37 @@ async fn make(rig: &Rig) {
     let store = init(&disk, Algorithm::Xaes256Gcm).await;
     let view = store.view(Namespace::ROOT, Table::KvValue);
     let mut change = Change::new();
-    change.put(&view, &[Part::Raw(&[1; 16]), Part::Name("prod"), Part::Name("db"), Part::Raw(&1u32.to_be_bytes())], value(b"xaes"));
-    store.commit(change, vec![evidence("kv.put"), evidence("kv.get")]).await.unwrap();
+    change.put(
+        &view,
+        &[
+            Part::Raw(&[1; 16]),
+            Part::Name("prod"),
+            Part::Name("db"),
+            Part::Raw(&1u32.to_be_bytes()),
+        ],
+        value(b"xaes"),
+    );
+    store
+        .commit(change, vec![evidence("kv.put"), evidence("kv.get")])
+        .await
+        .unwrap();
     let edits = [KeyringEdit::AddGeneration(Algorithm::Aes256Gcm), KeyringEdit::AddPepper];
-    store.change_keyring(&root(), &edits, Change::new(), Vec::new()).await.unwrap();
-    put(&store, &view, &[Part::Raw(&[1; 16]), Part::Name("prod"), Part::Name("db"), Part::Raw(&2u32.to_be_bytes())], b"gcm").await;
+    store
+        .change_keyring(&root(), &edits, Change::new(), Vec::new())
+        .await
+        .unwrap();
+    put(
+        &store,
+        &view,
+        &[
+            Part::Raw(&[1; 16]),
+            Part::Name("prod"),
+            Part::Name("db"),
+            Part::Raw(&2u32.to_be_bytes()),
+        ],
+        b"gcm",
+    )
+    .await;
     let mut raw = Change::new();
     raw.put_raw(RawTable::Slots, &[1], b"slot".to_vec());
     disk.raw().commit(raw, Vec::new()).await.unwrap();
@@ -36,7 +62,11 @@ async fn the_format_of_today_is_the_golden() {
     let rig = Rig::behind();
     make(&rig).await;
     if std::env::var_os("STRONGROOM_WRITE_GOLDENS").is_some() {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/goldens/store-v1.txt"), text(&rig)).unwrap();
+        std::fs::write(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/goldens/store-v1.txt"),
+            text(&rig),
+        )
+        .unwrap();
     } else {
         assert_eq!(text(&rig), GOLDEN);
     }
@@ -53,8 +83,25 @@ async fn the_golden_reads() {
     let disk = rig.open();
     let store = disk.unlock(&root()).await.unwrap();
     assert_eq!(store.keyring().unwrap().peppers().len(), 2);
-    let page = store.view(Namespace::ROOT, Table::KvValue).scan(&[Part::Raw(&[1; 16])], None, 10).await.unwrap();
-    let read: Vec<_> = page.entries.iter().map(|entry| (format!("{:?}", entry.key), entry.record.value.to_vec())).collect();
-    assert_eq!(read, [("[prod, db, 00000001]".into(), b"xaes".to_vec()), ("[prod, db, 00000002]".into(), b"gcm".to_vec())]);
-    assert_eq!(&disk.raw().get(RawTable::Slots, &[1]).await.unwrap().unwrap().value[..], b"slot");
+    let page = store
+        .view(Namespace::ROOT, Table::KvValue)
+        .scan(&[Part::Raw(&[1; 16])], None, 10)
+        .await
+        .unwrap();
+    let read: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| (format!("{:?}", entry.key), entry.record.value.to_vec()))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            ("[prod, db, 00000001]".into(), b"xaes".to_vec()),
+            ("[prod, db, 00000002]".into(), b"gcm".to_vec())
+        ]
+    );
+    assert_eq!(
+        &disk.raw().get(RawTable::Slots, &[1]).await.unwrap().unwrap().value[..],
+        b"slot"
+    );
 }

@@ -35,9 +35,17 @@ async fn a_record_survives_reopening_on_every_engine() {
         disk_one.close();
         drop(disk_one);
         let disk = disk(kind, dir.path());
-        assert!(matches!(disk.unlock(&LockedKey::copy_of(&[8; 32]).unwrap()).await, Err(UnlockError::Keyring)));
+        assert!(matches!(
+            disk.unlock(&LockedKey::copy_of(&[8; 32]).unwrap()).await,
+            Err(UnlockError::Keyring)
+        ));
         let store = disk.unlock(&root()).await.unwrap();
-        let record = store.view(Namespace::ROOT, Table::KvMeta).get(&key).await.unwrap().unwrap();
+        let record = store
+            .view(Namespace::ROOT, Table::KvMeta)
+            .get(&key)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((&record.value[..], record.version), (&b"secret"[..], done.version));
     }
 }
@@ -55,12 +63,23 @@ async fn names_list_by_folder_and_records_by_page() {
     let mut cursor = None;
     loop {
         let page = view.scan_names(&[mount], cursor.as_ref(), 1).await.unwrap();
-        seen.extend(page.children.into_iter().map(|child| (child.name, child.is_record, child.is_folder)));
+        seen.extend(
+            page.children
+                .into_iter()
+                .map(|child| (child.name, child.is_record, child.is_folder)),
+        );
         let Some(next) = page.next else { break };
         cursor = Some(next);
     }
     seen.sort();
-    assert_eq!(seen, [("a".into(), true, true), ("e".into(), true, false), ("f".into(), false, true)]);
+    assert_eq!(
+        seen,
+        [
+            ("a".into(), true, true),
+            ("e".into(), true, false),
+            ("f".into(), false, true)
+        ]
+    );
 
     let (mut paths, mut cursor) = (Vec::new(), None);
     loop {
@@ -75,5 +94,12 @@ async fn names_list_by_folder_and_records_by_page() {
     }
     paths.sort();
     assert_eq!(paths, ["a", "a/b", "a/c/d", "e", "f/g/h", "f/i"]);
-    assert_eq!(view.scan(&[mount, Part::Name("f")], None, 10).await.unwrap().entries.len(), 2);
+    assert_eq!(
+        view.scan(&[mount, Part::Name("f")], None, 10)
+            .await
+            .unwrap()
+            .entries
+            .len(),
+        2
+    );
 }
