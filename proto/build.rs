@@ -4,11 +4,12 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "strongroom/v1/operator.proto",
     "strongroom/v1/kv.proto",
     "strongroom/v1/mount.proto",
     "strongroom/v1/creds.proto",
+    "strongroom/v1/delivery.proto",
     "strongroom/v1/lease.proto",
     "strongroom/v1/token.proto",
     "strongroom/v1/policy.proto",
@@ -16,7 +17,7 @@ const FILES: [&str; 8] = [
 ];
 
 /// Every message with a field that is, or may be, a secret.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 15] = [
     "SlotShares",
     "InitResponse",
     "PresentRequest",
@@ -25,6 +26,9 @@ const SECRET: [&str; 12] = [
     "KvPutRequest",
     "MountConfigureRequest",
     "CredsIssueResponse",
+    "Delivered",
+    "FetchResponse",
+    "WatchResponse",
     "TokenCreateResponse",
     "AuditHashRequest",
     "AbandonRequest",

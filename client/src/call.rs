@@ -83,6 +83,11 @@ impl Stubs {
     pub fn creds(&self) -> v1::creds_client::CredsClient<Transport> {
         v1::creds_client::CredsClient::new(self.0.clone())
     }
+    /// Secrets and credentials in one round trip, and their changes.
+    #[must_use]
+    pub fn delivery(&self) -> v1::delivery_client::DeliveryClient<Transport> {
+        v1::delivery_client::DeliveryClient::new(self.0.clone())
+    }
     /// Leases.
     #[must_use]
     pub fn lease(&self) -> v1::lease_client::LeaseClient<Transport> {
@@ -124,6 +129,7 @@ macro_rules! changes {
 changes!(
     CredsIssueRequest,
     CredsRotateRequest,
+    FetchRequest,
     KvDeleteRequest,
     KvDestroyRequest,
     KvPutRequest,

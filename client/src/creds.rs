@@ -111,6 +111,6 @@ impl Client {
 }
 
 /// Whole seconds, rounded up; 0 asks for the default.
-fn secs(ttl: Option<Duration>) -> u64 {
+pub(crate) fn secs(ttl: Option<Duration>) -> u64 {
     ttl.map_or(0, |ttl| ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0))
 }

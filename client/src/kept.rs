@@ -4,6 +4,7 @@
 use crate::{
     call::{Client, jitter},
     creds::LeasedCredential,
+    delivery::{Delivered, Kind},
     error::{Error, Refusal},
 };
 use std::time::Duration;
@@ -86,6 +87,30 @@ impl KeptCredential {
     }
 }
 
+/// A fetched lease that renews itself. Dropping it stops the renewing; see [`Keep::revoke_on_drop`].
+#[derive(Debug)]
+pub struct KeptLease {
+    lease_id: String,
+    client: Client,
+    keeper: Keeper,
+}
+
+impl KeptLease {
+    /// The lease's state now and every change of it.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
+        self.keeper.state.clone()
+    }
+
+    /// Stops renewing and revokes: `true` when it is proven gone.
+    /// # Errors
+    /// Those of the revocation; the lease then ends at its expiry.
+    pub async fn close(self) -> Result<bool, Error> {
+        self.keeper.stop().await;
+        self.client.revoke(&self.lease_id).await
+    }
+}
+
 /// The client's own token, renewed in the background until this is dropped.
 #[derive(Debug)]
 pub struct KeptToken(Keeper);
@@ -136,6 +161,28 @@ impl Client {
             lease_id,
             client: self.clone(),
             keeper,
+        })
+    }
+
+    /// Renews a lease that was just fetched in the background as long as the returned handle lives; `None` for what has no lease.
+    /// Must run inside a Tokio runtime.
+    #[must_use]
+    pub fn keep_lease(&self, fetched: &Delivered, keep: Keep) -> Option<KeptLease> {
+        let Kind::Lease {
+            lease_id, expires_at, ..
+        } = &fetched.kind
+        else {
+            return None;
+        };
+        let what = What::Lease {
+            id: lease_id.clone(),
+            revoke_on_drop: keep.revoke_on_drop,
+        };
+        let life = Life::new(fetched.remaining.unwrap_or_default(), expires_at.clone());
+        Some(KeptLease {
+            lease_id: lease_id.clone(),
+            client: self.clone(),
+            keeper: Keeper::start(self.clone(), what, keep.ttl, life),
         })
     }
 

@@ -25,6 +25,25 @@
 //! # }
 //! ```
 //!
+//! An application that wants its secrets and nothing else asks for them in one call, and holds them fresh:
+//!
+//! ```no_run
+//! # use strongroom_client::Client;
+//! # async fn run() -> Result<(), strongroom_client::Error> {
+//! let secrets = Client::builder()
+//!     .address("https://vault.example.com:8470")
+//!     .token_file("/run/myapp/token")
+//!     .secrets(["kv/prod/mail", "pg/readers"])
+//!     .await?;
+//! let mail = secrets.get("kv/prod/mail")?;      // from memory, the newest that was heard of
+//! let mut changes = secrets.changes();
+//! changes.changed().await.ok();                 // something is new: rotated, rewritten, issued anew
+//! # let _ = mail.field("password")?.expose();
+//! secrets.close().await;                        // revokes what was leased
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What it takes care of
 //! - TLS 1.3 with X25519MLKEM768 preferred, or a Unix socket; never plain text over a network.
 //! - A deadline on every call, and a random idempotency key on every change: an attempt repeated
@@ -35,12 +54,16 @@
 //!
 //! # Reading order
 //! `secret`, `error`, `connect` (builder, address, TLS), `call` (deadline, token, retry), `kv`,
-//! `creds`, `kept` (background renewal). It may use the wire (`strongroom-proto`), never daemon code.
+//! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `held` (an application's secrets, kept fresh),
+//! `blocking`. It may use the wire (`strongroom-proto`), never daemon code.
 
+pub mod blocking;
 mod call;
 mod connect;
 mod creds;
+mod delivery;
 mod error;
+mod held;
 mod kept;
 mod kv;
 mod secret;
@@ -48,8 +71,10 @@ mod secret;
 pub use call::{Bearer, Change, Client, Stubs, Transport};
 pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET};
 pub use creds::LeasedCredential;
+pub use delivery::{Delivered, Event, Follow, Kind, Want, WatchStream};
 pub use error::{Error, Refusal};
-pub use kept::{Keep, KeptCredential, KeptToken, LeaseState};
+pub use held::{Health, Secrets};
+pub use kept::{Keep, KeptCredential, KeptLease, KeptToken, LeaseState};
 pub use kv::{Listing, SecretVersion, Select};
 pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].

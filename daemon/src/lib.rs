@@ -10,6 +10,7 @@ pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod mount;
+pub mod notice;
 pub mod policy;
 pub mod process;
 pub mod rpc;

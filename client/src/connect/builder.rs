@@ -3,7 +3,9 @@
 use super::{Address, channel, tls};
 use crate::{
     call::{Client, bearer},
+    delivery::Want,
     error::Error,
+    held::Secrets,
     secret::Secret,
 };
 use std::{path::PathBuf, time::Duration};
@@ -66,6 +68,16 @@ impl Builder {
         self
     }
 
+    /// Connects, fetches these secrets and credentials, and holds them fresh from then on: see [`Secrets`]. The token is renewed too, and
+    /// read again from its file when it has ended.
+    /// # Errors
+    /// As [`connect`](Self::connect) and [`Client::fetch`].
+    pub async fn secrets<W: Into<Want>>(self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
+        let token_file = self.token_file.clone();
+        let client = self.connect().await?;
+        Secrets::hold(client, token_file, wants.into_iter().map(Into::into).collect()).await
+    }
+
     /// Connects now; later the connection renews itself when it breaks. Must run inside a Tokio runtime.
     /// # Errors
     /// [`Error::Config`] for a wrong address, CA or token; [`Error::Tls`] when the server is not trusted;
@@ -93,7 +105,8 @@ impl Builder {
     }
 }
 
-async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
+/// The token that a file holds.
+pub(crate) async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
     let fault = |e: std::io::Error| Error::Config(format!("token file {}: {e}", path.display()));
     if tokio::fs::metadata(path).await.map_err(fault)?.len() > TOKEN_FILE_BYTES_MAX {
         return Err(Error::Config(format!(

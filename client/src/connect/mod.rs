@@ -7,6 +7,7 @@ mod tls;
 
 pub use address::{Address, DEFAULT_PORT, DEFAULT_SOCKET};
 pub use builder::Builder;
+pub(crate) use builder::read_token;
 
 use hyper_util::rt::TokioIo;
 use std::{io, sync::Arc, time::Duration};

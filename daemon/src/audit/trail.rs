@@ -149,6 +149,7 @@ enum Param {
     Text(Box<str>),
 }
 
+#[derive(Clone)]
 struct Who {
     id: IdentityId,
     name: Arc<str>,
@@ -188,6 +189,18 @@ impl Trail {
     /// Of something a person should look at.
     pub fn of_alert(recorder: &Arc<Recorder>, op: &'static str) -> Self {
         Self::new(recorder, Stage::Alert, op)
+    }
+
+    /// Of a part of the same request, with a record of its own: the same source and caller, nothing else.
+    #[must_use]
+    pub fn part(&self, op: &'static str) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            request: self.request,
+            source: self.source,
+            who: self.who.clone(),
+            ..Self::new(&self.recorder, self.stage, op)
+        }
     }
 
     fn new(recorder: &Arc<Recorder>, stage: Stage, op: &'static str) -> Self {

@@ -1,5 +1,5 @@
 //! Credential engines: kinds of outside systems in which accounts are made, rotated and dropped.
-//! May touch: base, lease, policy::Permit, store::View, audit::Trail.
+//! May touch: base, notice (topics), lease, policy::Permit, store::View, audit::Trail.
 //! Reading order: this file (the trait a kind implements), `definition` (roles), `room` (the facade: roles, issue), `configure`,
 //! `statics` (existing accounts), `root` (the engine's own credential), then a kind's folder. A new kind is one folder, one
 //! arm of [`Kind`] and one run of `conformance`.

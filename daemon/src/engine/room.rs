@@ -16,6 +16,7 @@ use crate::{
         time::Timestamp,
     },
     lease::{Ask, Birth, Durable, Lease, LeaseError, LeaseRoom, TargetError, Targets},
+    notice::Topic,
     policy::{Mismatch, Permit},
     store::{Change, CommitError, Cursor, Namespace, Store, StoreError, Table, View},
 };
@@ -354,6 +355,7 @@ impl EngineRoom {
             .require_version(&self.engines.roles, &key, held.version)
             .delete(&self.engines.roles, &key);
         if let Definition::Static(role) = &held.value.definition {
+            change.tell(Topic::Path(permit.path().clone()));
             change.delete(&self.engines.statics, &named_key(&mount.id, &role.account));
         }
         Ok((change, ()))

@@ -11,6 +11,7 @@ use crate::{
     audit::{Encoded, Outcome, Trail},
     base::{format::Format1, id::MountId, path::Path, time::Timestamp},
     failpoint,
+    notice::Topic,
     policy::Permit,
     store::{Change, Cursor, StoreError},
 };
@@ -78,6 +79,20 @@ impl EngineRoom {
             super::Definition::Static(role) => self.engines.rotate(mount.id, &role.account, trail).await,
             super::Definition::Dynamic(_) => Err(RoomError::WrongRole(
                 "only static roles rotate; leases of a dynamic role are revoked",
+            )),
+        }
+    }
+
+    /// A static role's present password, and nothing made.
+    /// # Errors
+    /// `NoRole`; `WrongRole` for a dynamic role; `NotRotated`.
+    pub async fn read(&self, permit: &Permit, mount: &MountRef, name: &str) -> Result<Issued, RoomError> {
+        permit.covers(Action::Issue, &mount.role_path(name)?)?;
+        let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?.value;
+        match record.definition {
+            super::Definition::Static(role) => self.read_static(mount, &role).await,
+            super::Definition::Dynamic(_) => Err(RoomError::WrongRole(
+                "a dynamic role has no present password: watch its leases, by their ids",
             )),
         }
     }
@@ -230,6 +245,8 @@ impl Engines {
             Some(version),
             &record,
         );
+        // Also when only the intent is new: who looks finds the same password, and waits on.
+        change.tell(Topic::Path(record.role.clone()));
         let committed = self.store.commit(change, records).await?;
         Ok(Held {
             value: record,

@@ -78,6 +78,8 @@ reasons! {
     AlreadyDone = "ALREADY_DONE", "this idempotency key was used already, and its answer is given only once";
     /// The deadline passed.
     Deadline = "DEADLINE", "the deadline passed before the answer was ready";
+    /// The daemon is going down.
+    Stopping = "STOPPING", "the daemon is stopping: connect again in a moment";
     /// A fault of ours.
     Internal = "INTERNAL", "an internal error: the daemon's log has the cause under this request id";
 }

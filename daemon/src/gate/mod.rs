@@ -3,7 +3,7 @@
 //! May touch: every room above the store, and `vault`. Nothing else calls them on behalf of a caller.
 //! Reading order: `who` (a call), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
 //! not open answers), `ops/` (one file a service), `outcome` (how it ended, for records and metrics), `failure` and `errors` (what callers
-//! are told), `rooms` (what opens with the vault), `tend` (what the gate does on its own).
+//! are told), `rooms` (what opens with the vault), `watch` (streams of deliveries), `tend` (what the gate does on its own).
 
 mod errors;
 mod failure;
@@ -16,6 +16,7 @@ mod repeat;
 mod rooms;
 mod run;
 mod tend;
+mod watch;
 mod who;
 
 pub use failure::{Failure, Reason, chain};
@@ -24,6 +25,7 @@ pub use op::{Class, Effect, Operation, Target};
 pub use operate::{Founded, HsmState, Presented, Status};
 pub use outcome::{code_name, code_of};
 pub use rooms::{Foundations, Open, Rooms};
+pub use watch::{Delivery, Watching};
 pub use who::{Call, ChangeKey, Doom, Origin, Place, Source, is_owner};
 
 use crate::{
@@ -54,6 +56,8 @@ pub struct Gate {
     from: Arc<Foundations>,
     refusals: Refusals,
     repeats: repeat::Repeats,
+    /// Places of deliveries to streams.
+    pushes: tokio::sync::Semaphore,
     metrics: Metrics,
     hsms: Vec<Hsm>,
     setting: Setting,
@@ -69,6 +73,7 @@ impl Gate {
             from,
             refusals: Refusals::default(),
             repeats: repeat::Repeats::default(),
+            pushes: tokio::sync::Semaphore::new(watch::PUSHES_MAX),
             metrics: Metrics::default(),
             hsms,
             setting,

@@ -18,9 +18,11 @@ pub const fn code_of(reason: Reason) -> Code {
             Code::FailedPrecondition
         }
         Reason::Overloaded | Reason::Exhausted | Reason::StorageFull => Code::ResourceExhausted,
-        Reason::HsmUnavailable | Reason::StorageUnavailable | Reason::AuditUnavailable | Reason::TargetUnavailable => {
-            Code::Unavailable
-        }
+        Reason::HsmUnavailable
+        | Reason::StorageUnavailable
+        | Reason::AuditUnavailable
+        | Reason::TargetUnavailable
+        | Reason::Stopping => Code::Unavailable,
         Reason::Indeterminate => Code::Unknown,
         Reason::Damaged => Code::DataLoss,
         Reason::Deadline => Code::DeadlineExceeded,

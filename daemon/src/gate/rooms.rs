@@ -117,6 +117,7 @@ impl Rooms {
             mounts,
             leases,
         });
+        rooms.work.lock().spawn(Arc::clone(rooms.store.notices()).run());
         rooms.work.lock().spawn(keep_house(
             Arc::downgrade(&rooms),
             Arc::clone(&rooms.settle),
@@ -189,6 +190,7 @@ impl Rooms {
 #[async_trait::async_trait]
 impl vault::Rooms for Rooms {
     async fn close(&self) {
+        self.store.notices().close();
         let mut work = std::mem::take(&mut *self.work.lock());
         work.shutdown().await;
     }

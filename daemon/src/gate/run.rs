@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     audit::{Decided, Trail},
-    policy::{Caller, Permit},
+    policy::{Caller, Decision, Permit},
     store::{Change, CommitError},
 };
 use std::{sync::Arc, time::Instant};
@@ -108,13 +108,18 @@ impl Gate {
         let Target { action, path, claim } = op.target(open, &caller).await?;
         trail.path(&path);
         let decision = open.policy.decide(&caller, action, &path, claim, Self::peer(call));
-        trail.decided(Decided {
-            policy_hash: decision.facts.set_hash,
-            allowed: decision.permit.is_ok(),
-            errors: u32::try_from(decision.facts.errors.len()).unwrap_or(u32::MAX),
-            deciding: decision.facts.deciding,
-        });
+        trail.decided(decided(&decision));
         decision.permit.map_err(Failure::from)
+    }
+}
+
+/// What policy said, for the record.
+pub(super) fn decided(decision: &Decision) -> Decided {
+    Decided {
+        policy_hash: decision.facts.set_hash,
+        allowed: decision.permit.is_ok(),
+        errors: u32::try_from(decision.facts.errors.len()).unwrap_or(u32::MAX),
+        deciding: decision.facts.deciding.clone(),
     }
 }
 

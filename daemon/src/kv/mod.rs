@@ -1,6 +1,6 @@
 //! Versioned static secrets (R-KV-1, R-KV-2).
 //!
-//! May touch: `base`, `mount` (places), `policy::Permit`, `store::View` and `store::Change`.
+//! May touch: `base`, `notice` (topics), `mount` (places), `policy::Permit`, `store::View` and `store::Change`.
 //! Reading order: `fields` (a version's value), `meta` (what a secret is and how it changes: no I/O), `record` (its bytes), `room` (reads
 //! and changes against the store), `list`.
 //!

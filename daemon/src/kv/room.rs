@@ -13,6 +13,7 @@ use crate::{
         time::{Clock, Timestamp},
     },
     mount::{Kind, MountRoom, Place},
+    notice::Topic,
     policy::{Action, Permit},
     store::{Change, Namespace, Part, Store, Table, Version, View},
 };
@@ -103,11 +104,12 @@ pub struct KvRoom {
 pub(super) struct At<'a> {
     mount: &'a MountId,
     rest: &'a Path,
+    whole: &'a Path,
 }
 
 impl<'a> At<'a> {
     /// The place, if it is the permit's and could have a secret.
-    fn of(permit: &Permit, action: Action, place: &'a Place) -> Result<Self, KvError> {
+    fn of(permit: &'a Permit, action: Action, place: &'a Place) -> Result<Self, KvError> {
         let rest = place.rest.as_ref().ok_or(KvError::NoSecretPath)?;
         let same = place.mount.kind() == Kind::Kv && permit.path().below(place.mount.path()).as_ref() == Some(rest);
         if !same {
@@ -117,7 +119,13 @@ impl<'a> At<'a> {
         Ok(Self {
             mount: place.mount.id_ref(),
             rest,
+            whole: permit.path(),
         })
+    }
+
+    /// Who watches the secret is told of its changes.
+    fn topic(&self) -> Topic {
+        Topic::Path(self.whole.clone())
     }
 
     fn key(&self) -> Vec<Part<'_>> {
@@ -194,7 +202,7 @@ impl KvRoom {
         let at = At::of(permit, Action::Write, place)?;
         let created = self.clock.now();
         let found = self.find(&at).await?;
-        let mut change = self.change(place)?;
+        let mut change = self.change(&at, place)?;
         let mut meta = match found {
             Some((meta, version)) => {
                 change.require_version(&self.meta, &at.key(), version);
@@ -263,7 +271,8 @@ impl KvRoom {
                 let mut change = Change::new();
                 change
                     .require_version(&self.meta, &at.key(), found)
-                    .delete(&self.meta, &at.key());
+                    .delete(&self.meta, &at.key())
+                    .tell(at.topic());
                 (change, meta.recorded().collect())
             }
         };
@@ -332,17 +341,18 @@ impl KvRoom {
     }
 
     /// A change in an open mount.
-    fn change(&self, place: &Place) -> Result<Change, KvError> {
+    fn change(&self, at: &At<'_>, place: &Place) -> Result<Change, KvError> {
         if !place.mount.is_open() {
             return Err(crate::mount::MountError::Closed.into());
         }
         let mut change = Change::new();
         self.mounts.require_open(&mut change, place.mount.id());
+        change.tell(at.topic());
         Ok(change)
     }
 
     fn replace(&self, at: &At<'_>, place: &Place, meta: &Meta, found: Version) -> Result<Change, KvError> {
-        let mut change = self.change(place)?;
+        let mut change = self.change(at, place)?;
         change
             .require_version(&self.meta, &at.key(), found)
             .put(&self.meta, &at.key(), meta.encode());

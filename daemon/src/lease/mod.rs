@@ -1,6 +1,6 @@
 //! Leases: promises to revoke. `intent -> active -> revoking -> gone`; nothing outside is touched before its intent is
 //! durable, and nothing is forgotten before its end is proven. R-LEASE-1, R-LEASE-2, R-LEASE-3.
-//! May touch: base, store, audit. The world outside is behind [`Targets`], which the engine room implements.
+//! May touch: base, notice (topics), store, audit. The world outside is behind [`Targets`], which the engine room implements.
 //!
 //! Reading order: `record` (what is on disk), `clock` (vault time), this file, `issue` (issue and renew), `revoke` (by id,
 //! by scope), `sweep` (what is due), `queue` (whose turn), `driver` (the one task that runs it all), `error`.

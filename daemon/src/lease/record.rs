@@ -8,6 +8,7 @@ use crate::{
         path::Path,
         time::Timestamp,
     },
+    notice::Topic,
     store::{Change, Namespace, Part, Store, StoreError, Table, Version, View},
 };
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,7 @@ impl Books {
             self.forget_due(change, held.lease.due, lease.id);
         }
         self.put_due(change, lease.due, lease.id, lease.state);
+        change.tell(Topic::Lease(lease.id));
     }
 
     /// The end of a lease that must still be as it was read. One precondition.
@@ -240,6 +242,7 @@ impl Books {
             .delete(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id])
             .delete(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id]);
         self.forget_due(change, lease.due, lease.id);
+        change.tell(Topic::Lease(lease.id));
     }
 
     pub fn forget_due(&self, change: &mut Change, due: Timestamp, id: LeaseId) {

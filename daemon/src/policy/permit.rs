@@ -2,7 +2,7 @@
 
 use super::{
     caller::Caller,
-    decide::{Ask, Claim},
+    decide::{Ask, Claim, Decision},
     force::InForce,
 };
 use crate::base::{
@@ -69,6 +69,17 @@ impl Permit {
             ..self.ask.clone()
         };
         self.force.weigh(&ask, path.as_str()).allowed
+    }
+
+    /// Another permit for the same caller, in the same call, under the same policies: for a call that does several things, each decided on
+    /// its own and recorded with what decided it.
+    pub fn further(&self, action: Action, path: &Path, claim: Claim) -> Decision {
+        let ask = Ask {
+            action,
+            claim,
+            ..self.ask.clone()
+        };
+        self.force.decide(&self.caller, ask, path)
     }
 
     /// That this permit is for `action` at `path`, given by a policy (or a set-up or recovery token), not for an act on one's own.

@@ -25,7 +25,7 @@ keyed!(
     changes: KvPutRequest, KvDeleteRequest, KvUndeleteRequest, KvDestroyRequest, KvSetMetadataRequest,
         MountEnableRequest, MountDisableRequest, MountConfigureRequest, MountRotateRootRequest, RolePutRequest,
         RoleDeleteRequest, CredsIssueRequest, CredsRotateRequest, LeaseRenewRequest, LeaseRevokeRequest,
-        TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
+        FetchRequest, TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
         SealRequest, RotateRequest;
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,

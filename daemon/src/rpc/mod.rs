@@ -146,10 +146,12 @@ impl Bound {
             .layer(admission)
             .add_service(health)
             .add_service(reflection);
+        let ending = Arc::clone(&gate);
         let served = services::add(router, gate)
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
                 // An error means that whoever could say stop is gone: stop.
                 let _ = stop.wait_for(|stop| *stop).await;
+                ending.dismiss();
             })
             .await;
         accepting.shutdown().await;

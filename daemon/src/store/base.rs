@@ -141,6 +141,8 @@ impl Base {
             mut then,
             mut lane,
             refused,
+            // Told by the open store, which knows who watches.
+            tells: _,
         } = change;
         if let Some(refused) = refused {
             return Err(CommitError::from_read(refused));

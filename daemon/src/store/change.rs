@@ -5,6 +5,7 @@ use super::{
     table::{self, Part, RawTable},
     view::View,
 };
+use crate::notice::Topic;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
@@ -23,6 +24,7 @@ pub struct Change {
     pub(super) acts: Vec<(Bytes, Do)>,
     pub(super) conditions: Vec<(Bytes, Condition)>,
     pub(super) then: Vec<Hook>,
+    pub(super) tells: Vec<Topic>,
     pub(super) lane: Lane,
     /// The first key that could not be made: told at commit.
     pub(super) refused: Option<super::StoreError>,
@@ -107,6 +109,11 @@ impl Change {
         self.then.push(Box::new(hook));
         self
     }
+    /// Whoever watches `topic` is told when the change is durable.
+    pub fn tell(&mut self, topic: Topic) -> &mut Self {
+        self.tells.push(topic);
+        self
+    }
     /// A large value: grouped apart, held back while the engine would stall. Changes above 64 KiB are bulk by themselves.
     pub fn bulk(&mut self) -> &mut Self {
         self.lane = Lane::Bulk;
@@ -122,6 +129,7 @@ impl Change {
         self.acts.extend(other.acts);
         self.conditions.extend(other.conditions);
         self.then.extend(other.then);
+        self.tells.extend(other.tells);
         if self.lane == Lane::Normal {
             self.lane = other.lane;
         }

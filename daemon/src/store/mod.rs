@@ -1,5 +1,6 @@
 //! Durable bytes, encrypted before they leave. Rooms above see a [`View`] (plain names, plain values) and build a [`Change`]; the store
-//! seals, commits change and evidence as one, and refuses what does not open. May use `base` and `audit`, nothing else.
+//! seals, commits change and evidence as one, and refuses what does not open. May use `base`, `audit` and `notice` (who is told of a
+//! change), nothing else.
 //!
 //! Reading order: `table` (keys), `change` and `view` (what rooms see), `base` (the one way to commit), then the barrier: `record`, `xaes`,
 //! `names`, `keyring`, `sequence`; then the disk: `batch`, `local`, `commit/` (group commit), `physical/` (private: engines), `disk` (open, unlock);
@@ -39,7 +40,10 @@ pub use rewrap::{REWRAP_ROWS_MAX, Rewrapped};
 pub use table::{Namespace, OwnedPart, Part, RawTable, Table};
 pub use view::{Child, Children, Cursor, Entry, Page, Record, View};
 
-use crate::base::{id::OpId, locked::LockedKey};
+use crate::{
+    base::{id::OpId, locked::LockedKey},
+    notice::Notices,
+};
 use arc_swap::ArcSwapOption;
 use base::Base;
 use std::sync::Arc;
@@ -49,6 +53,7 @@ use strongroom_audit::Encoded;
 pub(in crate::store) struct Inner {
     base: Arc<Base>,
     keyring: ArcSwapOption<Keyring>,
+    notices: Arc<Notices>,
 }
 
 impl Inner {
@@ -68,6 +73,7 @@ impl Store {
             inner: Arc::new(Inner {
                 base,
                 keyring: ArcSwapOption::from_pointee(keyring),
+                notices: Arc::default(),
             }),
         }
     }
@@ -92,8 +98,18 @@ impl Store {
     /// stop it once it is queued.
     /// # Errors
     /// [`CommitError`]. Nothing was made, except perhaps with `Indeterminate`.
-    pub async fn commit(&self, change: Change, records: Vec<Encoded>) -> Result<Committed, CommitError> {
+    pub async fn commit(&self, mut change: Change, records: Vec<Encoded>) -> Result<Committed, CommitError> {
+        let tells = std::mem::take(&mut change.tells);
+        if !tells.is_empty() {
+            let notices = Arc::clone(&self.inner.notices);
+            change.then(move || notices.post(tells));
+        }
         self.inner.base.commit(Some(&self.inner), change, records).await
+    }
+
+    /// Who watches what, as long as the store is open.
+    pub fn notices(&self) -> &Arc<Notices> {
+        &self.inner.notices
     }
 
     /// Settles [`CommitError::Indeterminate`]: whether that batch was made (as far back as the last 256 groups).

@@ -5,9 +5,9 @@ use crate::{
     context::Context,
     creds, doctor,
     failure::Failure,
-    generate, kv, lease, mount, operator,
+    fetch, generate, kv, lease, mount, operator,
     output::{Answer, Format},
-    policy, role, token,
+    policy, role, run, token, watch,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -160,6 +160,12 @@ Examples:
   strongroom audit verify /backup/audit"
     )]
     Audit(audit::Audit),
+    /// Get many secrets and credentials in one round trip, all or nothing
+    Fetch(fetch::Fetch),
+    /// Follow secrets, static roles and leases as they change
+    Watch(watch::Watch),
+    /// Run a command with secrets in its environment or in files, and take back at its end what was leased
+    Run(run::Run),
     /// Explain what is wrong: address, TLS, clock, seal, HSM, token
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
@@ -180,6 +186,9 @@ impl Command {
             Self::Token(command) => command.run(context).await,
             Self::Policy(command) => command.run(context).await,
             Self::Audit(command) => command.run(context).await,
+            Self::Fetch(command) => command.run(context).await,
+            Self::Watch(command) => command.run(context).await,
+            Self::Run(command) => command.run(context).await,
             Self::Doctor(command) => command.run(context).await,
             Self::Completion(command) => command.run(),
             Self::Man(command) => command.run(),

@@ -18,6 +18,8 @@ pub enum Exit {
     Unavailable,
     /// The vault is sealed or was never initialised.
     Sealed,
+    /// What a command that was run ended with.
+    Child(u8),
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::Denied => 3,
             Self::Unavailable => 4,
             Self::Sealed => 5,
+            Self::Child(code) => code,
         }
     }
 }

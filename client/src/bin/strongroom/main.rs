@@ -6,7 +6,7 @@
 //!
 //! Reading order: `cli` (the words), `settings` (flags, environment, config file), `input` (how secrets
 //! come in), `output` and `failure` (how answers go out), `context` (what a command is given), then the
-//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `audit`, `doctor`,
+//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `audit`, `doctor`, `fetch`, `watch`, `run/`,
 //! `generate` (completion, man pages).
 
 mod audit;
@@ -15,6 +15,7 @@ mod context;
 mod creds;
 mod doctor;
 mod failure;
+mod fetch;
 mod generate;
 mod input;
 mod kv;
@@ -24,8 +25,10 @@ mod operator;
 mod output;
 mod policy;
 mod role;
+mod run;
 mod settings;
 mod token;
+mod watch;
 
 use clap::Parser as _;
 use cli::Cli;

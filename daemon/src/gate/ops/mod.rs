@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod creds;
+pub mod delivery;
 pub mod kv;
 pub mod lease;
 pub mod mount;

@@ -63,7 +63,7 @@ fn issued(issued: Issued) -> v1::CredsIssueResponse {
     }
 }
 
-fn wire(fields: crate::engine::Fields) -> BTreeMap<String, Bytes> {
+pub(super) fn wire(fields: crate::engine::Fields) -> BTreeMap<String, Bytes> {
     fields
         .into_iter()
         .map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.expose())))

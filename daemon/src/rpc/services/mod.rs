@@ -2,6 +2,7 @@
 
 mod audit;
 mod creds;
+mod delivery;
 mod kv;
 mod lease;
 mod mount;
@@ -60,9 +61,9 @@ impl StreamReader {
 /// Adds every service of `strongroom.v1`.
 pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
     use v1::{
-        audit_server::AuditServer, creds_server::CredsServer, kv_server::KvServer, lease_server::LeaseServer,
-        mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
-        token_server::TokenServer,
+        audit_server::AuditServer, creds_server::CredsServer, delivery_server::DeliveryServer, kv_server::KvServer,
+        lease_server::LeaseServer, mount_server::MountServer, operator_server::OperatorServer,
+        policy_server::PolicyServer, token_server::TokenServer,
     };
     let services = Services {
         gate,
@@ -83,6 +84,7 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         KvServer,
         MountServer,
         CredsServer,
+        DeliveryServer,
         LeaseServer,
         TokenServer,
         PolicyServer,
@@ -106,6 +108,7 @@ pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter
                 "",
                 "strongroom.v1.Kv",
                 "strongroom.v1.Creds",
+                "strongroom.v1.Delivery",
                 "strongroom.v1.Lease",
                 "strongroom.v1.Token",
             ] {

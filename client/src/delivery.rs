@@ -1,0 +1,371 @@
+//! Many secrets and credentials in one round trip, and a stream that tells of their changes.
+
+use crate::{
+    call::Client,
+    creds::secs,
+    error::{Error, Refusal},
+    kv::Select,
+    secret::{Fields, Secret, field, fields_from_wire},
+    v1::{self, delivered, fetch_item, watch_item, watch_response},
+};
+use std::time::Duration;
+
+/// One thing to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// A secret (`kv/prod/db`) or a role (`pg/readers`).
+    pub path: String,
+    /// Of a secret: which version.
+    pub select: Select,
+    /// Of a dynamic role: its life; `None`: the role's default.
+    pub ttl: Option<Duration>,
+}
+
+impl Want {
+    /// The current version of a secret, or a credential of a role.
+    #[must_use]
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            select: Select::Current,
+            ttl: None,
+        }
+    }
+
+    /// Another version of a secret.
+    #[must_use]
+    pub fn select(mut self, select: Select) -> Self {
+        self.select = select;
+        self
+    }
+
+    /// Another life of a credential than the role's default.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Want {
+    fn from(path: T) -> Self {
+        Self::new(path)
+    }
+}
+
+/// What a delivered thing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A version of a secret.
+    Secret {
+        /// From 1.
+        version: u64,
+        /// RFC 3339, UTC.
+        created_at: String,
+        /// Labels that point at this version.
+        labels: Vec<String>,
+    },
+    /// A new account, leased.
+    Lease {
+        /// To renew and revoke it.
+        lease_id: String,
+        /// RFC 3339, UTC.
+        expires_at: String,
+        /// Life from one renewal to the next.
+        ttl: Duration,
+        /// Whether renewing can extend it.
+        renewable: bool,
+    },
+    /// The present password of an existing account.
+    Account {
+        /// RFC 3339, UTC.
+        rotated_at: String,
+        /// RFC 3339, UTC; empty when it rotates on demand only.
+        rotates_at: String,
+    },
+}
+
+/// A secret or credential, as it was delivered.
+#[derive(Debug)]
+pub struct Delivered {
+    /// As asked.
+    pub path: String,
+    /// The values. Empty in a stream that was opened without them.
+    pub fields: Fields,
+    /// What it is.
+    pub kind: Kind,
+    /// For how long it is good unless something is done; `None`: until it is changed.
+    pub remaining: Option<Duration>,
+    /// For [`Follow::resume`]: this was seen. Empty for a lease.
+    pub resume: String,
+}
+
+impl Delivered {
+    /// One field.
+    /// # Errors
+    /// [`Error::NotFound`] that lists the names there are.
+    pub fn field(&self, name: &str) -> Result<&Secret, Error> {
+        field(&self.fields, name, &self.path)
+    }
+
+    /// The lease's id, if it is one.
+    #[must_use]
+    pub fn lease_id(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Lease { lease_id, .. } => Some(lease_id),
+            Kind::Secret { .. } | Kind::Account { .. } => None,
+        }
+    }
+
+    fn from_wire(wire: v1::Delivered) -> Result<Self, Error> {
+        let kind = match wire.kind {
+            Some(delivered::Kind::Secret(secret)) => Kind::Secret {
+                version: secret.version,
+                created_at: secret.created_at,
+                labels: secret.labels,
+            },
+            Some(delivered::Kind::Lease(lease)) => Kind::Lease {
+                lease_id: lease.lease_id,
+                expires_at: lease.expires_at,
+                ttl: Duration::from_secs(lease.ttl_secs),
+                renewable: lease.renewable,
+            },
+            Some(delivered::Kind::Account(account)) => Kind::Account {
+                rotated_at: account.rotated_at,
+                rotates_at: account.rotates_at,
+            },
+            None => return Err(strange("something of a kind that this library does not know")),
+        };
+        Ok(Self {
+            path: wire.path,
+            fields: fields_from_wire(wire.fields),
+            kind,
+            remaining: wire.remaining_secs.map(Duration::from_secs),
+            resume: wire.resume,
+        })
+    }
+}
+
+/// The daemon speaks a later dialect.
+fn strange(what: &str) -> Error {
+    let words = format!("the daemon sent {what}: a newer client is needed");
+    Error::Unsupported(Refusal::local("UNKNOWN_ANSWER", words))
+}
+
+/// One thing to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    what: watch_item::What,
+    label: String,
+    warn: Option<Duration>,
+    resume: String,
+}
+
+impl Follow {
+    /// A secret's current version, or a static role's password.
+    #[must_use]
+    pub fn path(path: impl Into<String>) -> Self {
+        Self::what(watch_item::What::Path(path.into()))
+    }
+
+    /// A lease: told ahead of its expiry, and of its end.
+    #[must_use]
+    pub fn lease(lease_id: impl Into<String>) -> Self {
+        Self::what(watch_item::What::LeaseId(lease_id.into()))
+    }
+
+    fn what(what: watch_item::What) -> Self {
+        Self {
+            what,
+            label: String::new(),
+            warn: None,
+            resume: String::new(),
+        }
+    }
+
+    /// Of a secret: another label than `current`.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Of a lease: how long before its expiry to be told; else at a third of its life.
+    #[must_use]
+    pub fn warn(mut self, warn: Duration) -> Self {
+        self.warn = Some(warn);
+        self
+    }
+
+    /// What was seen already, from [`Delivered::resume`] or [`Event`]: only what is newer comes.
+    #[must_use]
+    pub fn resume(mut self, resume: impl Into<String>) -> Self {
+        self.resume = resume.into();
+        self
+    }
+
+    fn wire(&self) -> v1::WatchItem {
+        v1::WatchItem {
+            what: Some(self.what.clone()),
+            label: self.label.clone(),
+            warn_secs: secs(self.warn),
+            resume: self.resume.clone(),
+        }
+    }
+}
+
+/// What happened to one of the things that are followed. Each names its place in the order asked, from 0.
+#[derive(Debug)]
+pub enum Event {
+    /// This is the present secret or password.
+    Changed(usize, Delivered),
+    /// There is no such secret, version or account (any more, or yet).
+    Gone(usize, String),
+    /// A lease comes to its end: `expiring`, `revoking`, or `gone`.
+    Lease {
+        /// Which.
+        item: usize,
+        /// `expiring`, `revoking`, `gone`.
+        state: String,
+        /// Life left.
+        remaining: Duration,
+        /// Whether a renewal can still prolong it.
+        renewable: bool,
+    },
+}
+
+/// An open stream of events. Remembers what was seen, so that [`resumed`](WatchStream::resumed) goes on after it.
+#[derive(Debug)]
+pub struct WatchStream {
+    stream: tonic::Streaming<v1::WatchResponse>,
+    items: Vec<Follow>,
+    client: Client,
+    values: bool,
+}
+
+impl WatchStream {
+    /// The next event; waits for it.
+    /// # Errors
+    /// Why the stream ended. After [`Error::Unavailable`] and [`Error::Sealed`] it can be [`resumed`](Self::resumed).
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            let response = match self.stream.message().await {
+                Ok(Some(response)) => response,
+                Ok(None) => {
+                    let refusal = Refusal::local("STREAM_ENDED", "the stream has ended: open it again");
+                    return Err(Error::Unavailable(refusal));
+                }
+                Err(status) => return Err(self.client.error(&status)),
+            };
+            let item = usize::try_from(response.item).unwrap_or(usize::MAX);
+            let Some(follow) = self.items.get_mut(item) else {
+                return Err(strange("word of something that was not asked for"));
+            };
+            follow.resume = response.resume;
+            match response.event {
+                Some(watch_response::Event::Changed(changed)) => {
+                    return Ok(Event::Changed(item, Delivered::from_wire(changed)?));
+                }
+                Some(watch_response::Event::Gone(gone)) => return Ok(Event::Gone(item, gone.path)),
+                Some(watch_response::Event::Lease(lease)) => {
+                    return Ok(Event::Lease {
+                        item,
+                        state: lease.state,
+                        remaining: Duration::from_secs(lease.remaining_secs),
+                        renewable: lease.renewable,
+                    });
+                }
+                // Of a later daemon, and nothing that was asked for.
+                None => {}
+            }
+        }
+    }
+
+    /// Opens the stream again, after what was seen.
+    /// # Errors
+    /// As [`Client::watch`].
+    pub async fn resumed(&self) -> Result<Self, Error> {
+        self.client.watch_with(self.items.clone(), self.values).await
+    }
+
+    /// What is followed, each with the mark of what was seen.
+    #[must_use]
+    pub fn items(&self) -> &[Follow] {
+        &self.items
+    }
+}
+
+impl Follow {
+    /// The mark of what was seen, to keep across restarts; empty at the beginning.
+    #[must_use]
+    pub fn seen(&self) -> &str {
+        &self.resume
+    }
+}
+
+impl Client {
+    /// Many secrets and credentials in one round trip, in the order asked: all of them, or an error that names the first that failed.
+    /// At most 64, of them 16 roles, and 3 MiB.
+    ///
+    /// ```no_run
+    /// # use strongroom_client::{Client, Error};
+    /// # async fn run(client: Client) -> Result<(), Error> {
+    /// let fetched = client.fetch(["kv/prod/db", "kv/prod/mail", "pg/readers"]).await?;
+    /// let mail = fetched[1].field("password")?;
+    /// # let _ = mail.expose();
+    /// # Ok(())
+    /// # }
+    /// ```
+    /// # Errors
+    /// Those of the call; nothing was handed out then.
+    pub async fn fetch<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Vec<Delivered>, Error> {
+        let wire = |want: Want| v1::FetchItem {
+            path: want.path,
+            select: match want.select {
+                Select::Current => None,
+                Select::Version(version) => Some(fetch_item::Select::Version(version)),
+                Select::Label(label) => Some(fetch_item::Select::Label(label)),
+            },
+            ttl_secs: secs(want.ttl),
+        };
+        let request = v1::FetchRequest {
+            items: wants.into_iter().map(|want| wire(want.into())).collect(),
+            ..Default::default()
+        };
+        let call = |request| self.change(request, |s, r| async move { s.delivery().fetch(r).await });
+        let fetched = match call(request.clone()).await {
+            // An answer was lost on its way: what was made for it is revoked, and may be asked for anew.
+            Err(error @ Error::Indeterminate(_)) if error.reason() == Some("ALREADY_DONE") => call(request).await?,
+            other => other?,
+        };
+        fetched.items.into_iter().map(Delivered::from_wire).collect()
+    }
+
+    /// Follows secrets, static roles and leases, at most 64: each as it is now unless `resume` says that it was seen, then every change.
+    /// # Errors
+    /// Those of the call: one thing that is refused refuses the stream.
+    pub async fn watch(&self, items: impl IntoIterator<Item = Follow>) -> Result<WatchStream, Error> {
+        self.watch_with(items.into_iter().collect(), true).await
+    }
+
+    /// [`watch`](Client::watch); `values = false`: only word of changes.
+    /// # Errors
+    /// As [`watch`](Client::watch).
+    pub async fn watch_with(&self, items: Vec<Follow>, values: bool) -> Result<WatchStream, Error> {
+        let request = v1::WatchRequest {
+            items: items.iter().map(Follow::wire).collect(),
+            without_values: !values,
+        };
+        // A stream has no deadline, its opening has.
+        let opening = self.read(request, |s, r| {
+            let request = tonic::Request::new(r.into_inner());
+            async move { s.delivery().watch(request).await }
+        });
+        Ok(WatchStream {
+            stream: opening.await?,
+            items,
+            client: self.clone(),
+            values,
+        })
+    }
+}

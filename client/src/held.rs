@@ -1,0 +1,300 @@
+//! An application's secrets: fetched once, then held fresh in memory by background tasks until they are closed or dropped.
+//!
+//! One stream tells of new versions and rotated passwords; each lease is renewed, and replaced by a new account when it cannot be renewed any
+//! more; the token is renewed, and read again from its file when it has ended. While the daemon is away the last known values stay.
+
+use crate::{
+    call::{Client, jitter},
+    connect::read_token,
+    delivery::{Delivered, Event, Follow, Kind, Want, WatchStream},
+    error::{Error, Refusal},
+    kept::{Keep, KeptLease, KeptToken, LeaseState},
+};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// Pauses between attempts at reaching the daemon; doubled, with jitter.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A refusal does not pass by itself: looked at again this often at most.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether what is held is known to be the newest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The stream is open: every change is heard of.
+    Fresh,
+    /// It is not, for this reason; the last known values are held, and the daemon is asked again and again.
+    Stale(Error),
+}
+
+type Held = BTreeMap<String, Arc<Delivered>>;
+
+struct Shared {
+    client: Client,
+    token_file: Option<PathBuf>,
+    held: RwLock<Held>,
+    changes: watch::Sender<u64>,
+    health: watch::Sender<Health>,
+}
+
+/// An application's secrets and credentials, by their paths. Cheap to read; dropping it stops the background work and leaves leases to their
+/// expiry, [`close`](Secrets::close) revokes them.
+pub struct Secrets {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets")
+            .field("paths", &self.paths())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Fetches these secrets and credentials and holds them fresh. Must run inside a Tokio runtime.
+    /// # Errors
+    /// As [`fetch`](Client::fetch).
+    pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
+        Secrets::hold(self.clone(), None, wants.into_iter().map(Into::into).collect()).await
+    }
+}
+
+impl Secrets {
+    pub(crate) async fn hold(client: Client, token_file: Option<PathBuf>, wants: Vec<Want>) -> Result<Self, Error> {
+        let fetched = client.fetch(wants.clone()).await?;
+        let shared = Arc::new(Shared {
+            client,
+            token_file,
+            held: RwLock::default(),
+            changes: watch::Sender::new(0),
+            health: watch::Sender::new(Health::Fresh),
+        });
+        let (mut tasks, mut follows) = (JoinSet::new(), Vec::new());
+        tasks.spawn(keep_token(Arc::clone(&shared)));
+        for (want, delivered) in wants.into_iter().zip(fetched) {
+            match &delivered.kind {
+                Kind::Lease { .. } => drop(tasks.spawn(keep_lease(
+                    Arc::clone(&shared),
+                    want,
+                    shared.client.keep_lease(&delivered, Keep::default()),
+                ))),
+                Kind::Secret { .. } | Kind::Account { .. } => follows.extend(follow(&want, &delivered)),
+            }
+            shared.put(delivered);
+        }
+        if !follows.is_empty() {
+            tasks.spawn(keep_watching(Arc::clone(&shared), follows));
+        }
+        Ok(Self { shared, tasks })
+    }
+
+    /// The newest known value. Never waits.
+    /// # Errors
+    /// [`Error::NotFound`] for what was not asked for, or was deleted since.
+    pub fn get(&self, path: &str) -> Result<Arc<Delivered>, Error> {
+        self.shared.get(path)
+    }
+
+    /// What is held, in order.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        self.shared.read(|held| held.keys().cloned().collect())
+    }
+
+    /// A number that grows with every change of what is held.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Whether what is held is known to be the newest, and every change of that.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    /// The client, for other calls.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// Stops, and revokes what was leased. Leases that cannot be revoked now end at their expiry; how many were not proven gone is returned.
+    pub async fn close(mut self) -> usize {
+        self.tasks.shutdown().await;
+        let leases: Vec<String> = self.shared.read(|held| {
+            held.values()
+                .filter_map(|one| one.lease_id().map(str::to_owned))
+                .collect()
+        });
+        let mut left = 0;
+        for lease in leases {
+            match self.shared.client.revoke(&lease).await {
+                Ok(true) => {}
+                Ok(false) => left += 1,
+                Err(error) => {
+                    left += 1;
+                    tracing::warn!(%error, "a lease could not be revoked; it ends at its expiry");
+                }
+            }
+        }
+        left
+    }
+}
+
+impl Shared {
+    fn read<R>(&self, look: impl FnOnce(&Held) -> R) -> R {
+        look(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn get(&self, path: &str) -> Result<Arc<Delivered>, Error> {
+        self.read(|held| held.get(path).cloned()).ok_or_else(|| {
+            let words = format!("{path} is not held: it was not asked for, or was deleted");
+            Error::NotFound(Refusal::local("NOT_HELD", words))
+        })
+    }
+
+    fn put(&self, delivered: Delivered) {
+        let (path, delivered) = (delivered.path.clone(), Arc::new(delivered));
+        self.held
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path, delivered);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn remove(&self, path: &str) {
+        self.held.write().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// After a failure: what can be done about it here, and how long to wait.
+    async fn recover(&self, error: &Error, pause: &mut Duration) -> Duration {
+        if matches!(error, Error::Unauthenticated(_)) {
+            self.read_token_again().await;
+        }
+        let wait = jitter(*pause).unwrap_or(*pause);
+        *pause = (*pause * 2).min(RETRY_MAX);
+        match error {
+            Error::Denied(_) | Error::Invalid(_) | Error::NotFound(_) => wait.max(REFUSED_PAUSE),
+            _ => wait,
+        }
+    }
+
+    async fn read_token_again(&self) {
+        let Some(file) = &self.token_file else { return };
+        match read_token(file).await.and_then(|token| self.client.set_token(token)) {
+            Ok(()) => tracing::debug!("the token was read again"),
+            Err(error) => tracing::warn!(%error, "the token could not be read again"),
+        }
+    }
+}
+
+/// Of a secret that was asked for by its number nothing newer can come.
+fn follow(want: &Want, delivered: &Delivered) -> Option<Follow> {
+    let follow = Follow::path(&delivered.path).resume(&delivered.resume);
+    match &want.select {
+        crate::kv::Select::Current => Some(follow),
+        crate::kv::Select::Label(label) => Some(follow.label(label)),
+        crate::kv::Select::Version(_) => None,
+    }
+}
+
+async fn keep_watching(shared: Arc<Shared>, mut follows: Vec<Follow>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let error = match shared.client.watch(follows.clone()).await {
+            Ok(mut stream) => {
+                shared.health.send_replace(Health::Fresh);
+                let error = hear(&shared, &mut stream, &mut pause).await;
+                follows = stream.items().to_vec();
+                error
+            }
+            Err(error) => error,
+        };
+        tracing::info!(%error, "the stream of changes is down; the last known values are held");
+        shared.health.send_replace(Health::Stale(error.clone()));
+        tokio::time::sleep(shared.recover(&error, &mut pause).await).await;
+    }
+}
+
+/// Takes in what comes, until the stream ends.
+async fn hear(shared: &Shared, stream: &mut WatchStream, pause: &mut Duration) -> Error {
+    loop {
+        match stream.next().await {
+            Ok(Event::Changed(_, delivered)) => {
+                tracing::info!(path = delivered.path, "changed");
+                shared.put(delivered);
+            }
+            Ok(Event::Gone(_, path)) => {
+                tracing::warn!(path, "deleted: it is not held any more");
+                shared.remove(&path);
+            }
+            Ok(Event::Lease { .. }) => {}
+            Err(error) => return error,
+        }
+        *pause = RETRY_FIRST;
+    }
+}
+
+/// Renewed as long as that is possible; then another account takes its place, before this one ends.
+async fn keep_lease(shared: Arc<Shared>, want: Want, mut lease: Option<KeptLease>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        if let Some(lease) = &lease {
+            let mut state = lease.state();
+            // An error means that its keeper has ended.
+            let _ = state
+                .wait_for(|state| matches!(state, LeaseState::Final { .. } | LeaseState::Ended))
+                .await;
+        }
+        match shared
+            .client
+            .fetch([want.clone()])
+            .await
+            .map(|mut fetched| fetched.pop())
+        {
+            Ok(Some(delivered)) => {
+                tracing::info!(path = delivered.path, "a new account takes over");
+                pause = RETRY_FIRST;
+                lease = shared.client.keep_lease(&delivered, Keep::default());
+                shared.put(delivered);
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(path = want.path, %error, "no new account yet");
+                tokio::time::sleep(shared.recover(&error, &mut pause).await).await;
+            }
+        }
+    }
+}
+
+/// A token that cannot be renewed (a set-up token, one that is refused) is used as it is.
+async fn keep_token(shared: Arc<Shared>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let kept: Result<KeptToken, Error> = shared.client.keep_token(None).await;
+        match kept {
+            Ok(token) => {
+                pause = RETRY_FIRST;
+                let mut state = token.state();
+                // An error means that its keeper has ended.
+                let _ = state.wait_for(|state| *state == LeaseState::Ended).await;
+                shared.read_token_again().await;
+            }
+            Err(error) => {
+                let wait = shared.recover(&error, &mut pause).await;
+                tracing::debug!(%error, "the token was not renewed");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
