@@ -5,7 +5,7 @@ use crate::{
     creds::secs,
     error::{Error, Refusal},
     kv::Select,
-    secret::{Fields, Secret, field, fields_from_wire},
+    secret::{Fields, Secret, field, fields_from_wire, fields_to_wire},
     v1::{self, delivered, fetch_item, watch_item, watch_response},
 };
 use std::time::Duration;
@@ -114,6 +114,44 @@ impl Delivered {
         match &self.kind {
             Kind::Lease { lease_id, .. } => Some(lease_id),
             Kind::Secret { .. } | Kind::Account { .. } => None,
+        }
+    }
+
+    /// As it came over the wire, for a program that hands it on.
+    #[must_use]
+    pub fn to_wire(&self) -> v1::Delivered {
+        let kind = match &self.kind {
+            Kind::Secret {
+                version,
+                created_at,
+                labels,
+            } => delivered::Kind::Secret(v1::DeliveredSecret {
+                version: *version,
+                created_at: created_at.clone(),
+                labels: labels.clone(),
+            }),
+            Kind::Lease {
+                lease_id,
+                expires_at,
+                ttl,
+                renewable,
+            } => delivered::Kind::Lease(v1::DeliveredLease {
+                lease_id: lease_id.clone(),
+                expires_at: expires_at.clone(),
+                ttl_secs: ttl.as_secs(),
+                renewable: *renewable,
+            }),
+            Kind::Account { rotated_at, rotates_at } => delivered::Kind::Account(v1::DeliveredAccount {
+                rotated_at: rotated_at.clone(),
+                rotates_at: rotates_at.clone(),
+            }),
+        };
+        v1::Delivered {
+            path: self.path.clone(),
+            fields: fields_to_wire(&self.fields),
+            kind: Some(kind),
+            remaining_secs: self.remaining.map(|left| left.as_secs()),
+            resume: self.resume.clone(),
         }
     }
 

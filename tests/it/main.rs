@@ -2,6 +2,7 @@
 //! stand on. Most share one open daemon with paths of their own; what seals, kills or starves a daemon has one to itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests
 
+mod agent;
 mod apps;
 mod audit;
 mod canary;

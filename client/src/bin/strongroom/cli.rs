@@ -1,5 +1,7 @@
 //! The words of the command line: global flags and the nouns.
 
+#[cfg(unix)]
+use crate::{agent, run};
 use crate::{
     audit,
     context::Context,
@@ -7,7 +9,7 @@ use crate::{
     failure::Failure,
     fetch, generate, kv, lease, mount, operator,
     output::{Answer, Format},
-    policy, role, run, token, watch,
+    policy, role, token, watch,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -165,7 +167,11 @@ Examples:
     /// Follow secrets, static roles and leases as they change
     Watch(watch::Watch),
     /// Run a command with secrets in its environment or in files, and take back at its end what was leased
+    #[cfg(unix)]
     Run(run::Run),
+    /// Hold secrets for the programs of this machine: a socket, and files that are kept fresh
+    #[cfg(unix)]
+    Agent(agent::Agent),
     /// Explain what is wrong: address, TLS, clock, seal, HSM, token
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell
@@ -188,7 +194,10 @@ impl Command {
             Self::Audit(command) => command.run(context).await,
             Self::Fetch(command) => command.run(context).await,
             Self::Watch(command) => command.run(context).await,
+            #[cfg(unix)]
             Self::Run(command) => command.run(context).await,
+            #[cfg(unix)]
+            Self::Agent(command) => command.run(context).await,
             Self::Doctor(command) => command.run(context).await,
             Self::Completion(command) => command.run(),
             Self::Man(command) => command.run(),

@@ -6,9 +6,11 @@
 //!
 //! Reading order: `cli` (the words), `settings` (flags, environment, config file), `input` (how secrets
 //! come in), `output` and `failure` (how answers go out), `context` (what a command is given), then the
-//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `audit`, `doctor`, `fetch`, `watch`, `run/`,
+//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `audit`, `doctor`, `fetch`, `watch`, `run/`, `agent/`,
 //! `generate` (completion, man pages).
 
+#[cfg(unix)]
+mod agent;
 mod audit;
 mod cli;
 mod context;
@@ -25,6 +27,7 @@ mod operator;
 mod output;
 mod policy;
 mod role;
+#[cfg(unix)]
 mod run;
 mod settings;
 mod token;
