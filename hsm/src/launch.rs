@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::io::{IoSlice, IoSliceMut};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags,
-    SocketFlags, SocketType, recvmsg, sendmsg, socketpair, sockopt,
+    SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair, sockopt,
 };
 
 use crate::config::HsmConfig;
@@ -57,13 +57,22 @@ enum Way {
         args: Vec<String>,
         env: BTreeMap<String, String>,
     },
-    Supervised(Mutex<Link>),
+    Supervised(Mutex<Pair>),
 }
 
-/// The daemon's end of the supervisor's socket, and the process to reap.
+/// Two supervisors: one works, one waits. When the first is gone, the other takes its place and starts the next one to wait; this process
+/// may have lost its `execve` long ago.
+struct Pair {
+    active: Link,
+    spare: Option<Link>,
+}
+
+/// Our end of a supervisor's socket, and the process.
 struct Link {
     socket: OwnedFd,
-    child: Child,
+    pid: u32,
+    /// To reap, where it is a child of ours.
+    child: Option<Child>,
     /// Number of the last request. Answers carry it, so that one that came too late is not taken for the next.
     asked: u32,
 }
@@ -72,8 +81,10 @@ impl Drop for Link {
     fn drop(&mut self) {
         // It ends by itself when our end closes, and its workers with it; killed only if it does not.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        if !gone(&mut self.child, SUPERVISOR_TIMEOUT) {
-            end(&mut self.child);
+        if let Some(child) = &mut self.child
+            && !gone(child, SUPERVISOR_TIMEOUT)
+        {
+            end(child);
         }
     }
 }
@@ -111,37 +122,30 @@ impl Launcher {
         for token in tokens {
             token.check()?;
         }
-        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let (ours, theirs) = pair.map_err(|e| failed("socketpair", &e.into()))?;
-        let child = Command::new(program)
-            .args(args)
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|e| failed("start of the HSM supervisor", &e))?;
-        sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(SUPERVISOR_TIMEOUT))
-            .and_then(|()| sockopt::set_socket_timeout(&ours, sockopt::Timeout::Send, Some(SUPERVISOR_TIMEOUT)))
-            .map_err(|e| failed("socket option", &e.into()))?;
-        let mut link = Link {
-            socket: ours,
-            child,
+        let table = tokens.iter().map(|t| (t.name.clone(), Spec::of(t))).collect();
+        let (socket, child) = start_supervisor(program, args, table)?;
+        let mut active = Link {
+            socket,
+            pid: child.id(),
+            child: Some(child),
             asked: 0,
         };
-        let table = tokens.iter().map(|t| (t.name.clone(), Spec::of(t))).collect();
-        match link.ask(&Ask::Table(table))? {
-            (Answer::Done, None) => Ok(Self(Arc::new(Way::Supervised(Mutex::new(link))))),
-            _ => Err(HsmError::protocol("supervisor refused its table")),
-        }
+        let spare = active.start_spare();
+        Ok(Self(Arc::new(Way::Supervised(Mutex::new(Pair { active, spare })))))
     }
 
-    /// The supervisor's process id, if there is one.
+    /// Process ids of the supervisors, the one that works first. None where there are none.
     #[must_use]
-    pub fn supervisor_pid(&self) -> Option<u32> {
+    pub fn supervisor_pids(&self) -> Vec<u32> {
         match &*self.0 {
-            Way::Exec { .. } => None,
-            Way::Supervised(link) => Some(link.lock().child.id()),
+            Way::Exec { .. } => Vec::new(),
+            Way::Supervised(pair) => {
+                let pair = pair.lock();
+                std::iter::once(&pair.active)
+                    .chain(&pair.spare)
+                    .map(|link| link.pid)
+                    .collect()
+            }
         }
     }
 
@@ -159,7 +163,7 @@ impl Launcher {
                     UnixStream::from(stream),
                 ))
             }
-            Way::Supervised(link) => match link.lock().ask(&Ask::Start(config.name.clone()))? {
+            Way::Supervised(pair) => match pair.lock().ask(&Ask::Start(config.name.clone()))? {
                 (Answer::Started(pid), Some(fd)) => Ok((Started { pid, child: None }, UnixStream::from(fd))),
                 (Answer::Failed(e), None) => Err(e),
                 _ => Err(HsmError::protocol("supervisor: unexpected answer")),
@@ -171,8 +175,8 @@ impl Launcher {
     pub(crate) fn end(&self, mut worker: Started) {
         match (&*self.0, &mut worker.child) {
             (_, Some(child)) => _ = end(child),
-            (Way::Supervised(link), None) => {
-                if let Err(error) = link.lock().ask(&Ask::End(worker.pid)) {
+            (Way::Supervised(pair), None) => {
+                if let Err(error) = pair.lock().ask(&Ask::End(worker.pid)) {
                     tracing::warn!(pid = worker.pid, %error, "HSM worker could not be ended");
                 }
             }
@@ -181,61 +185,134 @@ impl Launcher {
     }
 }
 
+impl Pair {
+    fn ask(&mut self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
+        if self.active.is_gone()
+            && let Some(spare) = self.spare.take()
+        {
+            tracing::warn!("the HSM supervisor is gone; the one that waited takes its place");
+            self.active = spare;
+        }
+        if self.spare.as_ref().is_none_or(Link::is_gone) {
+            self.spare = self.active.start_spare();
+        }
+        self.active.ask(ask)
+    }
+}
+
+/// Starts a supervisor and hands it its table.
+pub(crate) fn start_supervisor(
+    program: &Path,
+    args: &[&str],
+    table: BTreeMap<String, Spec>,
+) -> Result<(OwnedFd, Child), HsmError> {
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.map_err(|e| failed("socketpair", &e.into()))?;
+    let child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| failed("start of the HSM supervisor", &e))?;
+    sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(SUPERVISOR_TIMEOUT))
+        .and_then(|()| sockopt::set_socket_timeout(&ours, sockopt::Timeout::Send, Some(SUPERVISOR_TIMEOUT)))
+        .map_err(|e| failed("socket option", &e.into()))?;
+    match exchange(&ours, 0, &Ask::Table(table))? {
+        (Answer::Done, None) => Ok((ours, child)),
+        _ => Err(HsmError::protocol("supervisor refused its table")),
+    }
+}
+
 /// Most answers to earlier requests that are passed over.
 const STALE_MAX: usize = 16;
 
 impl Link {
     fn ask(&mut self, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
-        self.asked = self.asked.wrapping_add(1);
-        let number = self.asked.to_be_bytes();
-        let message = [&number[..], &ask.encode()].concat();
-        if message.len() > supervisor::MESSAGE_BYTES_MAX {
-            return Err(HsmError::invalid(
-                "the tokens' env is too long: 64 KiB for all together",
-            ));
-        }
-        sendmsg(
-            &self.socket,
-            &[IoSlice::new(&message)],
-            &mut SendAncillaryBuffer::default(),
-            SendFlags::NOSIGNAL,
-        )
-        .map_err(|e| failed("request to the HSM supervisor", &e.into()))?;
-        for _ in 0..STALE_MAX {
-            let (message, fd) = self.hear()?;
-            if let Some((head, answer)) = message.split_first_chunk::<4>()
-                && *head == number
-            {
-                return Ok((Answer::decode(answer)?, fd));
-            }
-        }
-        Err(HsmError::protocol("supervisor: no answer to this request"))
+        // 0 was its table.
+        self.asked = self.asked.wrapping_add(1).max(1);
+        exchange(&self.socket, self.asked, ask)
     }
 
-    fn hear(&self) -> Result<(Vec<u8>, Option<OwnedFd>), HsmError> {
-        let mut buffer = vec![0; supervisor::MESSAGE_BYTES_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(
-            &self.socket,
-            &mut [IoSliceMut::new(&mut buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-        .map_err(|e| failed("answer of the HSM supervisor", &e.into()))?;
-        if got.bytes == 0 || got.flags.contains(ReturnFlags::TRUNC) {
-            return Err(HsmError::new(
-                ErrorKind::Device,
-                "the HSM supervisor is gone; restart the daemon",
-            ));
+    /// Has it start another one like itself, with the same table. It is tried again at the next request if this fails.
+    fn start_spare(&mut self) -> Option<Self> {
+        match self.ask(&Ask::Spare) {
+            Ok((Answer::Started(pid), Some(socket))) => Some(Self {
+                socket,
+                pid,
+                child: None,
+                asked: 0,
+            }),
+            Ok((Answer::Failed(error), _)) | Err(error) => {
+                tracing::warn!(%error, "there is no second HSM supervisor");
+                None
+            }
+            Ok(_) => {
+                tracing::warn!("the HSM supervisor gave no second one");
+                None
+            }
         }
-        let fd = control.drain().find_map(|m| match m {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        buffer.truncate(got.bytes);
-        Ok((buffer, fd))
     }
+
+    /// Whether its end of the socket is closed.
+    fn is_gone(&self) -> bool {
+        let mut byte = [0; 1];
+        let looked = recv(&self.socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        !matches!(looked, Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
+    }
+}
+
+/// One request and its answer.
+fn exchange(socket: &OwnedFd, number: u32, ask: &Ask) -> Result<(Answer, Option<OwnedFd>), HsmError> {
+    let number = number.to_be_bytes();
+    let message = [&number[..], &ask.encode()].concat();
+    if message.len() > supervisor::MESSAGE_BYTES_MAX {
+        return Err(HsmError::invalid(
+            "the tokens' env is too long: 64 KiB for all together",
+        ));
+    }
+    sendmsg(
+        socket,
+        &[IoSlice::new(&message)],
+        &mut SendAncillaryBuffer::default(),
+        SendFlags::NOSIGNAL,
+    )
+    .map_err(|e| failed("request to the HSM supervisor", &e.into()))?;
+    for _ in 0..STALE_MAX {
+        let (message, fd) = hear(socket)?;
+        if let Some((head, answer)) = message.split_first_chunk::<4>()
+            && *head == number
+        {
+            return Ok((Answer::decode(answer)?, fd));
+        }
+    }
+    Err(HsmError::protocol("supervisor: no answer to this request"))
+}
+
+fn hear(socket: &OwnedFd) -> Result<(Vec<u8>, Option<OwnedFd>), HsmError> {
+    let mut buffer = vec![0; supervisor::MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .map_err(|e| failed("answer of the HSM supervisor", &e.into()))?;
+    if got.bytes == 0 || got.flags.contains(ReturnFlags::TRUNC) {
+        return Err(HsmError::new(
+            ErrorKind::Device,
+            "the HSM supervisors are gone; restart the daemon",
+        ));
+    }
+    let fd = control.drain().find_map(|m| match m {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    buffer.truncate(got.bytes);
+    Ok((buffer, fd))
 }
 
 /// Kills a process and reaps it, unless it takes longer than a second: one that hangs in a driver dies when the

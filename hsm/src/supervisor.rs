@@ -1,6 +1,6 @@
-//! The supervisor: a process of one thread, started before the daemon locks itself in, that can do three
-//! things only: take its table of tokens once, start the worker of a token in the table, and kill a worker
-//! it started. It executes nothing but its own program, so a daemon taken over later gains no `execve`.
+//! The supervisor: a process of one thread, started before the daemon locks itself in, that can do four
+//! things only: take its table of tokens once, start the worker of a token in the table, kill a worker
+//! it started, and start another supervisor with its own table, to wait for the day it is gone. It executes nothing but its own program, so a daemon taken over later gains no `execve`.
 //! It ends, and its workers with it, when the daemon's end of the socket closes.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +16,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use crate::config::{ENV_MAX, TEXT_BYTES_MAX, env_fits};
 use crate::error::{ErrorKind, HsmError};
 use crate::harden;
-use crate::launch::{Spec, end, exec};
+use crate::launch::{Spec, end, exec, start_supervisor};
 
 /// Longest message (bytes).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -26,6 +26,8 @@ pub const TOKENS_MAX: usize = 8;
 const WORKERS_MAX: usize = 2 * TOKENS_MAX;
 /// The argument that makes the program a worker.
 const WORKER_ARG: &str = "hsm-worker";
+/// And this one a supervisor.
+const SUPERVISOR_ARG: &str = "hsm-supervisor";
 /// This program, also when its file was replaced since.
 const SELF: &str = "/proc/self/exe";
 
@@ -33,6 +35,7 @@ pub(crate) enum Ask {
     Table(BTreeMap<String, Spec>),
     Start(String),
     End(u32),
+    Spare,
 }
 
 pub(crate) enum Answer {
@@ -75,6 +78,8 @@ pub fn main() -> ! {
 struct Supervisor {
     table: Option<BTreeMap<String, Spec>>,
     workers: HashMap<u32, Child>,
+    /// Another one that waits, to be reaped; its socket is the daemon's.
+    spare: Option<Child>,
 }
 
 impl Supervisor {
@@ -98,7 +103,23 @@ impl Supervisor {
                 }
                 (Answer::Done, None)
             }
+            Ask::Spare => match self.start_spare() {
+                Ok((pid, fd)) => (Answer::Started(pid), Some(fd)),
+                Err(e) => (Answer::Failed(e), None),
+            },
         }
+    }
+
+    /// Another one, with this one's table: nobody else ever gives it one. The one before, if there was, is ended: the daemon has lost it.
+    fn start_spare(&mut self) -> Result<(u32, OwnedFd), HsmError> {
+        let table = self.table.clone().ok_or_else(|| HsmError::invalid("no table yet"))?;
+        if let Some(mut former) = self.spare.take() {
+            end(&mut former);
+        }
+        let (fd, child) = start_supervisor(Path::new(SELF), &[SUPERVISOR_ARG], table)?;
+        let pid = child.id();
+        self.spare = Some(child);
+        Ok((pid, fd))
     }
 
     fn start(&mut self, name: &str) -> Result<(u32, OwnedFd), HsmError> {
@@ -165,6 +186,7 @@ impl Ask {
                 out.push(3);
                 out.extend(pid.to_be_bytes());
             }
+            Self::Spare => out.push(4),
         }
         out
     }
@@ -199,6 +221,7 @@ impl Ask {
             }
             2 => Self::Start(take(r)?),
             3 => Self::End(u32::from_be_bytes(array(r)?)),
+            4 => Self::Spare,
             _ => return Err(malformed()),
         };
         if message.is_empty() { Ok(ask) } else { Err(malformed()) }
@@ -274,7 +297,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(ask @ (Ask::Start(_) | Ask::End(_))) = Ask::decode(&bytes) {
+            if let Ok(ask @ (Ask::Start(_) | Ask::End(_) | Ask::Spare)) = Ask::decode(&bytes) {
                 prop_assert_eq!(ask.encode(), bytes.clone());
             }
             if let Ok(answer) = Answer::decode(&bytes) {
@@ -314,6 +337,10 @@ mod tests {
             supervisor.serve(Ask::Start("other".into())),
             (Answer::Failed(_), None)
         ));
+        assert!(
+            matches!(Supervisor::default().serve(Ask::Spare), (Answer::Failed(_), None)),
+            "another one has this one's table or none"
+        );
         let evil = Spec {
             module: "/m.so".into(),
             env: [("LD_PRELOAD".to_owned(), "/x.so".to_owned())].into(),

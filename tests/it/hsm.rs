@@ -96,6 +96,22 @@ fn a_worker_that_is_killed_is_replaced() {
     );
 }
 
+/// R-SEAL-6: the supervisor that starts workers is killed under a running daemon, which can start no program itself any more: the one that
+/// waited takes its place, and nobody notices who does not need the HSM.
+#[test]
+fn a_supervisor_that_is_killed_is_replaced() {
+    let world = open();
+    let load = Load::start(&world);
+    assert!(rotates(&world));
+    let supervisors = below(world.daemon().pid(), "hsm-supervisor");
+    assert_eq!(supervisors.len(), 2, "one works, one waits");
+    kill_process(supervisors[0], Signal::KILL).unwrap();
+    eventually("a worker of the other one works", || rotates(&world));
+    load.none_failed();
+    world.cli().ok(&["operator", "seal"]);
+    world.unseal("daily");
+}
+
 /// R-SEAL-6: a worker that hangs is found out, killed and replaced; nobody waits for it who does not need the HSM.
 #[test]
 fn a_worker_that_hangs_is_replaced() {

@@ -182,7 +182,10 @@ pub fn stop_and_start(subject: Subject) {
 pub fn supervised(mut subject: Subject) {
     let tokens = [subject.config.clone()];
     subject.launcher = Launcher::supervised(&subject.program, &["hsm-supervisor"], &tokens).unwrap();
-    let supervisor = subject.launcher.supervisor_pid().unwrap();
+    let pids = subject.launcher.supervisor_pids();
+    let [supervisor, spare] = pids[..] else {
+        panic!("two of them: {pids:?}")
+    };
     let (hsm, ring) = subject.start_with_kek();
     let blob = hsm.seal(&ring, 1, b"c", &seed(7)).unwrap();
     let first = hsm.health().worker.unwrap();
@@ -209,25 +212,43 @@ pub fn supervised(mut subject: Subject) {
     let begun = Instant::now();
     drop((hsm, other, subject.launcher));
     let end = begun + Duration::from_secs(3); // before anybody kills it
-    while alive(supervisor) || running(last) {
+    while alive(supervisor) || running(spare) || running(last) {
         assert!(Instant::now() < end, "supervisor and worker end with the daemon");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A killed supervisor takes its workers along; the daemon's calls fail in time and say what to do.
+/// R-SEAL-6: a killed supervisor takes its workers along, and the one that waited takes its place, as often as it happens; if both are killed
+/// at once, the daemon's calls fail in time and say what to do.
 pub fn supervisor_killed(mut subject: Subject) {
     let tokens = [subject.config.clone()];
     subject.launcher = Launcher::supervised(&subject.program, &["hsm-supervisor"], &tokens).unwrap();
     let (hsm, ring) = subject.start_with_kek();
-    let worker = hsm.health().worker.unwrap();
-    signal(subject.launcher.supervisor_pid().unwrap(), "KILL");
-    let begun = Instant::now();
-    let end = begun + Duration::from_secs(5);
-    while running(worker) {
-        assert!(Instant::now() < end, "the worker ends with its supervisor");
-        std::thread::sleep(Duration::from_millis(10));
+    let killed = |which: &[usize]| {
+        let (pids, worker) = (subject.launcher.supervisor_pids(), hsm.health().worker.unwrap());
+        which.iter().for_each(|at| signal(pids[*at], "KILL"));
+        let end = Instant::now() + Duration::from_secs(5);
+        while which.contains(&0) && running(worker) {
+            assert!(Instant::now() < end, "the worker ends with its supervisor");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        pids
+    };
+    for _ in 0..3 {
+        let before = killed(&[0]);
+        until_ok(|| hsm.list(&ring));
+        let after = subject.launcher.supervisor_pids();
+        assert_eq!((after.len(), after[0]), (2, before[1]));
+        assert!(!running(before[0]), "it is reaped");
     }
+    let before = killed(&[1]);
+    signal(hsm.health().worker.unwrap(), "KILL");
+    until_ok(|| hsm.list(&ring));
+    let after = subject.launcher.supervisor_pids();
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1], before[1], "one that waited and was killed is replaced");
+    killed(&[0, 1]);
+    let begun = Instant::now();
     let error = hsm.list(&ring).unwrap_err();
     assert!(error.detail.contains("supervisor"), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
