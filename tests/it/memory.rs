@@ -1,6 +1,5 @@
-//! What the memory of the real daemon holds. R-SEAL-7. The positive control with keys on the plain heap is a build of its own and takes
-//! minutes; it runs in process, beside the code (`vault::scan`, cargo feature `test-plain-heap-keys`). Here a canary in ordinary memory
-//! proves that the search sees.
+//! What the memory of the real daemon holds. R-SEAL-7. A canary in ordinary memory, and the same daemon with its keys on the plain heap
+//! (`strongroomd-plain-heap`), prove that the search sees.
 
 use crate::{
     needles::Needles,
@@ -76,8 +75,9 @@ async fn keys(world: &World, data: &Path) -> Needles {
     needles
 }
 
-/// R-SEAL-7: neither the open daemon nor the sealed one, its HSM supervisor and workers included, has a key in memory that another process,
-/// be it root's, can read; a canary in ordinary memory is found, so the search is not blind.
+/// R-SEAL-7: neither the open daemon nor the sealed one, its HSM supervisors and workers included, has a key in memory that another process,
+/// be it root's, can read. The search is not blind: it finds a canary in ordinary memory, and the keys of a daemon that keeps them on the
+/// plain heap, open and sealed.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_stands_in_the_daemons_memory() {
     if !rustix::process::geteuid().is_root() {
@@ -111,6 +111,8 @@ async fn no_key_stands_in_the_daemons_memory() {
     }
     let pid = world.daemon().pid();
     assert_eq!(needles.found_in(pid), ["canary"], "open");
+    the_plain_heap_is_found(&mut world, &needles);
+    let pid = world.daemon().pid();
     world.cli().ok(&["operator", "seal"]);
     assert_eq!(
         needles
@@ -125,4 +127,28 @@ async fn no_key_stands_in_the_daemons_memory() {
         let pid = pid.as_raw_nonzero().get().try_into().unwrap();
         assert_eq!(needles.found_in(pid), [""; 0], "a process of the HSM's, sealed");
     }
+}
+
+/// The positive control: the same vault in a daemon that keeps its keys on the plain heap. Then the real one again, open.
+fn the_plain_heap_is_found(world: &mut World, needles: &Needles) {
+    assert!(world.take_daemon().stop().success());
+    world.lab.program = "strongroomd-plain-heap";
+    world.start();
+    world.unseal("daily");
+    let found = |needles: &Needles, world: &World| needles.found_in(world.daemon().pid());
+    let open = found(needles, world);
+    assert!(
+        open.len() > 4 && open.iter().any(|name| name == "root key"),
+        "root key and data keys stand on the plain heap: {open:?}"
+    );
+    world.cli().ok(&["operator", "seal"]);
+    let sealed = found(needles, world);
+    assert!(
+        sealed.iter().any(|name| name == "root key"),
+        "nothing was wiped: {sealed:?}"
+    );
+    assert!(world.take_daemon().stop().success());
+    world.lab.program = "strongroomd";
+    world.start();
+    world.unseal("daily");
 }

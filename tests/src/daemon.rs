@@ -33,7 +33,7 @@ impl Daemon {
             .append(true)
             .open(&log)
             .expect("the log opens");
-        let mut command = Command::new(binary("strongroomd"));
+        let mut command = Command::new(binary(lab.program));
         command.arg("--config").arg(config).stdin(Stdio::null());
         command
             .stdout(out.try_clone().expect("the log opens twice"))

@@ -30,6 +30,8 @@ pub struct Lab {
     pub listener: String,
     /// Of `[log]`.
     pub log_level: &'static str,
+    /// The daemon's program.
+    pub program: &'static str,
 }
 
 /// Where `cargo` put the binaries: beside the test's own, or `STRONGROOM_BIN_DIR`.
@@ -96,6 +98,7 @@ impl Lab {
             audit: String::new(),
             listener: String::new(),
             log_level: "debug",
+            program: "strongroomd",
         }
     }
 

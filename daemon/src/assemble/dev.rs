@@ -9,57 +9,73 @@ use crate::{
     rpc::Place,
     seal::SlotSpec,
 };
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 use strongroom_hsm::{Launcher, PinSource, TokenSelector, softhsm};
 
-/// Runs until it is told to stop; without `dir`, nothing of it remains.
+/// Runs in `dir` until it is told to stop. Tethered, it also ends with the process that started it.
 /// # Errors
 /// SoftHSM is missing, or whatever keeps a daemon from running.
-pub fn dev(listen: SocketAddr, dir: Option<PathBuf>) -> Result<(), Fatal> {
-    let temporary = Temporary::new(dir)?;
-    let config = Config::parse(&config_text(&temporary.path, listen)?)?;
-    let dir = temporary.path.clone();
+pub fn dev(listen: SocketAddr, dir: &Path, tethered: bool) -> Result<(), Fatal> {
+    if tethered {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
+    make_private(dir, true)?;
+    let dir = dir.canonicalize()?;
+    let config = Config::parse(&config_text(&dir, listen)?)?;
     start(config, None, move |gate, place| async move {
         introduce(&gate, &place, &dir).await
     })
 }
 
-/// A directory that goes when the daemon does, unless the user named it.
-struct Temporary {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Temporary {
-    fn new(dir: Option<PathBuf>) -> Result<Self, Fatal> {
-        let keep = dir.is_some();
-        let path = dir.unwrap_or_else(|| std::env::temp_dir().join(format!("strongroom-dev-{}", std::process::id())));
-        let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder
-            .recursive(keep)
-            .create(&path)
-            .map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-        Ok(Self {
-            path: path.canonicalize()?,
-            keep,
-        })
+/// The same in a temporary directory, of which nothing remains. A process of its own is the daemon: once it is shut in, it may remove
+/// what is in its directory, never the directory itself.
+/// # Errors
+/// As [`dev`], or the daemon ended with a failure.
+pub fn dev_in_temporary(listen: SocketAddr) -> Result<(), Fatal> {
+    let dir = std::env::temp_dir().join(format!("strongroom-dev-{}", std::process::id()));
+    make_private(&dir, false)?;
+    let ended = watched(listen, &dir);
+    std::fs::remove_dir_all(&dir)?;
+    match ended? {
+        status if status.success() => Ok(()),
+        status => Err(format!("the daemon ended with {status}").into()),
     }
 }
 
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.keep {
-            // What cannot be removed lies in the system's temporary directory.
-            let _ = fs::remove_dir_all(&self.path);
+/// The daemon as a child in a group of its own, to which signals are passed on.
+fn watched(listen: SocketAddr, dir: &Path) -> Result<std::process::ExitStatus, Fatal> {
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut child = tokio::process::Command::new(std::env::current_exe()?)
+            .args(["dev", "--tethered", "--listen", &listen.to_string(), "--dir"])
+            .arg(dir)
+            .process_group(0)
+            .spawn()?;
+        loop {
+            tokio::select! {
+                ended = child.wait() => return Ok(ended?),
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid {
+                // One that has ended meanwhile is waited for next.
+                let _ = kill_process(pid, Signal::TERM);
+            }
         }
-    }
+    })
+}
+
+fn make_private(dir: &Path, may_exist: bool) -> Result<(), Fatal> {
+    let mut builder = fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .recursive(may_exist)
+        .create(dir)
+        .map_err(|error| format!("cannot make {}: {error}", dir.display()).into())
 }
 
 fn config_text(dir: &Path, listen: SocketAddr) -> Result<String, Fatal> {

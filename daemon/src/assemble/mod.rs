@@ -1,12 +1,14 @@
 //! The composition root: the only place that joins kinds together. Starts everything in the right order, and ends it in the reverse one.
-//! Reading order: this file (`run`), `parts` (from configuration to parts), `dev` (a throw-away daemon), `repair` (going on after a loss), `logging`.
+//! Reading order: `command` (the command line), this file (`run`), `parts` (from configuration to parts), `dev` (a throw-away daemon), `repair` (going on after a loss), `logging`.
 
+mod command;
 mod dev;
 mod logging;
 mod parts;
 mod repair;
 
-pub use dev::dev;
+pub use command::command;
+pub use dev::{dev, dev_in_temporary};
 pub use repair::repair;
 
 use crate::{

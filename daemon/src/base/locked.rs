@@ -4,6 +4,8 @@
 
 use super::random::Random;
 use parking_lot::Mutex;
+#[cfg(debug_assertions)]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 /// One value at most: a key schedule with its subkeys.
@@ -113,15 +115,15 @@ impl fmt::Debug for LockedKey {
 }
 
 /// How deep the stack is wiped. Without optimisation a key schedule passes through many frames.
-#[cfg(not(feature = "test-plain-heap-keys"))]
 const SCRUB_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 8 << 10 };
 
 /// Runs `work` and wipes the stack it used: expanded keys and moved copies do not stay behind.
 #[inline(never)]
 pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
     let result = apart(work);
-    #[cfg(not(feature = "test-plain-heap-keys"))]
-    wipe_stack();
+    if !plain() {
+        wipe_stack();
+    }
     result
 }
 
@@ -130,7 +132,6 @@ fn apart<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-#[cfg(not(feature = "test-plain-heap-keys"))]
 #[inline(never)]
 fn wipe_stack() {
     let mut below = std::mem::MaybeUninit::<[u8; SCRUB_BYTES]>::uninit();
@@ -138,7 +139,6 @@ fn wipe_stack() {
 }
 
 /// One `memset`: byte-wise volatile stores cost a record's opening more than its cipher does.
-#[cfg(not(feature = "test-plain-heap-keys"))]
 fn wipe(block: *mut u8, bytes: usize) {
     // SAFETY: both callers own `bytes` writable bytes there. The compiler must take the zeros for read, or it may drop the stores.
     unsafe {
@@ -177,24 +177,38 @@ fn take_slot() -> Result<NonNull<u8>, LockError> {
 }
 
 fn give_slot(slot: NonNull<u8>) {
-    #[cfg(not(feature = "test-plain-heap-keys"))]
-    wipe(slot.as_ptr(), SLOT_BYTES); // its value is gone
+    if !plain() {
+        wipe(slot.as_ptr(), SLOT_BYTES); // its value is gone
+    }
     POOL.lock().free.push(slot);
 }
 
-/// The positive control of the memory scan: ordinary heap that stays readable and is not wiped.
-#[cfg(feature = "test-plain-heap-keys")]
-fn pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
-    let block = Vec::<[u64; 8]>::with_capacity(bytes / 64 + 1).leak();
-    NonNull::new(block.as_mut_ptr().cast()).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+#[cfg(debug_assertions)]
+static PLAIN: AtomicBool = AtomicBool::new(false);
+
+/// From now on keys lie on the ordinary heap, where anybody who reads this process finds them, and nothing is wiped. The positive control of
+/// the memory scan: a search that finds no key in the daemon must find them here. Only one program of the tests calls it; a release build
+/// has no such function.
+#[cfg(debug_assertions)]
+pub fn keep_on_plain_heap() {
+    PLAIN.store(true, Ordering::Relaxed);
 }
 
-#[cfg(not(feature = "test-plain-heap-keys"))]
+fn plain() -> bool {
+    #[cfg(debug_assertions)]
+    return PLAIN.load(Ordering::Relaxed);
+    #[cfg(not(debug_assertions))]
+    return false;
+}
+
 fn pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
+    if plain() {
+        let block = Vec::<[u64; 8]>::with_capacity(bytes / 64 + 1).leak();
+        return NonNull::new(block.as_mut_ptr().cast()).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into());
+    }
     secret_pages(bytes).or_else(|_| mlocked_pages(bytes))
 }
 
-#[cfg(not(feature = "test-plain-heap-keys"))]
 fn secret_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     use std::os::fd::{FromRawFd, OwnedFd};
     // SAFETY: a plain system call; its result is checked. 1 = FD_CLOEXEC in the flags of memfd_secret(2) (O_CLOEXEC).
@@ -221,7 +235,6 @@ fn secret_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     NonNull::new(at.cast()).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
 }
 
-#[cfg(not(feature = "test-plain-heap-keys"))]
 fn mlocked_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous};
     // SAFETY: a fresh anonymous mapping, then advice and a lock on exactly that range.
