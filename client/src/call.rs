@@ -129,6 +129,7 @@ macro_rules! changes {
 changes!(
     CredsIssueRequest,
     CredsRotateRequest,
+    ConfirmTimeRequest,
     FetchRequest,
     KvDeleteRequest,
     KvDestroyRequest,

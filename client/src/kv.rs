@@ -48,6 +48,15 @@ impl SecretVersion {
     }
 }
 
+/// How a folder is listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct List {
+    /// Everything below it, not only the next level.
+    pub recursive: bool,
+    /// Only names that contain this, upper and lower case alike; empty: all.
+    pub search: String,
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
@@ -109,8 +118,9 @@ impl Client {
     /// [`Error::Exhausted`] beyond 100,000 names: use [`list_page`](Client::list_page).
     pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
         let (mut names, mut token) = (Vec::new(), None);
+        let listing = List::default();
         loop {
-            let page = self.list_page(folder, false, PAGE, token).await?;
+            let page = self.list_page(folder, &listing, PAGE, token).await?;
             names.extend(page.names);
             if names.len() > LIST_MAX {
                 let words = format!("{folder} holds more than {LIST_MAX} names; read it page by page");
@@ -123,21 +133,22 @@ impl Client {
         }
     }
 
-    /// One page of a folder, or with `recursive` of everything below it. `page_size` 1 to 1000.
+    /// One page of a folder. `page_size` 1 to 1000; a page may be short, even empty, and still have a next.
     /// # Errors
     /// [`Error::Invalid`] for a token of another listing.
     pub async fn list_page(
         &self,
         folder: &str,
-        recursive: bool,
+        list: &List,
         page_size: u32,
         token: Option<String>,
     ) -> Result<Listing, Error> {
         let request = v1::KvListRequest {
             path: folder.to_owned(),
-            recursive,
+            recursive: list.recursive,
             page_size,
             page_token: token.unwrap_or_default(),
+            search: list.search.clone(),
         };
         let page = self.read(request, |s, r| async move { s.kv().list(r).await }).await?;
         Ok(Listing {

@@ -75,7 +75,7 @@ pub use delivery::{Delivered, Event, Follow, Kind, Want, WatchStream};
 pub use error::{Error, Refusal};
 pub use held::{Health, Secrets};
 pub use kept::{Keep, KeptCredential, KeptLease, KeptToken, LeaseState};
-pub use kv::{Listing, SecretVersion, Select};
+pub use kv::{List, Listing, SecretVersion, Select};
 pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
 pub use strongroom_proto::v1;

@@ -96,6 +96,8 @@ actions! {
     SlotWrite = "slot_write",
     /// A new generation of data keys, or a new version of the HSM's key.
     KeyRotate = "key_rotate",
+    /// Say that a leap of the wall clock is right.
+    TimeConfirm = "time_confirm",
 }
 
 /// Not a word of [`Action`].

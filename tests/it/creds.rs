@@ -1,8 +1,8 @@
 //! Credentials in a real PostgreSQL: dynamic and static, by the command line and the library.
 
-use crate::world::{PATIENCE, Shared, eventually, failure, reason, shared};
+use crate::world::{PATIENCE, Shared, World, eventually, failure, postgres, reason, shared};
 use std::time::Duration;
-use strongroom_client::{Error, LeaseState, LeasedCredential, v1};
+use strongroom_client::{Client, Error, LeaseState, LeasedCredential, v1};
 use tokio_postgres::NoTls;
 
 /// Logs in as a credential says and counts what it may read.
@@ -170,9 +170,6 @@ async fn the_library_keeps_a_lease() {
 async fn static_accounts_rotate() {
     let shared = shared();
     let (cli, client) = (shared.world.cli(), shared.world.client().await);
-    eventually("it has its first password", || {
-        cli.run(&["creds", "issue", "pg/app"]).code == 0
-    });
     let old = client.issue("pg/app", None).await.unwrap();
     assert_eq!(old.lease_id, None);
     assert_eq!(works(shared, "app", &text(&old, "password")).await.unwrap(), 3);
@@ -192,6 +189,217 @@ async fn static_accounts_rotate() {
         "leases of a dynamic role are revoked, not rotated"
     );
     assert!(!shared.server.log().contains(&new), "the server never sees a password");
+}
+
+/// R-ROT-1: an account that was just made a static role is waited for by whoever asks at once; one that cannot be set says why and when to
+/// try again; one whose role is deleted in the middle of a rotation is nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_static_role_is_waited_for() {
+    let server = postgres();
+    let world = World::open();
+    world.mount_postgres(&server);
+    let (cli, client) = (world.cli(), world.client().await);
+    let role = [
+        "role",
+        "put",
+        "pg/app",
+        "type=static",
+        "account=app",
+        "rotation_period=24h",
+    ];
+    for round in 0..5 {
+        cli.ok(&role);
+        let made = client
+            .issue("pg/app", None)
+            .await
+            .unwrap_or_else(|error| panic!("{round}: {error:?}"));
+        assert_eq!(text(&made, "username"), "app");
+        let rotating = tokio::spawn({
+            let client = client.clone();
+            let request = v1::CredsRotateRequest {
+                role: "pg/app".into(),
+                ..Default::default()
+            };
+            async move {
+                client
+                    .change(request, |s, r| async move { s.creds().rotate(r).await })
+                    .await
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(round * 3)).await;
+        cli.ok(&["role", "delete", "pg/app"]);
+        // It was done before, or finds nothing to rotate; an indeterminate end would be a lost password.
+        if let Err(error) = rotating.await.unwrap() {
+            assert!(
+                matches!(error.reason(), Some("NOT_FOUND" | "CONFLICT")),
+                "{round}: {error:?}"
+            );
+        }
+    }
+    server.admin("postgres", "ALTER ROLE app CONNECTION LIMIT 0").unwrap();
+    cli.ok(&role);
+    let error = client
+        .with_timeout(Duration::from_secs(3))
+        .issue("pg/app", None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), Some("TARGET_UNAVAILABLE"), "{error:?}");
+    assert!(error.refusal().unwrap().retry_after.is_some(), "{error:?}");
+}
+
+/// R-LEASE-1, R-POL-1: the leases of one identity end by its name, of all in an emergency at once; a `forbid` on one role holds against both.
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_by_identity_and_all_at_once() {
+    let server = postgres();
+    let world = World::open();
+    world.mount_postgres(&server);
+    world.put_policy(
+        "issuers",
+        r#"permit(principal in S::Group::"issuers", action == S::Action::"issue", resource in S::Path::"pg");
+permit(principal in S::Group::"revokers", action == S::Action::"revoke", resource);"#,
+    );
+    let one = world.lab.client(&world.token("one", &["issuers"])).await;
+    let two = world.lab.client(&world.token("two", &["issuers"])).await;
+    for _ in 0..2 {
+        one.issue("pg/readers", None).await.unwrap();
+        two.issue("pg/readers", None).await.unwrap();
+    }
+    let accounts = || {
+        let sql = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_readers\\_%'";
+        server.admin("postgres", sql).unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(accounts(), 4);
+    let revoker = world.lab.cli().with_token(&world.token("revoker", &["revokers"]));
+    world.put_policy(
+        "kept",
+        r#"forbid(principal in S::Group::"revokers", action == S::Action::"revoke", resource in S::Path::"pg/readers");"#,
+    );
+    let by_name = ["--output", "json", "lease", "revoke", "--identity", "one"];
+    let all = ["--output", "json", "lease", "revoke", "--all"];
+    for args in [&by_name[..], &all] {
+        assert_eq!(failure(&revoker.run(args))["reason"], "DENIED", "{args:?}");
+    }
+    world.cli().ok(&["policy", "delete", "kept"]);
+    let other = world.lab.cli().with_token(&world.token("two", &[]));
+    assert_eq!(failure(&other.run(&by_name))["reason"], "DENIED", "not one's own");
+    let done = revoker.json(&by_name[2..]);
+    assert_eq!((done["queued"].clone(), done["gone"].clone()), (2.into(), 2.into()));
+    assert_eq!(accounts(), 2);
+    let own = other.json(&["lease", "revoke", "--identity", "two"]);
+    assert_eq!(own["gone"], 2, "what is one's own needs no policy: {own}");
+    one.issue("pg/readers", None).await.unwrap();
+    assert_eq!(revoker.json(&all[2..])["gone"], 1);
+    assert_eq!(accounts(), 0);
+    let nobody = ["--output", "json", "lease", "revoke", "--identity", "nobody"];
+    assert_eq!(failure(&revoker.run(&nobody))["reason"], "NOT_FOUND");
+}
+
+/// R-LEASE-1, R-LEASE-2: a mount that is disabled while credentials are being made in it leaves no account behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_is_disabled_under_load() {
+    let server = postgres();
+    let world = World::open();
+    for round in 0..4 {
+        world.mount_postgres(&server);
+        let client = world.client().await;
+        let issuing: Vec<_> = (0..12)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move { client.issue("pg/readers", None).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(round * 15)).await;
+        let disabled = world.cli().run(&["mount", "disable", "pg", "--revoke-leases"]);
+        for issued in issuing {
+            // Each was made, and revoked with the mount, or was refused.
+            drop(issued.await.unwrap());
+        }
+        if disabled.code != 0 {
+            world.cli().ok(&["mount", "disable", "pg", "--revoke-leases"]);
+        }
+        let sql = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_readers\\_%'";
+        assert_eq!(
+            server.admin("postgres", sql).unwrap(),
+            "0",
+            "round {round}: {disabled:?}"
+        );
+    }
+}
+
+/// R-LEASE-1, R-POL-2: a page token is good for the same listing of the same caller alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn page_tokens_are_for_their_listing() {
+    let shared = shared();
+    let (cli, client) = (shared.world.cli(), shared.world.client().await);
+    for n in 0..3 {
+        cli.ok(&["role", "put", &format!("pg/paged-{n}"), "group=readers"]);
+        cli.ok_with(
+            &["policy", "put", &format!("paged-{n}"), "-"],
+            b"forbid(principal, action, resource in S::Path::\"kv/paged-nothing\");",
+        );
+        client.issue("pg/paged-0", None).await.unwrap();
+    }
+    let leases = |client: Client, prefix: &str, page_token: String| {
+        let request = v1::LeaseListRequest {
+            prefix: prefix.into(),
+            page_size: 1,
+            page_token,
+        };
+        async move {
+            client
+                .read(request, |s, r| async move { s.lease().list(r).await })
+                .await
+        }
+    };
+    let roles = |page_token: String| {
+        let (client, mount) = (client.clone(), "pg".to_owned());
+        let request = v1::RoleListRequest {
+            mount,
+            page_size: 1,
+            page_token,
+        };
+        async move {
+            client
+                .read(request, |s, r| async move { s.mount().list_roles(r).await })
+                .await
+        }
+    };
+    let policies = |page_token: String| {
+        let client = client.clone();
+        let request = v1::PolicyListRequest {
+            page_size: 1,
+            page_token,
+        };
+        async move {
+            client
+                .read(request, |s, r| async move { s.policy().list(r).await })
+                .await
+        }
+    };
+    let of_leases = leases(client.clone(), "pg/paged-0", String::new())
+        .await
+        .unwrap()
+        .next_page_token;
+    let of_roles = roles(String::new()).await.unwrap().next_page_token;
+    let of_policies = policies(String::new()).await.unwrap().next_page_token;
+    leases(client.clone(), "pg/paged-0", of_leases.clone()).await.unwrap();
+    roles(of_roles.clone()).await.unwrap();
+    policies(of_policies.clone()).await.unwrap();
+    let other = shared.world.lab.client(&shared.world.token("pager", &[])).await;
+    assert_eq!(
+        reason(leases(other, "pg/paged-0", of_leases.clone()).await),
+        "MALFORMED"
+    );
+    assert_eq!(
+        reason(leases(client.clone(), "pg", of_leases.clone()).await),
+        "MALFORMED"
+    );
+    for wrong in [of_policies, "AAAA".to_owned()] {
+        assert_eq!(reason(roles(wrong).await), "MALFORMED");
+    }
+    assert_eq!(reason(policies(of_roles).await), "MALFORMED");
+    cli.ok(&["lease", "revoke", "--prefix", "pg/paged-0"]);
+    (0..3).for_each(|n| drop(cli.ok(&["policy", "delete", &format!("paged-{n}")])));
 }
 
 /// R-ROT-1: the engine's own root credential rotates; what its predecessor made is still revoked.
@@ -269,13 +477,22 @@ permit(principal in S::Group::"lease-owners", action in S::Action::"leases", res
 async fn mistakes_are_told() {
     let shared = shared();
     let client = shared.world.client().await;
-    let shortest = client.issue("pg/readers", Some(Duration::from_secs(1))).await.unwrap();
+    let too_short = client.issue("pg/readers", Some(Duration::from_secs(4))).await;
     assert_eq!(
-        shortest.ttl,
-        Duration::from_secs(5),
-        "what is too short becomes the least there is"
+        reason(too_short),
+        "MALFORMED",
+        "nobody is given a longer life than was asked for"
     );
-    client.revoke(&shortest.lease_id.unwrap()).await.unwrap();
+    let longest = client
+        .issue("pg/readers", Some(Duration::from_secs(90_000)))
+        .await
+        .unwrap();
+    assert_eq!(
+        longest.ttl,
+        Duration::from_secs(3600),
+        "cut to the maximum, and the answer says so"
+    );
+    client.revoke(&longest.lease_id.unwrap()).await.unwrap();
     assert_eq!(reason(client.issue("pg/none", None).await), "NOT_FOUND");
     assert_eq!(reason(client.issue("nowhere/readers", None).await), "DENIED");
     assert!(client.issue("kv/readers", None).await.is_err());

@@ -237,6 +237,7 @@ async fn listing_is_paged() {
                     recursive,
                     page_size,
                     page_token,
+                    ..Default::default()
                 };
                 let page = client
                     .read(request, |s, r| async move { s.kv().list(r).await })
@@ -260,6 +261,11 @@ async fn listing_is_paged() {
         assert_eq!(pages(false, size).await, all, "pages of {size}");
         assert_eq!(pages(true, size).await, below, "recursive, pages of {size}");
     }
+    let found = shared()
+        .world
+        .cli()
+        .json(&["kv", "list", "kv/paged", "--recursive", "--search", "ER/"]);
+    assert_eq!(found["names"], serde_json::json!(["deep/er/one"]), "a search by name");
     let forged = v1::KvListRequest {
         path: "kv/paged".into(),
         page_token: "made up".into(),

@@ -232,6 +232,37 @@ fn slots_change_under_load() {
     assert_eq!(world.state(), "open");
 }
 
+/// R-SEAL-4: an answer with new shares that was lost on its way is asked for again with the share that completed the session.
+#[test]
+fn lost_shares_are_asked_for_again() {
+    let world = World::open();
+    let add = ["operator", "slots", "add", "glass=quorum:2/2", "--with-slot", "daily"];
+    let session = nonce(&answered(&present(&world, &add, "", world.share("daily", 0))));
+    let made = answered(&present(&world, &add, &session, world.share("daily", 2)));
+    assert_eq!(made["shares"]["shares"].as_array().unwrap().len(), 2, "{made}");
+    let again = answered(&present(&world, &add, &session, world.share("daily", 2)));
+    assert_eq!(again["shares"], made["shares"]);
+    for other in [world.share("daily", 0), world.share("daily", 1)] {
+        let refused = failure(&present(&world, &add, &session, other));
+        assert_eq!(refused["reason"], "FACTOR_REFUSED", "not by another holder: {refused}");
+    }
+    let shares = made["shares"]["shares"].as_array().unwrap();
+    let lines: Vec<_> = shares.iter().filter_map(Value::as_str).collect();
+    let verify = ["operator", "slots", "verify", "--slot", "glass"];
+    let verified = present(&world, &verify, "", &lines.join("\n"));
+    assert_eq!(answered(&verified)["done"], true);
+}
+
+/// R-LEASE-1: a leap of the clock is confirmed only where there is one, and only by whom policies let.
+#[test]
+fn there_is_no_leap_to_confirm() {
+    let world = &shared().world;
+    let confirm = ["--output", "json", "operator", "confirm-time"];
+    assert_eq!(failure(&world.cli().run(&confirm))["reason"], "NOT_POSSIBLE");
+    let nobody = world.lab.cli().with_token(&world.token("no-operator", &[]));
+    assert_eq!(failure(&nobody.run(&confirm))["reason"], "DENIED");
+}
+
 /// Writes and reads on a thread of their own, until they are asked for.
 pub struct Load {
     stop: Arc<AtomicBool>,

@@ -125,7 +125,11 @@ async fn a_session_takes_its_leases_along() {
     let revoked = world
         .cli()
         .json(&["token", "revoke", made["accessor"].as_str().unwrap(), "--session"]);
-    assert_eq!(revoked["tokens"], 2, "{revoked}");
+    assert_eq!(
+        (revoked["tokens"].clone(), revoked["leases_queued"].clone()),
+        (2.into(), 2.into()),
+        "{revoked}"
+    );
     refused(world, token).await;
     refused(world, &child.token).await;
     for account in accounts {
@@ -134,6 +138,23 @@ async fn a_session_takes_its_leases_along() {
             shared.server.admin("postgres", &sql).unwrap() == "0"
         });
     }
+}
+
+/// R-POL-1: an identity's groups are replaced by those given, kept when none are, and all taken away with `--exactly`.
+#[test]
+fn the_last_group_can_be_taken_away() {
+    let world = &shared().world;
+    let first = world.token("member", &["one", "two"]);
+    let groups = || world.lab.cli().with_token(&first).json(&["token", "show"])["groups"].clone();
+    assert_eq!(groups(), serde_json::json!(["one", "two"]));
+    world.token("member", &[]);
+    assert_eq!(groups(), serde_json::json!(["one", "two"]));
+    world.token_with("member", &["two"], &["--exactly"]);
+    assert_eq!(groups(), serde_json::json!(["two"]));
+    world.token_with("member", &[], &["--exactly"]);
+    assert_eq!(groups(), serde_json::json!([]));
+    let own = world.cli().run(&["token", "create", "--exactly"]);
+    assert_eq!(own.code, 2, "whose? {own:?}");
 }
 
 /// R-AUTH-4: the token of `init` says that it is for set-up and ends in an hour, and does not renew beyond it.

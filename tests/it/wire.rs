@@ -216,6 +216,43 @@ async fn health_and_reflection_answer() {
     }
 }
 
+/// A daemon's health may be watched by anybody, so the watches are bounded; those over the bound are told so, checks are answered all the
+/// same, and a watch that leaves makes room for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_watches_are_bounded() {
+    const WATCHES_MAX: usize = 256;
+    let world = World::open();
+    let watch = |raw: &Raw| {
+        let mut grpc = Grpc::new(raw.0.clone());
+        async move {
+            grpc.ready().await.unwrap();
+            let request = Request::new(tokio_stream::once(Bytes::new()));
+            let path = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+            grpc.streaming(request, path, AsBytes)
+                .await
+                .map(|answer| answer.into_inner())
+        }
+    };
+    let mut open = Vec::new();
+    for _ in 0..WATCHES_MAX / 64 {
+        let raw = Raw::connect(&world.lab).await;
+        for _ in 0..64 {
+            open.push(watch(&raw).await.expect("a watch within the bound"));
+        }
+    }
+    let raw = Raw::connect(&world.lab).await;
+    let refused = watch(&raw).await.map(drop).expect_err("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let check = || raw.call("/grpc.health.v1.Health/Check", Bytes::new(), None, None);
+    assert!(check().await.is_ok(), "checks need no place");
+    open.truncate(WATCHES_MAX / 2);
+    let began = Instant::now();
+    while watch(&raw).await.is_err() {
+        assert!(began.elapsed() < crate::world::PATIENCE, "no room again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// The contract of errors: every failure has `google.rpc.ErrorInfo` with domain, a reason of docs/ERRORS.md and the request's id.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_carry_their_details() {

@@ -408,5 +408,6 @@ impl v1::operator_server::Operator for Service {
         seal: SealRequest => SealResponse,
         list_slots: ListSlotsRequest => ListSlotsResponse,
         rotate: RotateRequest => RotateResponse,
+        confirm_time: ConfirmTimeRequest => ConfirmTimeResponse,
     );
 }

@@ -182,6 +182,18 @@ impl Refusals {
         }
         summaries
     }
+
+    /// A summary that could not be recorded: the next flush has it again, in the entry of its source where that one is still known.
+    pub fn put_back(&self, summary: Summary) {
+        let place = summary.source.map(|peer| self.hasher.hash_one(peer));
+        let table = &mut *self.table.lock();
+        let entry = match (summary.source, place) {
+            (Some(peer), Some(place)) => table.known(peer, place),
+            _ => &mut table.others,
+        };
+        entry.since = earlier(entry, summary.since);
+        entry.counted = entry.counted.saturating_add(summary.count);
+    }
 }
 
 impl std::fmt::Debug for Refusals {
@@ -191,10 +203,18 @@ impl std::fmt::Debug for Refusals {
 }
 
 impl Table {
+    /// The entry of `peer` if it has one, else the shared one.
+    fn known(&mut self, peer: Peer, place: u64) -> &mut Entry {
+        let own = self
+            .entries
+            .get_mut(set_of(place))
+            .and_then(|ways| ways.iter_mut().find(|entry| entry.peer == Some(peer)));
+        own.unwrap_or(&mut self.others)
+    }
+
     /// The entry of `peer`: its own, one that nobody needs any more, or the shared one.
     fn entry(&mut self, peer: Peer, place: u64, mono: Duration) -> &mut Entry {
-        let set = usize::try_from(place % (REFUSAL_SOURCES_MAX / WAYS) as u64).unwrap_or(0);
-        let Some(ways) = self.entries.get_mut(set) else {
+        let Some(ways) = self.entries.get_mut(set_of(place)) else {
             return &mut self.others;
         };
         let own = ways.iter().position(|entry| entry.peer == Some(peer));
@@ -215,6 +235,10 @@ impl Table {
             None => &mut self.others,
         }
     }
+}
+
+fn set_of(place: u64) -> usize {
+    usize::try_from(place % (REFUSAL_SOURCES_MAX / WAYS) as u64).unwrap_or(0)
 }
 
 fn count(entry: &mut Entry, now: Timestamp) {

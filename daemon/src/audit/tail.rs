@@ -43,6 +43,15 @@ impl Tail {
         })
     }
 
+    /// Does not end before record `seq` was shown, even if that one is still on its way to the files.
+    #[must_use]
+    pub fn through(self, seq: u64) -> Self {
+        Self {
+            end: self.end.map(|end| end.max(seq)),
+            ..self
+        }
+    }
+
     /// Some records, in order; waits for them when following. `None` at the end: of what there was at the start, or of the drainer.
     /// # Errors
     /// [`TailError`]; nothing more comes after it.
@@ -52,9 +61,8 @@ impl Tail {
         };
         let limit = match self.end {
             Some(end) if reader.next_seq() >= end => return Ok(None),
-            Some(end) => end,
-            None => match self.drained.wait_for(|through| *through > reader.next_seq()).await {
-                Ok(through) => *through,
+            end => match self.drained.wait_for(|through| *through > reader.next_seq()).await {
+                Ok(through) => end.unwrap_or(u64::MAX).min(*through),
                 Err(_) => return Ok(None),
             },
         };

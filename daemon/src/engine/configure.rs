@@ -12,7 +12,7 @@ use crate::{
         limits::LEASE_TTL_MIN_SECS,
         secret::SecretBytes,
     },
-    lease::{Ask, Birth, Durable, Lease, Scope},
+    lease::{Ask, Birth, Durable, Lease},
     policy::Permit,
     store::{Change, Version},
 };
@@ -125,13 +125,7 @@ impl EngineRoom {
     /// `LeasesLive` while one does.
     pub async fn forget(&self, permit: &Permit, mount: &MountRef) -> Result<(Change, ()), RoomError> {
         permit.covers(Action::MountWrite, &mount.path)?;
-        if !self
-            .leases
-            .list(Some(&Scope::Mount(mount.id)), None, 1)
-            .await?
-            .leases
-            .is_empty()
-        {
+        if self.leases.any_of(mount.id).await? {
             return Err(RoomError::LeasesLive);
         }
         let mut change = Change::new();

@@ -116,10 +116,15 @@ impl Definition {
 }
 
 impl DynamicRole {
-    /// The life of a lease: what was asked for (0: the default), cut to the maximum, never under the minimum.
-    pub fn ttl_secs(&self, asked: u64) -> u64 {
-        let wanted = if asked == 0 { self.default_ttl } else { asked };
-        wanted.clamp(LEASE_TTL_MIN_SECS, self.max_ttl)
+    /// The life of a lease: what was asked for (0: the default), cut to the maximum, which the answer tells.
+    /// # Errors
+    /// `Config` below the minimum: nobody is given more than was asked for.
+    pub fn ttl_secs(&self, asked: u64) -> Result<u64, EngineError> {
+        match asked {
+            0 => Ok(self.default_ttl),
+            1..LEASE_TTL_MIN_SECS => Err(EngineError::Config(format!("ttl_secs: at least {LEASE_TTL_MIN_SECS}"))),
+            asked => Ok(asked.min(self.max_ttl)),
+        }
     }
 }
 
@@ -160,12 +165,20 @@ mod tests {
     }
 
     #[test]
-    fn ttl_is_the_default_and_never_above_the_maximum() {
+    fn ttl_is_the_default_never_above_the_maximum_and_refused_below_the_minimum() {
         let Ok(Definition::Dynamic(role)) = Definition::parse(r#"{"default_ttl":"10m","max_ttl":"1h"}"#) else {
             panic!()
         };
-        for (asked, want) in [(0, 600), (1, 5), (5, 5), (3600, 3600), (3601, 3600), (u64::MAX, 3600)] {
-            assert_eq!(role.ttl_secs(asked), want, "{asked}");
+        for (asked, want) in [
+            (0, Some(600)),
+            (1, None),
+            (4, None),
+            (5, Some(5)),
+            (3600, Some(3600)),
+            (3601, Some(3600)),
+            (u64::MAX, Some(3600)),
+        ] {
+            assert_eq!(role.ttl_secs(asked).ok(), want, "{asked}");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     store::{Change, CommitError, Cursor, Namespace, Store, StoreError, Table, View},
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use strongroom_policy::Action;
 use tokio::task::JoinHandle;
 
@@ -49,9 +49,14 @@ pub enum RoomError {
     /// A rotation is under way.
     #[error("a rotation of the mount's root credential is under way; try again")]
     Rotating,
-    /// The first rotation of a static account is not done; the reason of the last failure.
-    #[error("the account's password is not set yet")]
-    NotRotated,
+    /// The first rotation of a static account is not done.
+    #[error("the account's password is not set yet{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NotRotated {
+        /// Of the last attempt that failed.
+        why: Option<String>,
+        /// When the next attempt will have been made.
+        again: Duration,
+    },
     /// The target, or what is configured of it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -356,7 +361,15 @@ impl EngineRoom {
             .delete(&self.engines.roles, &key);
         if let Definition::Static(role) = &held.value.definition {
             change.tell(Topic::Path(permit.path().clone()));
-            change.delete(&self.engines.statics, &named_key(&mount.id, &role.account));
+            // A rotation that is under way ends first, and none begins in between: the password that is forgotten here is the account's.
+            let turn = self.engines.turn(mount.id, &role.account);
+            let _turn = turn.lock().await;
+            let key = named_key(&mount.id, &role.account);
+            if let Some(account) = load::<StaticRecord>(&self.engines.statics, &key, "static account").await? {
+                change
+                    .require_version(&self.engines.statics, &key, account.version)
+                    .delete(&self.engines.statics, &key);
+            }
         }
         Ok((change, ()))
     }
@@ -379,6 +392,7 @@ impl EngineRoom {
             Definition::Static(role) => return self.read_static(mount, &role).await,
             Definition::Dynamic(role) => role,
         };
+        let ttl_secs = role.ttl_secs(ttl_secs)?;
         let id = LeaseId::random(&*self.engines.around.random);
         let mut engine = self.engines.engine(mount.id).await?;
         let plan = match engine.plan(id, name, &role).await {
@@ -394,7 +408,7 @@ impl EngineRoom {
             role: path,
             config_version: record.version.0,
             plan,
-            ttl_secs: role.ttl_secs(ttl_secs),
+            ttl_secs,
             max_ttl_secs: role.max_ttl,
             deadline: engine.deadline(),
         };

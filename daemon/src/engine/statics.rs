@@ -21,6 +21,8 @@ use strongroom_policy::Action;
 /// Backoff of a failing scheduled rotation: doubled each time, never terminal.
 const RETRY_MIN_SECS: u64 = 5;
 const RETRY_MAX_SECS: u64 = 3600;
+/// When an account that was just made has its first password, as a rule.
+const FIRST_PASSWORD: Duration = Duration::from_millis(500);
 /// The schedule is looked at this often, and whenever an account is added.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Accounts read at once.
@@ -110,7 +112,16 @@ impl EngineRoom {
             }
         }
         let record = held.value;
-        let secret = record.current.ok_or(RoomError::NotRotated)?.0;
+        let Some(Kept(secret)) = record.current else {
+            let now = self.engines.around.clock.now();
+            return Err(RoomError::NotRotated {
+                why: record.last_error,
+                again: record
+                    .due
+                    .map_or(FIRST_PASSWORD, |due| now.until(due))
+                    .max(FIRST_PASSWORD),
+            });
+        };
         Ok(Issued::Static {
             fields: engine.static_fields(&role.account, &secret),
             rotated: record.rotated,

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// When a store that is being reopened is worth another try.
 const REOPEN: Duration = Duration::from_millis(500);
 
+/// When a target that does not answer is worth another try.
+const TARGET: Duration = Duration::from_secs(1);
+
 /// The caller's own mistake, or something it may know: the error's text says it.
 fn told(reason: Reason, error: &dyn std::error::Error) -> Failure {
     Failure::with(reason, error.to_string())
@@ -215,7 +218,7 @@ impl From<LeaseError> for Failure {
             LeaseError::MountClosed => told(Reason::NotPossible, &error),
             LeaseError::SessionEnded => Reason::Unauthenticated.into(),
             LeaseError::Target(target) if target.caller => told(Reason::Malformed, &target),
-            LeaseError::Target(target) if target.outage => told(Reason::TargetUnavailable, &target),
+            LeaseError::Target(target) if target.outage => told(Reason::TargetUnavailable, &target).retry_after(TARGET),
             LeaseError::Target(target) => told(Reason::TargetRefused, &target),
             LeaseError::Damaged => logged(Reason::Damaged, &error),
             LeaseError::Store(error) => error.into(),
@@ -229,7 +232,7 @@ impl From<EngineError> for Failure {
         match &error {
             EngineError::Config(_) => told(Reason::Malformed, &error),
             EngineError::Unreachable(_) | EngineError::Draining | EngineError::NotYet(_) => {
-                told(Reason::TargetUnavailable, &error)
+                told(Reason::TargetUnavailable, &error).retry_after(TARGET)
             }
             EngineError::Refused(_) | EngineError::OtherServer { .. } | EngineError::Remains(_) => {
                 told(Reason::TargetRefused, &error)
@@ -241,11 +244,10 @@ impl From<EngineError> for Failure {
 impl From<RoomError> for Failure {
     fn from(error: RoomError) -> Self {
         match error {
-            RoomError::Unconfigured
-            | RoomError::WrongRole(_)
-            | RoomError::AccountTaken(_)
-            | RoomError::LeasesLive
-            | RoomError::NotRotated => told(Reason::NotPossible, &error),
+            RoomError::Unconfigured | RoomError::WrongRole(_) | RoomError::AccountTaken(_) | RoomError::LeasesLive => {
+                told(Reason::NotPossible, &error)
+            }
+            RoomError::NotRotated { again, .. } => told(Reason::TargetUnavailable, &error).retry_after(again),
             RoomError::NoRole => told(Reason::NotFound, &error),
             RoomError::RoleName | RoomError::Path(_) => told(Reason::Malformed, &error),
             RoomError::Rotating => told(Reason::Conflict, &error),

@@ -5,6 +5,7 @@ use crate::{
     audit::{AuditHasher, Outcome, Recorder, Trail},
     base::{
         id::{BootId, MountId, SessionId},
+        page::PageKey,
         random::Random,
         secret::SecretBytes,
         time::Clock,
@@ -13,7 +14,7 @@ use crate::{
     kv::KvRoom,
     lease::{self, LeaseRoom, Scope, Surroundings as LeaseSurroundings},
     mount::MountRoom,
-    policy::{Caller, PolicyRoom},
+    policy::{Caller, Permit, PolicyRoom},
     store::{Change, CommitError, Committed, Store},
     token::{Ceremony, Created, TokenRoom},
     vault::{self, Guard, RoomsError},
@@ -69,6 +70,7 @@ pub struct Rooms {
     pub engines: EngineRoom,
     /// Keyed hashes for the audit log.
     pub hasher: Arc<AuditHasher>,
+    pages: PageKey,
     settle: Arc<Notify>,
     work: Mutex<JoinSet<()>>,
 }
@@ -110,6 +112,7 @@ impl Rooms {
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
             engines: EngineRoom::open(engines, Arc::clone(&leases)),
             hasher: Arc::new(AuditHasher::new(keyring.audit_key(), 1)?),
+            pages: PageKey::derive(keyring.audit_key())?,
             settle: Arc::new(Notify::new()),
             work: Mutex::new(JoinSet::new()),
             store,
@@ -140,6 +143,30 @@ impl Rooms {
         let text = token.and_then(|token| std::str::from_utf8(token.expose()).ok());
         text.and_then(|text| self.tokens.identify(text).ok())
             .ok_or_else(|| Reason::Unauthenticated.into())
+    }
+
+    /// The token of a listing's next page, good for the same question of the same caller.
+    pub fn page_token(&self, permit: &Permit, question: [&str; 2], next: &[u8]) -> Vec<u8> {
+        let (caller, [listing, place]) = (permit.identity(), question);
+        let words = [listing.as_bytes(), caller.as_bytes(), place.as_bytes()];
+        self.pages.seal(&words, next)
+    }
+
+    /// Where a page goes on, by the token of the page before.
+    /// # Errors
+    /// `Malformed` for a token of another listing, another caller or nobody.
+    pub fn page_start(
+        &self,
+        permit: &Permit,
+        question: [&str; 2],
+        token: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let (caller, [listing, place]) = (permit.identity(), question);
+        let words = [listing.as_bytes(), caller.as_bytes(), place.as_bytes()];
+        token
+            .map(|token| self.pages.open(&words, token))
+            .transpose()
+            .map_err(|error| Failure::with(Reason::Malformed, error.to_string()))
     }
 
     /// Makes a change and its evidence durable.

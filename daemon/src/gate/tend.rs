@@ -19,24 +19,37 @@ const TEND_EVERY: Duration = Duration::from_secs(60);
 impl Gate {
     /// Runs until the task is dropped.
     pub async fn tend(self: Arc<Self>) {
-        let mut flush = tokio::time::interval(REFUSALS_FLUSH_EVERY);
-        let mut tend = tokio::time::interval(TEND_EVERY);
-        loop {
-            tokio::select! {
-                _ = flush.tick() => self.flush_refusals().await,
-                _ = tend.tick() => {
-                    self.tend_keys().await;
-                    self.reencrypt().await;
-                }
+        // Side by side: re-encryption may take hours, and an HSM may hang.
+        let refusals = async {
+            let mut tick = tokio::time::interval(REFUSALS_FLUSH_EVERY);
+            loop {
+                tick.tick().await;
+                self.flush_refusals().await;
             }
-        }
+        };
+        let old_keks = async {
+            let mut tick = tokio::time::interval(TEND_EVERY);
+            loop {
+                tick.tick().await;
+                self.tend_keys().await;
+            }
+        };
+        let old_records = async {
+            let mut tick = tokio::time::interval(TEND_EVERY);
+            loop {
+                tick.tick().await;
+                self.reencrypt().await;
+            }
+        };
+        let ((), (), ()) = tokio::join!(refusals, old_keks, old_records);
     }
 
     /// Writes what is counted. Also at the end of the daemon's life.
     pub async fn flush_refusals(&self) {
         for summary in self.refusals.flush() {
             if let Err(failure) = self.witness(summary.record(&self.from.recorder)).await {
-                tracing::warn!(%failure, refusals = summary.count, "a summary of refusals could not be recorded");
+                tracing::warn!(%failure, refusals = summary.count, "a summary of refusals waits to be recorded");
+                self.refusals.put_back(summary);
             }
         }
     }
@@ -124,7 +137,7 @@ impl Gate {
         }
         if let Some(hold) = open.leases.standing().hold {
             warnings.push(format!(
-                "the wall clock leapt to {}: the vault still goes by {}, for {} s more",
+                "the wall clock leapt to {}: the vault still goes by {}, for {} s more; if the clock is right, `strongroom operator confirm-time`",
                 hold.wall,
                 hold.vault,
                 hold.remaining.as_secs()

@@ -27,6 +27,15 @@ pub struct ListQuery {
     pub limit: usize,
     /// The token of a former page.
     pub after: Option<Vec<u8>>,
+    /// Only names that contain this, upper and lower case alike; empty: all.
+    pub search: String,
+}
+
+impl ListQuery {
+    /// Whether a name, as the listing would show it, is searched for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.search.is_empty() || name.to_ascii_lowercase().contains(&self.search.to_ascii_lowercase())
+    }
 }
 
 /// A name in a folder.
@@ -60,11 +69,12 @@ impl KvRoom {
             return Err(Mismatch.into());
         }
         let (caller, recursive) = (permit.identity(), [u8::from(query.recursive)]);
-        let question: [&[u8]; 4] = [
+        let question: [&[u8]; 5] = [
             b"kv list",
             caller.as_bytes(),
             permit.path().as_str().as_bytes(),
             &recursive,
+            query.search.as_bytes(),
         ];
         let from = query
             .after
@@ -81,6 +91,7 @@ impl KvRoom {
             room: self,
             permit,
             place,
+            query,
             limit,
             cursor,
             out: Listing::default(),
@@ -100,6 +111,7 @@ struct Paging<'a> {
     room: &'a KvRoom,
     permit: &'a Permit,
     place: &'a Place,
+    query: &'a ListQuery,
     limit: usize,
     cursor: Option<Cursor>,
     out: Listing,
@@ -128,6 +140,7 @@ impl<'a> Paging<'a> {
                 let names: Option<Vec<&str>> = entry.key.iter().map(|part| part.name()).collect();
                 // The folder's own name may be a secret's too: it is not below itself.
                 if let Some(name) = names.filter(|names| !names.is_empty()).map(|names| names.join("/"))
+                    && self.query.wants(&name)
                     && self.sees_secret(&name)
                 {
                     self.out.entries.push(ListEntry { name, folder: false });
@@ -169,17 +182,15 @@ impl<'a> Paging<'a> {
 
     fn entries(&self, child: &Child) -> Vec<ListEntry> {
         let mut entries = Vec::new();
-        if child.is_record && self.sees_secret(&child.name) {
+        if child.is_record && self.query.wants(&child.name) && self.sees_secret(&child.name) {
             entries.push(ListEntry {
                 name: child.name.clone(),
                 folder: false,
             });
         }
-        if child.is_folder && self.sees(&child.name, &[Action::List]) {
-            entries.push(ListEntry {
-                name: format!("{}/", child.name),
-                folder: true,
-            });
+        let name = format!("{}/", child.name);
+        if child.is_folder && self.query.wants(&name) && self.sees(&child.name, &[Action::List]) {
+            entries.push(ListEntry { name, folder: true });
         }
         entries
     }

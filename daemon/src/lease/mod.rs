@@ -36,7 +36,7 @@ use crate::{
         random::Random,
         time::{Clock, Timestamp},
     },
-    store::{Change, CommitError, Committed, Cursor, Store, StoreError},
+    store::{Change, CommitError, Committed, Cursor, Part, Store, StoreError},
 };
 use clock::VaultClock;
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 /// How far ahead a taken row is moved: longer than any attempt. At unseal claims of the run before count for nothing.
 const CLAIM_SECS: u64 = 120;
+/// Names read at once to count leases.
+const COUNT_PAGE: usize = 1000;
 /// Leases whose damaged records are remembered by name.
 const QUARANTINED_MAX: usize = 1000;
 
@@ -292,6 +294,34 @@ impl LeaseRoom {
             }
         }
         Ok(LeasePage { leases, next })
+    }
+
+    /// How many leases are in `scope`. Reads the names of all of them, not the leases.
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn count(&self, scope: &Scope) -> Result<u64, LeaseError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let (ids, next) = self.inner.page(Some(scope), after.as_ref(), COUNT_PAGE).await?;
+            count += ids.len() as u64;
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
+    /// Whether a lease of the mount is left, be it one whose record or name does not open: its account may live.
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn any_of(&self, mount: MountId) -> Result<bool, LeaseError> {
+        let page = self
+            .inner
+            .books
+            .by_role
+            .scan(&[Part::Raw(mount.as_bytes())], None, 1)
+            .await?;
+        Ok(!page.entries.is_empty() || !page.damaged.is_empty() || page.next.is_some())
     }
 }
 

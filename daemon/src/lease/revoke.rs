@@ -1,4 +1,4 @@
-//! Revocation on demand: one lease, or a scope (mount, role, session, identity). A scope is one durable marker, then a walk
+//! Revocation on demand: one lease, or a scope (mount, role, session, identity, all). A scope is one durable marker, then a walk
 //! that turns its leases to `revoking`; after a crash the walk begins again.
 
 use super::{
@@ -36,6 +36,8 @@ const MARKERS: &[u8] = b"lease-scope";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
+    /// Every lease there is.
+    All,
     /// All of a mount.
     Mount(MountId),
     /// All of a role.
@@ -201,7 +203,7 @@ impl Inner {
     ) -> Result<(Vec<LeaseId>, Option<Cursor>), StoreError> {
         let books = &self.books;
         let page = match scope {
-            None => books.leases.scan(&[], after, limit).await?,
+            None | Some(Scope::All) => books.leases.scan(&[], after, limit).await?,
             Some(Scope::Mount(mount)) => books.by_role.scan(&[Part::Raw(mount.as_bytes())], after, limit).await?,
             Some(Scope::Role(mount, role)) => {
                 books

@@ -410,7 +410,14 @@ async fn a_damaged_record_stops_nobody() {
         .await;
     assert_eq!(lab.room().standing().quarantined, [damaged]);
     assert!(matches!(lab.room().get(damaged).await, Err(LeaseError::Damaged)));
-    assert!(lab.issue(60).await.is_ok());
+    assert!(
+        lab.room().any_of(lab.mount).await.unwrap(),
+        "a mount is not empty while an account may live"
+    );
+    let other = lab.issue(60).await.unwrap();
+    assert_eq!(lab.room().count(&Scope::All).await.unwrap(), 2);
+    assert_eq!(lab.room().count(&Scope::Session(other.session)).await.unwrap(), 2);
+    assert!(!lab.room().any_of(MountId::random(&OsRandom)).await.unwrap());
 }
 
 /// R-LEASE-2: time passes a due row by while it is being written: by the running daemon, and by one that dies before the row

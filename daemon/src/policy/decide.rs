@@ -198,7 +198,8 @@ const fn recovers(action: Action) -> bool {
     match action {
         PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke => true,
         Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke
-        | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
+        | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate
+        | TimeConfirm => false,
     }
 }
 
@@ -209,7 +210,7 @@ pub const fn needs_no_policy(action: Action) -> bool {
     match action {
         TokenCreate | TokenRead | TokenRenew | TokenRevoke | LeaseRead | Renew | Revoke | List | PolicyRead => true,
         Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead
-        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate => false,
+        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate | TimeConfirm => false,
     }
 }
 

@@ -240,6 +240,7 @@ fn powers() {
         Seal,
         SlotWrite,
         KeyRotate,
+        TimeConfirm,
     ] {
         assert!(!needs_no_policy(action));
     }

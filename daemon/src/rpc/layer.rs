@@ -1,9 +1,10 @@
 //! Below tonic's decoding: bounds on requests in flight, a deadline for callers that name none, and a record of what never reached the gate
-//! (unknown methods, undecodable messages). Health and reflection pass through.
+//! (unknown methods, undecodable messages). Health and reflection pass through; their streams are bounded.
 
 use super::status::status;
 use crate::gate::{Failure, Gate, Origin, Place, Reason, code_name};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use std::{
     future::Future,
     pin::Pin,
@@ -29,6 +30,9 @@ const RESERVED: [&str; 6] = [
 ];
 /// Requests in flight on the reserved lane, beyond the ordinary ones.
 const RESERVED_MAX: usize = 64;
+/// Health watches and reflections open at once. Checks of health are answered at once, and take no place.
+const STREAMS_MAX: usize = 256;
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// When a refused caller may try again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -73,6 +77,7 @@ pub struct AdmissionLayer {
     gate: Arc<Gate>,
     places: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     deadline: Duration,
 }
 
@@ -84,8 +89,17 @@ impl AdmissionLayer {
             gate,
             places,
             reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             deadline,
         }
+    }
+}
+
+impl AdmissionLayer {
+    fn overloaded<E: Send + 'static>(&self) -> Answer<E> {
+        self.gate.count_overload();
+        let failure = Failure::new(Reason::Overloaded).retry_after(RETRY);
+        Box::pin(async move { Ok(status(&failure, "").into_http()) })
     }
 }
 
@@ -106,6 +120,32 @@ pub struct Admission<S> {
     shared: AdmissionLayer,
 }
 
+impl<S> Admission<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    /// A stream that anybody may open keeps its place until its last byte is sent or its reader has left.
+    fn stream(&mut self, request: Request<Body>) -> Answer<S::Error> {
+        let Ok(place) = Arc::clone(&self.shared.streams).try_acquire_owned() else {
+            return self.shared.overloaded();
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _held = &place;
+                    frame
+                }))
+            }))
+        })
+    }
+}
+
+type Answer<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
 impl<S> Service<Request<Body>> for Admission<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
@@ -114,7 +154,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+    type Future = Answer<S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -122,8 +162,11 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        if path.starts_with("/grpc.") {
+        if path == HEALTH_CHECK {
             return Box::pin(self.inner.call(request));
+        }
+        if path.starts_with("/grpc.") {
+            return self.stream(request);
         }
         let lane = if RESERVED.contains(&path) {
             [&self.shared.places, &self.shared.reserved]
@@ -134,9 +177,7 @@ where
             .into_iter()
             .find_map(|lane| Arc::clone(lane).try_acquire_owned().ok())
         else {
-            self.shared.gate.count_overload();
-            let failure = Failure::new(Reason::Overloaded).retry_after(RETRY);
-            return Box::pin(async move { Ok(status(&failure, "").into_http()) });
+            return self.shared.overloaded();
         };
         let origin = request.extensions().get::<Origin>().cloned();
         let (taken, place) = (Taken::default(), Place(Arc::new(place)));

@@ -25,7 +25,10 @@ use subtle::ConstantTimeEq;
 pub struct Nonce([u8; 16]);
 
 impl Nonce {
-    fn same_as(&self, other: &Self) -> bool {
+    pub(super) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+    pub(super) fn same_as(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }

@@ -5,8 +5,9 @@
 //! and `vault` stores them. Blocking calls only (the HSMs').
 //!
 //! Reading order: `spec` (what is asked for), `crypt` (two primitives), `record` (what is stored), the factors `quorum/` and `hsm/`, `slot`
-//! (make, open, change one), `slots` (all of a vault), `ceremony` (holders coming together), `offline` (the same without a daemon).
+//! (make, open, change one), `slots` (all of a vault), `ceremony` (holders coming together), `answers` (new shares whose answer was lost), `offline` (the same without a daemon).
 
+mod answers;
 mod ceremony;
 mod crypt;
 mod error;
@@ -20,6 +21,7 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use answers::{Answers, NewShares};
 pub use ceremony::{Complete, Nonce, Presented, Progress, SessionInfo, Sessions, Step};
 pub use error::{SealError, SessionError, ShareError};
 pub use hsm::{Token, Tokens};

@@ -23,10 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct NewToken {
     /// The identity it speaks for, made when there is none of this name; `None`: the caller's own.
     pub identity: Option<String>,
-    /// Groups of that identity. With `attributes`, both empty: as they are.
+    /// Groups of that identity. With `attributes`, both empty: as they are, unless `exactly`.
     pub groups: BTreeSet<String>,
     /// Attributes of that identity.
     pub attributes: BTreeMap<String, String>,
+    /// Groups and attributes become exactly these, also when both are empty.
+    pub exactly: bool,
     /// 0: 15 minutes. At most 24 hours.
     pub ttl_secs: u64,
     /// Renewals end there. 0: 24 hours. At most 24 hours.
@@ -131,7 +133,7 @@ impl TokenRoom {
     }
 
     async fn child(&self, permit: &Permit, ask: &NewToken) -> Result<(Change, Created), TokenError> {
-        if !ask.groups.is_empty() || !ask.attributes.is_empty() {
+        if !ask.groups.is_empty() || !ask.attributes.is_empty() || ask.exactly {
             return Err(TokenError::ChildIdentity);
         }
         let now = self.clock.now();
@@ -191,7 +193,8 @@ impl TokenRoom {
         let (groups, attributes) = asked
             .map(|(_, ask)| (ask.groups.clone(), ask.attributes.clone()))
             .unwrap_or_default();
-        let unchanged = groups.is_empty() && attributes.is_empty();
+        let exactly = asked.is_some_and(|(_, ask)| ask.exactly);
+        let unchanged = !exactly && groups.is_empty() && attributes.is_empty();
         let record = match found {
             Some((former, _)) if unchanged || (former.groups == groups && former.attributes == attributes) => {
                 return Ok(former.id);

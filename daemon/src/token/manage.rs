@@ -64,8 +64,8 @@ pub struct Renewed {
 pub struct Revoked {
     /// How many tokens open nothing any more.
     pub tokens: u64,
-    /// The session, if it ended. Its leases, and those of every session it made, come out of [`TokenRoom::ended`].
-    pub session: Option<SessionId>,
+    /// The sessions that ended. Their leases come out of [`TokenRoom::ended`].
+    pub sessions: Vec<SessionId>,
 }
 
 impl TokenRoom {
@@ -193,13 +193,17 @@ impl TokenRoom {
         let session = self.permitted(permit, Action::TokenRevoke, accessor)?;
         let mut change = Change::new();
         if whole_session {
-            let (table, tokens) = (self.table.clone(), self.table.read().tokens_under(session));
+            let (tokens, sessions) = {
+                let table = self.table.read();
+                (table.tokens_under(session), table.sessions_under(session))
+            };
+            let table = self.table.clone();
             // No matter which version: nothing is to survive.
             self.require_live(&mut change, session);
             change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
             mark(&mut change, &self.marks, session, Ended::Tree);
             change.then(move || table.write().revoke(session));
-            return Ok((change, revoked(tokens, Some(session))));
+            return Ok((change, revoked(tokens, sessions)));
         }
         let (mut record, version) = self.read(session).await?;
         record.prune(self.clock.now());
@@ -214,9 +218,9 @@ impl TokenRoom {
                 .require_version(&self.sessions, &[Part::Raw(session.as_bytes())], version);
             // A session of it may be on its way to be committed: whoever revokes its maker is to reach that one too.
             self.finish(&mut change, session, true, true);
-            return Ok((change, revoked(gone.len(), Some(session))));
+            return Ok((change, revoked(gone.len(), vec![session])));
         }
-        Ok((self.replace(session, version, record)?, revoked(gone.len(), None)))
+        Ok((self.replace(session, version, record)?, revoked(gone.len(), Vec::new())))
     }
 
     /// An identity by its name: id, groups, attributes. For `policy explain` and listings.
@@ -228,10 +232,10 @@ impl TokenRoom {
     }
 }
 
-fn revoked(tokens: usize, session: Option<SessionId>) -> Revoked {
+fn revoked(tokens: usize, sessions: Vec<SessionId>) -> Revoked {
     Revoked {
         tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
-        session,
+        sessions,
     }
 }
 

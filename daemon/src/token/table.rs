@@ -313,17 +313,23 @@ impl Table {
 
     /// Tokens of the session and of all it made.
     pub fn tokens_under(&self, id: SessionId) -> usize {
-        let mut count = 0;
-        let mut open = vec![id];
+        let sessions = self.sessions_under(id);
+        let tokens = |id| self.sessions.get(id).map_or(0, |session| session.record.tokens.len());
+        sessions.iter().map(tokens).sum()
+    }
+
+    /// The session, and every live one that it made, directly or not.
+    pub fn sessions_under(&self, id: SessionId) -> Vec<SessionId> {
+        let (mut under, mut open) = (Vec::new(), vec![id]);
         while let Some(id) = open.pop() {
             if let Some(session) = self.sessions.get(&id) {
-                count += session.record.tokens.len();
+                under.push(id);
                 open.extend(&session.made);
             } else if let Some(link) = self.links.get(&id) {
                 open.extend(&link.made);
             }
         }
-        count
+        under
     }
 }
 

@@ -314,7 +314,7 @@ async fn children() {
         f.revoke(&child, &child, false).await.unwrap(),
         Revoked {
             tokens: 2,
-            session: None
+            sessions: Vec::new()
         }
     );
     assert_eq!(
@@ -446,7 +446,17 @@ async fn an_identity_changes_for_all_its_tokens() {
     .unwrap();
     let groups = |f: &Fixture| f.who(&ann).unwrap().identity().principal().groups().clone();
     assert_eq!(groups(&f), ["b".to_owned()].into());
-    assert_eq!(groups(&f.again().await), ["b".to_owned()].into());
+    let f = f.again().await;
+    assert_eq!(groups(&f), ["b".to_owned()].into());
+    f.create(&setup, &named("ann")).await.unwrap();
+    assert_eq!(groups(&f), ["b".to_owned()].into(), "none given: as they are");
+    let exactly = NewToken {
+        exactly: true,
+        ..named("ann")
+    };
+    f.create(&setup, &exactly).await.unwrap();
+    assert!(groups(&f).is_empty(), "exactly none: the last one is taken away");
+    assert!(groups(&f.again().await).is_empty());
 }
 
 proptest! {

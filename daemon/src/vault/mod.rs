@@ -25,7 +25,7 @@ pub use rotate::{Reencrypted, Tended};
 
 use crate::{
     base::{id::ClusterId, random::Random, time::Clock},
-    seal::{Nonce, Root, SessionInfo, Sessions, SlotChange, SlotName, Slots, Tokens},
+    seal::{Answers, Nonce, Root, SessionInfo, Sessions, SlotChange, SlotName, Slots, Tokens},
     store::{Algorithm, Change, CommitError, Disk, RawTable, Store, StoreError},
 };
 use arc_swap::ArcSwap;
@@ -72,6 +72,8 @@ pub struct Vault<R: Rooms> {
     parts: Parts<R>,
     door: Door<R>,
     sessions: Sessions,
+    /// New shares whose answer may have been lost.
+    answers: Answers,
     /// As stored; follows every commit by its hook.
     slots: Arc<ArcSwap<Slots>>,
     state: Mutex<State>,
@@ -130,11 +132,13 @@ impl<R: Rooms> Vault<R> {
         let initialised = parts.disk.is_initialised().await?;
         let slots = Arc::new(ArcSwap::from_pointee(load_slots(&parts.disk).await?));
         let sessions = Sessions::new(parts.clock.clone(), parts.random.clone());
+        let answers = Answers::new(parts.clock.clone());
         let state = Mutex::new(if initialised { State::Sealed } else { State::Blank });
         Ok(Self {
             parts,
             door: Door::new(initialised),
             sessions,
+            answers,
             slots,
             state,
         })

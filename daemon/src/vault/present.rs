@@ -4,8 +4,8 @@ use super::{Evidence, Rooms, State, Vault, VaultError};
 use crate::{
     base::locked::LockedKey,
     seal::{
-        Complete, Nonce, Operation, Presented, Progress, Root, SealError, SessionError, ShareError, ShareText, Slot,
-        SlotName, SlotRecord, SlotSpec, Slots, Step, Tools,
+        Complete, NewShares, Nonce, Operation, Presented, Progress, Root, SealError, SessionError, ShareError,
+        ShareText, Slot, SlotName, SlotRecord, SlotSpec, Slots, Step, Tools,
     },
     store::{Change, CommitError, Committed, KeyringChangeError, KeyringEdit, RawTable, StoreError},
 };
@@ -47,7 +47,7 @@ pub enum Answer {
 pub enum Done {
     /// The vault is open.
     Unsealed,
-    /// A slot was added or re-keyed: its shares, to be shown once, and what the operator should think about.
+    /// A slot was added or re-keyed: its shares, to be shown once (and again to whoever lost that answer, see [`crate::seal::Answers`]), and what the operator should think about.
     Slot {
         /// Its name.
         slot: SlotName,
@@ -97,6 +97,11 @@ pub enum Event {
         /// Its name.
         slot: SlotName,
     },
+    /// New shares of a slot were told once more to whoever brought the share that completed their session.
+    SharesTold {
+        /// Its name.
+        slot: SlotName,
+    },
     /// A slot's factors were proved.
     SlotVerified {
         /// Its name.
@@ -136,6 +141,14 @@ impl<R: Rooms> Vault<R> {
     /// `Seal` names what is wrong with share, session, slot or HSM; `NotPossible` when the state does not allow the operation. After a
     /// passing failure (an HSM that is away, a full disk) the session stays complete: presenting again without a share runs it again.
     pub async fn present(&self, input: PresentInput<'_>, evidence: Evidence<'_>) -> Result<Answer, VaultError> {
+        if let (Some(session), Some(share)) = (&input.session, input.share)
+            && let Some(NewShares { slot, shares, warnings }) = self.answers.again(session, share)
+        {
+            self.commit_raw(Change::new(), evidence(&Event::SharesTold { slot: slot.clone() }))
+                .await?;
+            let done = Done::Slot { slot, shares, warnings };
+            return Ok(Answer::Done { done, shares: 0 });
+        }
         let slots = self.slots.load_full();
         let factors = slots.get(&input.slot)?.header.factors;
         if let Some(operation) = &input.operation {
@@ -161,10 +174,12 @@ impl<R: Rooms> Vault<R> {
         match self.sessions.present(&slots, &presented)? {
             Step::Waiting(progress) => Ok(Answer::Waiting(progress)),
             Step::Complete(complete) => {
-                let shares = complete.need;
-                self.finish(complete, evidence)
-                    .await
-                    .map(|done| Answer::Done { done, shares })
+                let (need, session) = (complete.need, complete.session());
+                let done = self.finish(complete, evidence).await?;
+                if let (Done::Slot { slot, shares, warnings }, Some(share)) = (&done, input.share) {
+                    self.answers.keep(&session, share, slot, shares, warnings);
+                }
+                Ok(Answer::Done { done, shares: need })
             }
         }
     }

@@ -19,7 +19,7 @@ pub enum Audit {
 Examples:
   strongroom audit tail
   strongroom audit tail --last 100 --follow
-  strongroom audit tail --from 1 --output json | jq .record.op
+  strongroom audit tail --from 0 --output json | jq .record.op
 
 With --output json each line is one object, {seq, record}.")]
     Tail(Tail),
@@ -140,7 +140,7 @@ impl Tail {
     async fn run(self, context: &Context) -> Result<Answer, Failure> {
         let client = context.client().await?;
         let request = v1::AuditTailRequest {
-            from_seq: self.from.unwrap_or_default(),
+            from_seq: self.from,
             last: if self.from.is_some() { 0 } else { self.last },
             follow: self.follow,
         };

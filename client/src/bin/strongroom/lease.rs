@@ -56,6 +56,7 @@ Examples:
 Examples:
   strongroom lease revoke 4f1c0a5e9d3b47c2a8e6f0b1c2d3e4f5
   strongroom lease revoke --prefix pg/readers
+  strongroom lease revoke --identity deployer
   strongroom lease revoke --all --no-wait
 
 Waits for the proof, within --timeout (60s). What is not proven by then goes on in the background, and
@@ -79,6 +80,9 @@ pub struct Which {
     /// Every lease of a mount or role
     #[arg(long, value_name = "MOUNT|ROLE")]
     prefix: Option<String>,
+    /// Every lease of an identity
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
     /// Every lease there is
     #[arg(long)]
     all: bool,
@@ -121,7 +125,13 @@ async fn revoke(context: &Context, what: Which, wait: bool) -> Result<Answer, Fa
                 "name a mount or role; --all revokes every lease",
             ));
         }
-        Which { prefix, .. } => What::Prefix(prefix.unwrap_or_default()),
+        Which {
+            prefix: Some(prefix), ..
+        } => What::Prefix(prefix),
+        Which {
+            identity: Some(name), ..
+        } => What::Identity(name),
+        Which { .. } => What::All(v1::LeaseRevokeAll {}),
     };
     if wait {
         context

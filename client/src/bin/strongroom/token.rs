@@ -25,7 +25,10 @@ pub enum Token {
 Examples:
   strongroom token create
   strongroom token create --identity deployer --group ci --ttl 30m --output json
-  strongroom token create --identity alice --group admins --ttl 8h --save")]
+  strongroom token create --identity alice --group admins --ttl 8h --save
+  strongroom token create --identity alice --exactly
+
+Without --exactly, an identity that is there keeps its groups and attributes when none are given.")]
     Create(Create),
     /// Show what is known of a token; never the token itself
     #[command(after_help = "\
@@ -92,6 +95,9 @@ pub struct Create {
     /// Attributes of a new identity, for policies
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
     attributes: Vec<(String, String)>,
+    /// Groups and attributes become exactly those given, also when that is none
+    #[arg(long, requires = "identity")]
+    exactly: bool,
     /// How long it lives [default: 15m, at most 24h]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<Duration>,
@@ -190,6 +196,7 @@ impl Create {
             ttl_secs: secs(self.ttl),
             max_ttl_secs: secs(self.max_ttl),
             end_leases: self.end_leases,
+            exactly: self.exactly,
             ..Default::default()
         };
         let client = context.client().await?;

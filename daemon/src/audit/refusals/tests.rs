@@ -120,6 +120,33 @@ fn memory_is_constant() {
     assert!(refusals.flush().len() <= SUMMARIES_MAX + 1);
 }
 
+/// R-AUDIT-1: a count that could not be recorded is not lost; the next flush has it, under its source where that is still known.
+#[test]
+fn what_was_not_recorded_is_put_back() {
+    let refusals = Refusals::default();
+    let refuse = |times| {
+        for _ in 0..times {
+            refusals.admit(Source::Unix(7), 10, NOW, at(0));
+        }
+    };
+    refuse(REFUSALS_BURST + 3);
+    let first = refusals.flush();
+    assert_eq!(first.iter().map(|summary| summary.count).collect::<Vec<_>>(), [3]);
+    refusals.put_back(first[0]);
+    refuse(2);
+    let again = refusals.flush();
+    assert_eq!((again.len(), again[0].count), (1, 5), "{again:?}");
+    assert_eq!((again[0].source, again[0].since), (Some(Peer::Uid(7)), NOW));
+    let stranger = Summary {
+        source: Some(Peer::Uid(8)),
+        ..again[0]
+    };
+    refusals.put_back(stranger);
+    let unknown = refusals.flush();
+    assert_eq!((unknown[0].source, unknown[0].count), (None, 5), "{unknown:?}");
+    assert!(refusals.flush().is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     /// Whatever comes from wherever and whenever: written and counted together are all.

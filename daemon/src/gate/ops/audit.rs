@@ -8,6 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::sync::Arc;
+use strongroom_audit::ReadError;
 
 const TOKEN_PREFIX: &str = "srm_";
 /// The parameter that holds the keyed hash of a presented token that is nobody's.
@@ -21,8 +22,8 @@ fn log() -> Result<Path, Failure> {
 pub struct Tail {
     /// The vault.
     pub vault: Arc<Vault<Rooms>>,
-    /// The first record wanted; 0: `last` before the end.
-    pub from_seq: u64,
+    /// The first record wanted; `None`: `last` before the end.
+    pub from_seq: Option<u64>,
     /// How many before the end.
     pub last: u64,
     /// Go on as the log grows.
@@ -34,7 +35,9 @@ impl Operation for Tail {
     const NAME: &'static str = "audit.tail";
     const CLASS: Class = Class::Read;
     fn describe(&self, trail: &mut Trail) {
-        trail.param_u64("from", self.from_seq);
+        if let Some(from) = self.from_seq {
+            trail.param_u64("from", from);
+        }
         trail.param_bool("follow", self.follow);
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
@@ -42,15 +45,14 @@ impl Operation for Tail {
     }
     async fn handle(&self, _: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Reader>, Failure> {
         let drainer = self.vault.disk().drainer().ok_or(Reason::AuditUnavailable)?;
-        let from = match self.from_seq {
-            0 => drainer.drained_through().saturating_sub(self.last),
-            seq => seq,
-        };
-        Ok(Effect::Answer(
-            drainer
-                .tail(from, self.follow)
-                .map_err(|error| Failure::internal(&error))?,
-        ))
+        // Whatever was acknowledged is shown, also what has not reached the files yet.
+        let end = self.vault.disk().audit_head().await?.seq;
+        let from = self.from_seq.unwrap_or_else(|| end.saturating_sub(self.last));
+        match drainer.tail(from, self.follow) {
+            Ok(tail) => Ok(Effect::Answer(tail.through(end))),
+            Err(error @ ReadError::Gone { .. }) => Err(Failure::with(Reason::NotFound, error.to_string())),
+            Err(error) => Err(Failure::internal(&error)),
+        }
     }
 }
 

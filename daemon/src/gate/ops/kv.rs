@@ -92,6 +92,7 @@ impl Operation for List {
     const CLASS: Class = Class::Read;
     fn describe(&self, trail: &mut Trail) {
         trail.param_bool("recursive", self.query.recursive);
+        trail.param_bool("search", !self.query.search.is_empty());
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         match &self.path {
@@ -105,7 +106,7 @@ impl Operation for List {
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Listing>, Failure> {
         let listing = match &self.path {
             Some(path) => rooms.kv.list(permit, &place(rooms, path)?, &self.query).await?,
-            None => mounts(rooms, permit),
+            None => mounts(rooms, permit, &self.query),
         };
         trail.param_u64("entries", listing.entries.len() as u64);
         Ok(Effect::Answer(listing))
@@ -113,7 +114,7 @@ impl Operation for List {
 }
 
 /// The mounts of secrets that the caller may see; there are never more than fit in one answer.
-fn mounts(rooms: &Open, permit: &Permit) -> Listing {
+fn mounts(rooms: &Open, permit: &Permit, query: &ListQuery) -> Listing {
     let kv = rooms
         .mounts
         .list(permit)
@@ -124,6 +125,7 @@ fn mounts(rooms: &Open, permit: &Permit) -> Listing {
             name: format!("{}/", mount.path()),
             folder: true,
         })
+        .filter(|entry| query.wants(&entry.name))
         .collect();
     Listing {
         entries,

@@ -5,13 +5,15 @@ use crate::{
     base::id::LeaseId,
     lease::{Lease, LeaseError, Revoked, Scope},
     mount::Kind,
-    policy::Claim,
     store::Cursor,
+    token::TokenRoom,
 };
 use std::time::Duration;
 
 /// Roles looked at in one go.
 const ROLES_PAGE: usize = 500;
+/// Leases looked at in one go.
+const LEASES_PAGE: usize = 500;
 /// How long a revocation is waited for at most.
 const WAIT_MAX: Duration = Duration::from_secs(25);
 
@@ -47,7 +49,7 @@ impl Operation for Get {
 pub struct List {
     /// A mount or a role; `None`: everywhere.
     pub prefix: Option<Path>,
-    /// Where the page begins.
+    /// The token of the page before.
     pub after: Option<Vec<u8>>,
     /// At most this many are looked at.
     pub limit: usize,
@@ -61,10 +63,7 @@ impl Operation for List {
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         match &self.prefix {
             Some(prefix) => Ok(Target::own(Action::LeaseRead, prefix.clone())),
-            None => Ok(Target::own(
-                Action::LeaseRead,
-                Path::parse("sys/lease").map_err(|_| Reason::Internal)?,
-            )),
+            None => Ok(Target::own(Action::LeaseRead, everywhere()?)),
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
@@ -76,13 +75,18 @@ impl Operation for List {
             }) => return Ok(Effect::Answer((Vec::new(), None))),
             Err(failure) => return Err(failure),
         };
-        let after = self.after.as_deref().map(Cursor::from_bytes);
+        let question = [Self::NAME, self.prefix.as_ref().map_or("", Path::as_str)];
+        let after = rooms.page_start(permit, question, self.after.as_deref())?;
+        let after = after.as_deref().map(Cursor::from_bytes);
         let page = rooms.leases.list(scope.as_ref(), after.as_ref(), self.limit).await?;
         let mine = permit.identity();
         let seen = |lease: &Lease| lease.identity == mine || permit.also(Action::LeaseRead, &lease.role);
         let leases: Vec<Lease> = page.leases.into_iter().filter(seen).collect();
         trail.param_u64("entries", leases.len() as u64);
-        Ok(Effect::Answer((leases, page.next.map(|cursor| cursor.to_bytes()))))
+        let next = page
+            .next
+            .map(|next| rooms.page_token(permit, question, &next.to_bytes()));
+        Ok(Effect::Answer((leases, next)))
     }
 }
 
@@ -121,6 +125,10 @@ pub enum What {
     One(LeaseId),
     /// All below a mount, or all of a role.
     Prefix(Path),
+    /// All of an identity, by its name.
+    Identity(String),
+    /// All there are.
+    All,
 }
 
 /// Revokes.
@@ -142,30 +150,56 @@ impl Operation for Revoke {
         if let What::One(id) = &self.what {
             trail.param_id("lease", id.as_bytes());
         }
+        if let What::All = &self.what {
+            trail.param_bool("all", true);
+        }
         trail.param_bool("wait", self.wait);
     }
     async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
         match &self.what {
             What::One(id) => about(rooms, caller, *id, Action::Revoke).await,
-            What::Prefix(prefix) => Ok(Target {
-                action: Action::Revoke,
-                path: prefix.clone(),
-                claim: Claim::Policy,
-            }),
+            What::Prefix(prefix) => Ok(Target::new(Action::Revoke, prefix.clone())),
+            What::Identity(name) if name == caller.identity().principal().name() => {
+                Ok(Target::own(Action::Revoke, TokenRoom::path_of(name)?))
+            }
+            What::Identity(name) => Ok(Target::new(Action::Revoke, TokenRoom::path_of(name)?)),
+            What::All => Ok(Target::new(Action::Revoke, everywhere()?)),
         }
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Revoked>, Failure> {
         let wait = self.wait.then_some(WAIT_MAX);
-        Ok(Effect::Recorded(match &self.what {
-            What::One(id) => rooms.leases.revoke(permit, trail, *id, wait).await?,
+        let scope = match &self.what {
+            What::One(id) => return Ok(Effect::Recorded(rooms.leases.revoke(permit, trail, *id, wait).await?)),
             What::Prefix(prefix) => {
                 let scope = scope(rooms, prefix)?;
                 if let Scope::Mount(_) = scope {
                     may_revoke_all(rooms, permit, prefix).await?;
                 }
-                rooms.leases.revoke_scope(permit, trail, scope, wait).await?
+                scope
             }
-        }))
+            What::Identity(name) => {
+                let (identity, _) = rooms.tokens.identity(name).ok_or(Reason::NotFound)?;
+                let scope = Scope::Identity(identity);
+                if !permit.own() {
+                    may_revoke_each(rooms, permit, &scope).await?;
+                }
+                scope
+            }
+            What::All => {
+                for mount in rooms.mounts.all() {
+                    if mount.kind() == Kind::Postgres {
+                        if !permit.also(Action::Revoke, mount.path()) {
+                            return Err(Reason::Denied.into());
+                        }
+                        may_revoke_all(rooms, permit, mount.path()).await?;
+                    }
+                }
+                Scope::All
+            }
+        };
+        Ok(Effect::Recorded(
+            rooms.leases.revoke_scope(permit, trail, scope, wait).await?,
+        ))
     }
 }
 
@@ -192,6 +226,26 @@ pub async fn may_revoke_all(rooms: &Open, permit: &Permit, mount: &Path) -> Resu
             None => return Ok(()),
         }
     }
+}
+
+/// Leave for all leases of somebody is leave for the role of each.
+async fn may_revoke_each(rooms: &Open, permit: &Permit, scope: &Scope) -> Result<(), Failure> {
+    let mut after = None;
+    loop {
+        let page = rooms.leases.list(Some(scope), after.as_ref(), LEASES_PAGE).await?;
+        if !page.leases.iter().all(|lease| permit.also(Action::Revoke, &lease.role)) {
+            return Err(Reason::Denied.into());
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Where leave for all leases is asked for.
+fn everywhere() -> Result<Path, Failure> {
+    Path::parse("sys/lease").map_err(|_| Reason::Internal.into())
 }
 
 /// A mount, or one of its roles.

@@ -96,15 +96,14 @@ impl Disable {
                 Err(MountError::NotEmpty.into())
             };
         }
-        let scope = Scope::Mount(mount.id());
         if self.revoke_leases {
             super::lease::may_revoke_all(rooms, permit, mount.path()).await?;
             rooms
                 .leases
-                .revoke_scope(permit, trail, scope.clone(), Some(LEASES_PATIENCE))
+                .revoke_scope(permit, trail, Scope::Mount(mount.id()), Some(LEASES_PATIENCE))
                 .await?;
         }
-        if !rooms.leases.list(Some(&scope), None, 1).await?.leases.is_empty() {
+        if rooms.leases.any_of(mount.id()).await? {
             return Err(MountError::Leases.into());
         }
         Ok(rooms.engines.forget(permit, &reference(mount)?).await?.0)
@@ -303,7 +302,7 @@ impl Operation for GetRole {
 pub struct ListRoles {
     /// The mount.
     pub mount: Path,
-    /// Where the page begins.
+    /// The token of the page before.
     pub after: Option<Vec<u8>>,
     /// At most this many are looked at.
     pub limit: usize,
@@ -319,7 +318,9 @@ impl Operation for ListRoles {
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let mount = engine_of(rooms, &self.mount)?;
-        let after = self.after.as_deref().map(Cursor::from_bytes);
+        let question = [Self::NAME, self.mount.as_str()];
+        let after = rooms.page_start(permit, question, self.after.as_deref())?;
+        let after = after.as_deref().map(Cursor::from_bytes);
         let (names, next) = rooms
             .engines
             .list_roles(permit, &mount, after.as_ref(), self.limit)
@@ -330,7 +331,7 @@ impl Operation for ListRoles {
         };
         Ok(Effect::Answer((
             names.into_iter().filter(seen).collect(),
-            next.map(|cursor| cursor.to_bytes()),
+            next.map(|next| rooms.page_token(permit, question, &next.to_bytes())),
         )))
     }
 }

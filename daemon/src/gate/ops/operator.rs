@@ -3,7 +3,9 @@
 use super::prelude::*;
 use crate::{
     audit::Outcome,
+    base::time::Timestamp,
     gate::Rooms,
+    store::Change,
     vault::{SlotInfo, Vault},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -54,6 +56,32 @@ impl Operation for ListSlots {
     }
     async fn handle(&self, _: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Vec<SlotInfo>>, Failure> {
         Ok(Effect::Answer(self.0.slots()))
+    }
+}
+
+/// Says that the wall clock's leap, which holds expiry, is right.
+pub struct ConfirmTime;
+
+impl Operation for ConfirmTime {
+    /// What the vault goes by from now on.
+    type Reply = Timestamp;
+    const NAME: &'static str = "operator.confirm-time";
+    const CLASS: Class = Class::Change;
+    fn remember(reply: &Timestamp) -> Option<Timestamp> {
+        Some(*reply)
+    }
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::TimeConfirm, operator()?))
+    }
+    async fn handle(&self, rooms: &Open, _: &Permit, trail: &mut Trail) -> Result<Effect<Timestamp>, Failure> {
+        let none = || Failure::with(Reason::NotPossible, "the wall clock has not leapt: nothing is held");
+        let hold = rooms.leases.standing().hold.ok_or_else(none)?;
+        trail.param_time("vault", hold.vault);
+        trail.param_time("wall", hold.wall);
+        let (leases, mut change) = (Arc::clone(&rooms.leases), Change::new());
+        change.then(move || leases.confirm_time());
+        Ok(Effect::Change(change, hold.wall))
     }
 }
 

@@ -56,14 +56,14 @@ impl Operation for Get {
 
 /// Lists names, in order.
 pub struct List {
-    /// Begin behind this name.
-    pub after: Option<String>,
+    /// The token of the page before.
+    pub after: Option<Vec<u8>>,
     /// At most this many.
     pub limit: usize,
 }
 
 impl Operation for List {
-    type Reply = (Vec<String>, bool);
+    type Reply = (Vec<String>, Option<Vec<u8>>);
     const NAME: &'static str = "policy.list";
     const CLASS: Class = Class::Read;
     fn describe(&self, _: &mut Trail) {}
@@ -71,9 +71,14 @@ impl Operation for List {
         Ok(Target::new(Action::PolicyRead, PolicyRoom::root_path()?))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        let page = rooms.policy.list(permit, self.after.as_deref(), self.limit)?;
-        trail.param_u64("entries", page.0.len() as u64);
-        Ok(Effect::Answer(page))
+        let question = [Self::NAME, ""];
+        let after = rooms.page_start(permit, question, self.after.as_deref())?;
+        let after = after.as_deref().map(String::from_utf8_lossy);
+        let (names, more) = rooms.policy.list(permit, after.as_deref(), self.limit)?;
+        trail.param_u64("entries", names.len() as u64);
+        let last = names.last().filter(|_| more);
+        let next = last.map(|last| rooms.page_token(permit, question, last.as_bytes()));
+        Ok(Effect::Answer((names, next)))
     }
 }
 

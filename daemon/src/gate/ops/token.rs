@@ -3,7 +3,8 @@
 use super::prelude::*;
 use crate::{
     base::id::Accessor,
-    token::{Created, NewToken, Renewed, Revoked, TokenInfo, TokenRoom},
+    lease::Scope,
+    token::{Created, NewToken, Renewed, TokenInfo, TokenRoom},
 };
 
 /// Makes a token.
@@ -16,6 +17,7 @@ impl Operation for Create {
     fn describe(&self, trail: &mut Trail) {
         trail.param_u64("ttl_secs", self.0.ttl_secs);
         trail.param_bool("end_leases", self.0.end_leases);
+        trail.param_bool("exactly", self.0.exactly);
     }
     async fn target(&self, _: &Open, caller: &Caller) -> Result<Target, Failure> {
         Ok(match &self.0.identity {
@@ -108,11 +110,12 @@ pub struct Revoke {
 }
 
 impl Operation for Revoke {
-    type Reply = Revoked;
+    /// How many tokens, and how many leases.
+    type Reply = (u64, u64);
     const NAME: &'static str = "token.revoke";
     const CLASS: Class = Class::Change;
-    fn remember(reply: &Revoked) -> Option<Revoked> {
-        Some(reply.clone())
+    fn remember(reply: &(u64, u64)) -> Option<(u64, u64)> {
+        Some(*reply)
     }
     fn describe(&self, trail: &mut Trail) {
         note_accessor(trail, self.accessor);
@@ -121,13 +124,17 @@ impl Operation for Revoke {
     async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
         about(rooms, caller, self.accessor, Action::TokenRevoke).await
     }
-    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Revoked>, Failure> {
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let accessor = self.accessor.unwrap_or_else(|| permit.accessor());
-        let (change, revoked) = rooms.tokens.revoke(permit, accessor, self.session).await?;
+        let (mut change, revoked) = rooms.tokens.revoke(permit, accessor, self.session).await?;
+        let mut leases = 0;
+        for session in revoked.sessions {
+            leases += rooms.leases.count(&Scope::Session(session)).await?;
+        }
         trail.param_u64("tokens", revoked.tokens);
-        let mut change = change;
+        trail.param_u64("leases", leases);
         let settle = rooms.settle_soon();
         change.then(move || settle.notify_one());
-        Ok(Effect::Change(change, revoked))
+        Ok(Effect::Change(change, (revoked.tokens, leases)))
     }
 }

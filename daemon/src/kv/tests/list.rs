@@ -26,7 +26,7 @@ proptest! {
             for recursive in [false, true] {
                 let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
                 loop {
-                    let query = ListQuery { recursive, limit, after };
+                    let query = ListQuery { recursive, limit, after, search: String::new() };
                     let page = f.kv.list(&list, &f.place("kv"), &query).await.unwrap();
                     assert!(page.entries.len() <= limit.max(2) && page.entries.is_sorted());
                     seen.extend(page.entries.into_iter().map(|entry| entry.name).filter(|name| !name.starts_with(['d', 'e'])));
@@ -70,7 +70,7 @@ async fn a_page_of_hidden_names_is_bounded() {
         let query = ListQuery {
             recursive,
             limit: 5,
-            after: None,
+            ..ListQuery::default()
         };
         let first = f.kv.list(&list, &f.place("kv/hidden"), &query).await.unwrap();
         assert!(first.entries.is_empty() && first.next.is_some());
@@ -102,6 +102,7 @@ async fn a_page_token_is_for_its_listing() {
         recursive,
         limit: 1,
         after,
+        search: String::new(),
     };
     let first =
         f.kv.list(&by(&ann, "kv/b"), &f.place("kv/b"), &query(true, None))
@@ -135,4 +136,50 @@ async fn a_page_token_is_for_its_listing() {
         all.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(),
         ["x", "y"]
     );
+}
+
+/// R-KV-2: a search shows the names that contain its text, of those that the caller may see, and pages like any listing.
+#[tokio::test]
+async fn a_search_shows_what_it_names() {
+    let f = fixture().await;
+    for name in [
+        "app/Database",
+        "app/cache",
+        "db/database-2",
+        "db/hidden/database-3",
+        "databases/x",
+    ] {
+        f.put(&format!("kv/{name}"), b"v", None).await.unwrap();
+    }
+    let policies = format!(
+        "{} forbid(principal, action, resource in S::Path::\"kv/db/hidden\");",
+        permits::ALL
+    );
+    let ann = permits::caller("ann", &[], Purpose::Session);
+    let list = permit_under(&policies, &ann, Action::List, "kv", Claim::Policy).unwrap();
+    for (recursive, search, want) in [
+        (true, "DATABASE", vec!["app/Database", "databases/x", "db/database-2"]),
+        (true, "db/", vec!["db/database-2"]),
+        (true, "nothing", vec![]),
+        (false, "base", vec!["databases/"]),
+        (false, "", vec!["app/", "databases/", "db/"]),
+    ] {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let query = ListQuery {
+                recursive,
+                limit: 1,
+                after,
+                search: search.to_owned(),
+            };
+            let page = f.kv.list(&list, &f.place("kv"), &query).await.unwrap();
+            seen.extend(page.entries.into_iter().map(|entry| entry.name));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        seen.sort();
+        assert_eq!(seen, want, "{search} {recursive}");
+    }
 }

@@ -2,9 +2,10 @@
 
 use super::Services;
 use crate::{
+    base::limits::PATH_BYTES_MAX,
     gate::{Failure, ops::kv as ops},
     kv::{Destroy, ListQuery, Secret, Select, Settings, VersionInfo, VersionState},
-    rpc::parse::{cursor, cursor_text, page_size, path},
+    rpc::parse::{cursor, cursor_text, malformed, page_size, path},
 };
 use bytes::Bytes;
 use strongroom_proto::v1::{self, kv_get_request, kv_server};
@@ -153,10 +154,14 @@ fn list(m: v1::KvListRequest) -> Result<ops::List, Failure> {
     } else {
         Some(path("path", folder)?)
     };
+    if m.search.len() > PATH_BYTES_MAX {
+        return Err(malformed("search", format_args!("at most {PATH_BYTES_MAX} bytes")));
+    }
     let query = ListQuery {
         recursive: m.recursive,
         limit: page_size(m.page_size)?,
         after: cursor(&m.page_token)?,
+        search: m.search,
     };
     Ok(ops::List { path, query })
 }

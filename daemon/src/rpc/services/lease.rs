@@ -73,7 +73,9 @@ fn revoke(m: v1::LeaseRevokeRequest) -> Result<ops::Revoke, Failure> {
     let what = match m.what {
         Some(What::Id(text)) => ops::What::One(id("id", &text)?),
         Some(What::Prefix(text)) => ops::What::Prefix(path("prefix", prefix(&text))?),
-        None => return Err(malformed("what", "give an id or a prefix")),
+        Some(What::Identity(name)) => ops::What::Identity(name),
+        Some(What::All(_)) => ops::What::All,
+        None => return Err(malformed("what", "give an id, a prefix, an identity or all")),
     };
     Ok(ops::Revoke { what, wait: m.wait })
 }

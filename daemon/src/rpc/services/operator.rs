@@ -111,6 +111,20 @@ impl operator_server::Operator for Services {
         .await
     }
 
+    async fn confirm_time(
+        &self,
+        request: Request<v1::ConfirmTimeRequest>,
+    ) -> Result<Response<v1::ConfirmTimeResponse>, Status> {
+        self.unary(
+            request,
+            |_| Ok(ops::ConfirmTime),
+            |time| v1::ConfirmTimeResponse {
+                vault_time: time.to_string(),
+            },
+        )
+        .await
+    }
+
     async fn rotate(&self, request: Request<v1::RotateRequest>) -> Result<Response<v1::RotateResponse>, Status> {
         let vault = Arc::clone(self.gate.vault());
         let parse = |m: v1::RotateRequest| {

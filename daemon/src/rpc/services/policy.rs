@@ -4,7 +4,7 @@ use super::Services;
 use crate::{
     gate::{Failure, ops::policy as ops},
     policy::Principal,
-    rpc::parse::{malformed, page_size, path},
+    rpc::parse::{cursor, cursor_text, malformed, page_size, path},
 };
 use std::sync::Arc;
 use strongroom_proto::v1::{self, policy_server};
@@ -43,15 +43,14 @@ impl policy_server::Policy for Services {
 
     async fn list(&self, request: Request<v1::PolicyListRequest>) -> Result<Response<v1::PolicyListResponse>, Status> {
         let parse = |m: v1::PolicyListRequest| {
-            let after = (!m.page_token.is_empty()).then_some(m.page_token);
             Ok(ops::List {
-                after,
+                after: cursor(&m.page_token)?,
                 limit: page_size(m.page_size)?,
             })
         };
-        self.unary(request, parse, |(names, more)| {
-            let next_page_token = names.last().filter(|_| more).cloned().unwrap_or_default();
-            v1::PolicyListResponse { names, next_page_token }
+        self.unary(request, parse, |(names, next)| v1::PolicyListResponse {
+            names,
+            next_page_token: cursor_text(next.as_deref()),
         })
         .await
     }

@@ -24,6 +24,7 @@ impl token_server::Token for Services {
                 ttl_secs: m.ttl_secs,
                 max_ttl_secs: m.max_ttl_secs,
                 end_leases: m.end_leases,
+                exactly: m.exactly,
             }))
         };
         self.unary(request, parse, |created| v1::TokenCreateResponse {
@@ -77,9 +78,9 @@ impl token_server::Token for Services {
                 session: m.session,
             })
         };
-        self.unary(request, parse, |revoked| v1::TokenRevokeResponse {
-            tokens: revoked.tokens,
-            leases_queued: 0,
+        self.unary(request, parse, |(tokens, leases_queued)| v1::TokenRevokeResponse {
+            tokens,
+            leases_queued,
         })
         .await
     }

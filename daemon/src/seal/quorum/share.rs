@@ -180,6 +180,10 @@ impl fmt::Debug for Share {
 pub struct ShareText(Zeroizing<String>);
 
 impl ShareText {
+    /// Of a text that [`Share::text`] gave.
+    pub(in crate::seal) fn again(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
     /// The text. Shown once, to whoever made the slot.
     pub fn expose(&self) -> &str {
         &self.0

@@ -80,12 +80,10 @@ async fn a_session_and_all_it_made() {
         .await
         .unwrap();
     let revoked = f.revoke(&setup, &stolen, true).await.unwrap();
-    assert_eq!(
-        revoked,
-        Revoked {
-            tokens: 3,
-            session: Some(stolen.session)
-        }
+    assert_eq!((revoked.tokens, revoked.sessions[0]), (3, stolen.session));
+    assert!(
+        revoked.sessions.contains(&below.session),
+        "its descendants too: their leases end"
     );
     // Two below the revoked session: their own maker's record is still there, so they are committed, and dead.
     for change in [late, renewal] {
@@ -156,7 +154,7 @@ async fn endings() {
         f.revoke(&made, &made, false).await.unwrap(),
         Revoked {
             tokens: 1,
-            session: Some(made.session)
+            sessions: vec![made.session]
         }
     );
     assert_eq!(f.room.ended(10).len(), 2);

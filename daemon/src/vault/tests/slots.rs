@@ -2,6 +2,60 @@
 
 use super::*;
 
+/// R-SEAL-4: the answer with a slot's new shares, lost on its way, is had again by whoever brought the completing share, with that share and
+/// the session's nonce, and by nobody else; until the session would have expired.
+#[tokio::test]
+async fn lost_shares_are_told_again_to_their_maker() {
+    let bench = Bench::new().await;
+    let shares = bench.init(&[("daily", "quorum:2/3")]).await;
+    let [first, second, third] = [0, 1, 2].map(|at| shares[0][at].expose());
+    bench.unseal("daily", &[&shares[0][0], &shares[0][1]]).await.unwrap();
+    async fn bring(
+        bench: &Bench,
+        session: Option<Nonce>,
+        share: &str,
+        operation: Option<Operation>,
+    ) -> Result<Answer, VaultError> {
+        let input = PresentInput {
+            slot: "daily".parse().unwrap(),
+            session,
+            share: Some(share),
+            operation,
+            local_root: false,
+        };
+        bench.vault.present(input, evidence("present")).await
+    }
+    for rekeys in [false, true] {
+        let wanted = if rekeys {
+            Operation::RekeySlot(spec("daily", "quorum:2/3"))
+        } else {
+            Operation::AddSlot(spec("glass", "quorum:2/3"))
+        };
+        let Answer::Waiting(progress) = bring(&bench, None, first, Some(wanted.clone())).await.unwrap() else {
+            panic!("one share is not enough")
+        };
+        let session = Some(progress.session);
+        let told = |answer: Result<Answer, VaultError>| match answer {
+            Ok(Answer::Done {
+                done: Done::Slot { shares, .. },
+                ..
+            }) => shares.iter().map(|share| share.expose().to_owned()).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let made = told(bring(&bench, session, second, Some(wanted)).await);
+        assert_eq!(
+            told(bring(&bench, session, second, None).await),
+            made,
+            "the same answer once more"
+        );
+        for other in [first, third, &made[0], "srs1-nothing"] {
+            bring(&bench, session, other, None).await.unwrap_err();
+        }
+        bench.clock.advance(Duration::from_secs(15 * 60));
+        bring(&bench, session, second, None).await.unwrap_err();
+    }
+}
+
 /// R-SEAL-4, R-SEAL-5: slots are added, verified, re-keyed and removed while requests go on; what lost access cannot come back.
 #[tokio::test]
 async fn slots_change_online() {

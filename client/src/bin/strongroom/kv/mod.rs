@@ -76,7 +76,8 @@ JSON: {path, version, created_at, labels, fields, fields_base64}; a field that i
 Examples:
   strongroom kv list
   strongroom kv list kv/prod
-  strongroom kv list kv --recursive --limit 10000 --output json")]
+  strongroom kv list kv --recursive --limit 10000 --output json
+  strongroom kv list kv --recursive --search database")]
     List {
         /// A mount or folder; without it the kv mounts
         #[arg(default_value = "", hide_default_value = true)]
@@ -84,6 +85,9 @@ Examples:
         /// Everything below, not only this folder
         #[arg(long, short)]
         recursive: bool,
+        /// Only names that contain this text, upper and lower case alike
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        search: String,
         /// Most names to print
         #[arg(long, default_value_t = 1000, value_name = "NUMBER")]
         limit: usize,
@@ -185,7 +189,12 @@ impl Kv {
                     None => Ok(shown(&secret)),
                 }
             }
-            Self::List { path, recursive, limit } => list(context, path, recursive, limit).await,
+            Self::List {
+                path,
+                recursive,
+                search,
+                limit,
+            } => list(context, path, strongroom_client::List { recursive, search }, limit).await,
             Self::Delete { path, versions } => versions::delete(context, path, versions).await,
             Self::Undelete { path, versions } => versions::undelete(context, path, versions).await,
             Self::Destroy { path, versions, all } => versions::destroy(context, path, versions, all).await,
@@ -221,11 +230,16 @@ fn shown(secret: &SecretVersion) -> Answer {
     )
 }
 
-async fn list(context: &Context, path: String, recursive: bool, limit: usize) -> Result<Answer, Failure> {
+async fn list(
+    context: &Context,
+    path: String,
+    listing: strongroom_client::List,
+    limit: usize,
+) -> Result<Answer, Failure> {
     let client = context.client().await?;
     let (mut names, mut token) = (Vec::new(), None);
     loop {
-        let page = client.list_page(&path, recursive, PAGE, token).await?;
+        let page = client.list_page(&path, &listing, PAGE, token).await?;
         names.extend(page.names);
         token = page.next;
         if token.is_none() || names.len() > limit {

@@ -105,6 +105,13 @@ hsm: a new key-encryption key in the HSM; the old one is destroyed after a check
         #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
         hsm: String,
     },
+    /// Say that the wall clock is right after a leap that holds the expiry of leases
+    ///
+    /// A leap of more than five minutes is not believed for an hour: a wrong clock would end every lease at once. `operator status` shows it.
+    #[command(after_help = "\
+Examples:
+  strongroom operator confirm-time")]
+    ConfirmTime,
     /// Mint a one-hour token for policy and auth alone, with a slot's factors: the way back when every admin
     /// token is dead or a policy refuses everyone
     #[command(after_help = "\
@@ -168,6 +175,15 @@ impl Operator {
             Self::Status => status::run(context).await,
             Self::Slots(slots) => slots.run(context).await,
             Self::Rotate { key, hsm } => rotate(context, key, hsm).await,
+            Self::ConfirmTime => {
+                let client = context.client().await?;
+                let request = v1::ConfirmTimeRequest::default();
+                let done = client
+                    .change(request, |s, r| async move { s.operator().confirm_time(r).await })
+                    .await?;
+                let text = format!("the vault goes by {}", done.vault_time);
+                Ok(Answer::said(json!({"vault_time": done.vault_time}), text))
+            }
             Self::Recover { factors, save_token } => recover(context, &factors, save_token).await,
         }
     }

@@ -89,7 +89,7 @@ pub async fn ceremony(
                 match session.is_empty() {
                     true => failure,
                     false => failure.next(format!(
-                        "the session goes on (once every share is in, with --again instead of a share): {}",
+                        "the session goes on; present that share again (or, once every share is in, --again instead of one): {}",
                         command(context, again, &slot.name, &session)
                     )),
                 }
