@@ -388,7 +388,7 @@ async fn look(rooms: &Open, permit: Option<&Permit>, item: &Standing) -> Result<
             let (mount, name) = role_of(rooms, path)?;
             match rooms.engines.read(permit, &mount, &name).await {
                 Ok(issued) => Ok(Sight::Goods(Box::new(Goods::Credential(issued)))),
-                Err(RoomError::NoRole | RoomError::NotRotated) => Ok(Sight::Nothing),
+                Err(RoomError::NoRole | RoomError::NotRotated { .. }) => Ok(Sight::Nothing),
                 Err(error) => Err(of_part(path, error.into())),
             }
         }
