@@ -16,6 +16,7 @@ mod needles;
 mod overload;
 mod policy;
 mod process;
+mod python;
 mod rotate;
 mod seal;
 mod token;

@@ -1,0 +1,42 @@
+//! The Python client, on the real daemon: its own tests, run by Debian's Python with Debian's grpcio.
+
+use crate::world::shared;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+/// Where Debian's packages are, which `scripts/deps` installs.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// R-OPS-6: the Python client reads, writes, fetches, watches, holds secrets fresh, tells errors apart, and speaks the wire of this tree.
+#[test]
+fn the_python_client_works() {
+    let world = &shared().world;
+    world.cli().ok(&[
+        "role",
+        "put",
+        "pg/python",
+        "group=readers",
+        "default_ttl=5s",
+        "max_ttl=8s",
+    ]);
+    let dir = tempfile::tempdir().unwrap();
+    let (token, descriptor) = (dir.path().join("token"), dir.path().join("descriptor.bin"));
+    fs::write(&token, &world.root).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&descriptor, strongroom_proto::DESCRIPTOR).unwrap();
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python");
+    let ran = Command::new(PYTHON)
+        .arg(client.join("tests/real_daemon.py"))
+        .env_clear()
+        .env("PYTHONPATH", client.join("src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
+        .env("CA", world.lab.ca())
+        .env("TOKEN_FILE", &token)
+        .env("DESCRIPTOR", &descriptor)
+        .output()
+        .expect("Debian's python3 (scripts/deps installs grpcio for it)");
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stdout));
+    assert!(told.contains("Ran 6 tests"), "{told}");
+    assert!(!told.contains("canary-in-python"));
+}
