@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08kv.proto\x12\rstrongroom.v1\"J\n\x0cKvGetRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x04H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06select\"\xad\x01\n\rKvGetResponse\x12\x38\n\x06\x66ields\x18\x01 \x03(\x0b\x32(.strongroom.v1.KvGetResponse.FieldsEntry\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x12\n\ncreated_at\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xb7\x01\n\x0cKvPutRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x37\n\x06\x66ields\x18\x02 \x03(\x0b\x32\'.strongroom.v1.KvPutRequest.FieldsEntry\x12\x10\n\x03\x63\x61s\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x42\x06\n\x04_cas\"4\n\rKvPutResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\ncreated_at\x18\x02 \x01(\t\"W\n\rKvListRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\trecursive\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"\'\n\x07KvEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\x08\"R\n\x0eKvListResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.strongroom.v1.KvEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x0fKvDeleteRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x12\n\x10KvDeleteResponse\"L\n\x11KvUndeleteRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x14\n\x12KvUndeleteResponse\"X\n\x10KvDestroyRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x13\n\x11KvDestroyResponse\" \n\x10KvHistoryRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"g\n\tKvVersion\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\ncreated_at\x18\x02 \x01(\t\x12\x12\n\ndeleted_at\x18\x03 \x01(\t\x12\x11\n\tdestroyed\x18\x04 \x01(\x08\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\xe9\x01\n\x11KvHistoryResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.strongroom.v1.KvVersion\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x04\x12\x14\n\x0cversions_max\x18\x03 \x01(\r\x12<\n\x06\x63ustom\x18\x04 \x03(\x0b\x32,.strongroom.v1.KvHistoryResponse.CustomEntry\x12\x14\n\x0c\x63\x61s_required\x18\x05 \x01(\x08\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xae\x02\n\x14KvSetMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x63ustom\x18\x02 \x01(\x0b\x32\x17.strongroom.v1.KvCustom\x12\x19\n\x0cversions_max\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61s_required\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12?\n\x06labels\x18\x05 \x03(\x0b\x32/.strongroom.v1.KvSetMetadataRequest.LabelsEntry\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0f\n\r_versions_maxB\x0f\n\r_cas_required\"q\n\x08KvCustom\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.strongroom.v1.KvCustom.EntriesEntry\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15KvSetMetadataResponse2\xdf\x04\n\x02Kv\x12@\n\x03Get\x12\x1b.strongroom.v1.KvGetRequest\x1a\x1c.strongroom.v1.KvGetResponse\x12@\n\x03Put\x12\x1b.strongroom.v1.KvPutRequest\x1a\x1c.strongroom.v1.KvPutResponse\x12\x43\n\x04List\x12\x1c.strongroom.v1.KvListRequest\x1a\x1d.strongroom.v1.KvListResponse\x12I\n\x06\x44\x65lete\x12\x1e.strongroom.v1.KvDeleteRequest\x1a\x1f.strongroom.v1.KvDeleteResponse\x12O\n\x08Undelete\x12 .strongroom.v1.KvUndeleteRequest\x1a!.strongroom.v1.KvUndeleteResponse\x12L\n\x07\x44\x65stroy\x12\x1f.strongroom.v1.KvDestroyRequest\x1a .strongroom.v1.KvDestroyResponse\x12L\n\x07History\x12\x1f.strongroom.v1.KvHistoryRequest\x1a .strongroom.v1.KvHistoryResponse\x12X\n\x0bSetMetadata\x12#.strongroom.v1.KvSetMetadataRequest\x1a$.strongroom.v1.KvSetMetadataResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08kv.proto\x12\rstrongroom.v1\"J\n\x0cKvGetRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x04H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06select\"\xad\x01\n\rKvGetResponse\x12\x38\n\x06\x66ields\x18\x01 \x03(\x0b\x32(.strongroom.v1.KvGetResponse.FieldsEntry\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x12\n\ncreated_at\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\xb7\x01\n\x0cKvPutRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x37\n\x06\x66ields\x18\x02 \x03(\x0b\x32\'.strongroom.v1.KvPutRequest.FieldsEntry\x12\x10\n\x03\x63\x61s\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x1a-\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x42\x06\n\x04_cas\"4\n\rKvPutResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\ncreated_at\x18\x02 \x01(\t\"g\n\rKvListRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\trecursive\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06search\x18\x05 \x01(\t\"\'\n\x07KvEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\x08\"R\n\x0eKvListResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.strongroom.v1.KvEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x0fKvDeleteRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x12\n\x10KvDeleteResponse\"L\n\x11KvUndeleteRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\x14\n\x12KvUndeleteResponse\"X\n\x10KvDestroyRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x04\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\"\x13\n\x11KvDestroyResponse\" \n\x10KvHistoryRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"g\n\tKvVersion\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\ncreated_at\x18\x02 \x01(\t\x12\x12\n\ndeleted_at\x18\x03 \x01(\t\x12\x11\n\tdestroyed\x18\x04 \x01(\x08\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\xe9\x01\n\x11KvHistoryResponse\x12*\n\x08versions\x18\x01 \x03(\x0b\x32\x18.strongroom.v1.KvVersion\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x04\x12\x14\n\x0cversions_max\x18\x03 \x01(\r\x12<\n\x06\x63ustom\x18\x04 \x03(\x0b\x32,.strongroom.v1.KvHistoryResponse.CustomEntry\x12\x14\n\x0c\x63\x61s_required\x18\x05 \x01(\x08\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xae\x02\n\x14KvSetMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\'\n\x06\x63ustom\x18\x02 \x01(\x0b\x32\x17.strongroom.v1.KvCustom\x12\x19\n\x0cversions_max\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61s_required\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12?\n\x06labels\x18\x05 \x03(\x0b\x32/.strongroom.v1.KvSetMetadataRequest.LabelsEntry\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0f\n\r_versions_maxB\x0f\n\r_cas_required\"q\n\x08KvCustom\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.strongroom.v1.KvCustom.EntriesEntry\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x17\n\x15KvSetMetadataResponse2\xdf\x04\n\x02Kv\x12@\n\x03Get\x12\x1b.strongroom.v1.KvGetRequest\x1a\x1c.strongroom.v1.KvGetResponse\x12@\n\x03Put\x12\x1b.strongroom.v1.KvPutRequest\x1a\x1c.strongroom.v1.KvPutResponse\x12\x43\n\x04List\x12\x1c.strongroom.v1.KvListRequest\x1a\x1d.strongroom.v1.KvListResponse\x12I\n\x06\x44\x65lete\x12\x1e.strongroom.v1.KvDeleteRequest\x1a\x1f.strongroom.v1.KvDeleteResponse\x12O\n\x08Undelete\x12 .strongroom.v1.KvUndeleteRequest\x1a!.strongroom.v1.KvUndeleteResponse\x12L\n\x07\x44\x65stroy\x12\x1f.strongroom.v1.KvDestroyRequest\x1a .strongroom.v1.KvDestroyResponse\x12L\n\x07History\x12\x1f.strongroom.v1.KvHistoryRequest\x1a .strongroom.v1.KvHistoryResponse\x12X\n\x0bSetMetadata\x12#.strongroom.v1.KvSetMetadataRequest\x1a$.strongroom.v1.KvSetMetadataResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kv_pb2', globals())
@@ -43,41 +43,41 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _KVPUTRESPONSE._serialized_start=465
   _KVPUTRESPONSE._serialized_end=517
   _KVLISTREQUEST._serialized_start=519
-  _KVLISTREQUEST._serialized_end=606
-  _KVENTRY._serialized_start=608
-  _KVENTRY._serialized_end=647
-  _KVLISTRESPONSE._serialized_start=649
-  _KVLISTRESPONSE._serialized_end=731
-  _KVDELETEREQUEST._serialized_start=733
-  _KVDELETEREQUEST._serialized_end=807
-  _KVDELETERESPONSE._serialized_start=809
-  _KVDELETERESPONSE._serialized_end=827
-  _KVUNDELETEREQUEST._serialized_start=829
-  _KVUNDELETEREQUEST._serialized_end=905
-  _KVUNDELETERESPONSE._serialized_start=907
-  _KVUNDELETERESPONSE._serialized_end=927
-  _KVDESTROYREQUEST._serialized_start=929
-  _KVDESTROYREQUEST._serialized_end=1017
-  _KVDESTROYRESPONSE._serialized_start=1019
-  _KVDESTROYRESPONSE._serialized_end=1038
-  _KVHISTORYREQUEST._serialized_start=1040
-  _KVHISTORYREQUEST._serialized_end=1072
-  _KVVERSION._serialized_start=1074
-  _KVVERSION._serialized_end=1177
-  _KVHISTORYRESPONSE._serialized_start=1180
-  _KVHISTORYRESPONSE._serialized_end=1413
-  _KVHISTORYRESPONSE_CUSTOMENTRY._serialized_start=1368
-  _KVHISTORYRESPONSE_CUSTOMENTRY._serialized_end=1413
-  _KVSETMETADATAREQUEST._serialized_start=1416
-  _KVSETMETADATAREQUEST._serialized_end=1718
-  _KVSETMETADATAREQUEST_LABELSENTRY._serialized_start=1639
-  _KVSETMETADATAREQUEST_LABELSENTRY._serialized_end=1684
-  _KVCUSTOM._serialized_start=1720
-  _KVCUSTOM._serialized_end=1833
-  _KVCUSTOM_ENTRIESENTRY._serialized_start=1787
-  _KVCUSTOM_ENTRIESENTRY._serialized_end=1833
-  _KVSETMETADATARESPONSE._serialized_start=1835
-  _KVSETMETADATARESPONSE._serialized_end=1858
-  _KV._serialized_start=1861
-  _KV._serialized_end=2468
+  _KVLISTREQUEST._serialized_end=622
+  _KVENTRY._serialized_start=624
+  _KVENTRY._serialized_end=663
+  _KVLISTRESPONSE._serialized_start=665
+  _KVLISTRESPONSE._serialized_end=747
+  _KVDELETEREQUEST._serialized_start=749
+  _KVDELETEREQUEST._serialized_end=823
+  _KVDELETERESPONSE._serialized_start=825
+  _KVDELETERESPONSE._serialized_end=843
+  _KVUNDELETEREQUEST._serialized_start=845
+  _KVUNDELETEREQUEST._serialized_end=921
+  _KVUNDELETERESPONSE._serialized_start=923
+  _KVUNDELETERESPONSE._serialized_end=943
+  _KVDESTROYREQUEST._serialized_start=945
+  _KVDESTROYREQUEST._serialized_end=1033
+  _KVDESTROYRESPONSE._serialized_start=1035
+  _KVDESTROYRESPONSE._serialized_end=1054
+  _KVHISTORYREQUEST._serialized_start=1056
+  _KVHISTORYREQUEST._serialized_end=1088
+  _KVVERSION._serialized_start=1090
+  _KVVERSION._serialized_end=1193
+  _KVHISTORYRESPONSE._serialized_start=1196
+  _KVHISTORYRESPONSE._serialized_end=1429
+  _KVHISTORYRESPONSE_CUSTOMENTRY._serialized_start=1384
+  _KVHISTORYRESPONSE_CUSTOMENTRY._serialized_end=1429
+  _KVSETMETADATAREQUEST._serialized_start=1432
+  _KVSETMETADATAREQUEST._serialized_end=1734
+  _KVSETMETADATAREQUEST_LABELSENTRY._serialized_start=1655
+  _KVSETMETADATAREQUEST_LABELSENTRY._serialized_end=1700
+  _KVCUSTOM._serialized_start=1736
+  _KVCUSTOM._serialized_end=1849
+  _KVCUSTOM_ENTRIESENTRY._serialized_start=1803
+  _KVCUSTOM_ENTRIESENTRY._serialized_end=1849
+  _KVSETMETADATARESPONSE._serialized_start=1851
+  _KVSETMETADATARESPONSE._serialized_end=1874
+  _KV._serialized_start=1877
+  _KV._serialized_end=2484
 # @@protoc_insertion_point(module_scope)

@@ -113,16 +113,18 @@ class KvHistoryResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[KvVersion, _Mapping]]] = ..., current: _Optional[int] = ..., versions_max: _Optional[int] = ..., custom: _Optional[_Mapping[str, str]] = ..., cas_required: bool = ...) -> None: ...
 
 class KvListRequest(_message.Message):
-    __slots__ = ["page_size", "page_token", "path", "recursive"]
+    __slots__ = ["page_size", "page_token", "path", "recursive", "search"]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
     path: str
     recursive: bool
-    def __init__(self, path: _Optional[str] = ..., recursive: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    search: str
+    def __init__(self, path: _Optional[str] = ..., recursive: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., search: _Optional[str] = ...) -> None: ...
 
 class KvListResponse(_message.Message):
     __slots__ = ["entries", "next_page_token"]

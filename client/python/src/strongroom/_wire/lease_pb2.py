@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0blease.proto\x12\rstrongroom.v1\"\xe8\x01\n\tLeaseInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x10\n\x08identity\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\t\x12\x12\n\nexpires_at\x18\x07 \x01(\t\x12\x16\n\x0emax_expires_at\x18\x08 \x01(\t\x12\x10\n\x08ttl_secs\x18\t \x01(\x04\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\x12\x12\n\nlast_error\x18\x0b \x01(\t\x12\x17\n\x0fnext_attempt_at\x18\x0c \x01(\t\"\x1d\n\x0fLeaseGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x10LeaseListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11LeaseListResponse\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.strongroom.v1.LeaseInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11LeaseRenewRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08ttl_secs\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\":\n\x12LeaseRenewResponse\x12\x10\n\x08ttl_secs\x18\x01 \x01(\x04\x12\x12\n\nexpires_at\x18\x02 \x01(\t\"c\n\x12LeaseRevokeRequest\x12\x0c\n\x02id\x18\x01 \x01(\tH\x00\x12\x10\n\x06prefix\x18\x02 \x01(\tH\x00\x12\x0c\n\x04wait\x18\x03 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\tB\x06\n\x04what\"3\n\x13LeaseRevokeResponse\x12\x0e\n\x06queued\x18\x01 \x01(\x04\x12\x0c\n\x04gone\x18\x02 \x01(\x04\x32\xb2\x02\n\x05Lease\x12?\n\x03Get\x12\x1e.strongroom.v1.LeaseGetRequest\x1a\x18.strongroom.v1.LeaseInfo\x12I\n\x04List\x12\x1f.strongroom.v1.LeaseListRequest\x1a .strongroom.v1.LeaseListResponse\x12L\n\x05Renew\x12 .strongroom.v1.LeaseRenewRequest\x1a!.strongroom.v1.LeaseRenewResponse\x12O\n\x06Revoke\x12!.strongroom.v1.LeaseRevokeRequest\x1a\".strongroom.v1.LeaseRevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0blease.proto\x12\rstrongroom.v1\"\xe8\x01\n\tLeaseInfo\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\x12\x10\n\x08identity\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\t\x12\x12\n\nexpires_at\x18\x07 \x01(\t\x12\x16\n\x0emax_expires_at\x18\x08 \x01(\t\x12\x10\n\x08ttl_secs\x18\t \x01(\x04\x12\x10\n\x08\x61ttempts\x18\n \x01(\r\x12\x12\n\nlast_error\x18\x0b \x01(\t\x12\x17\n\x0fnext_attempt_at\x18\x0c \x01(\t\"\x1d\n\x0fLeaseGetRequest\x12\n\n\x02id\x18\x01 \x01(\t\"I\n\x10LeaseListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11LeaseListResponse\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.strongroom.v1.LeaseInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11LeaseRenewRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08ttl_secs\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\":\n\x12LeaseRenewResponse\x12\x10\n\x08ttl_secs\x18\x01 \x01(\x04\x12\x12\n\nexpires_at\x18\x02 \x01(\t\"\xa5\x01\n\x12LeaseRevokeRequest\x12\x0c\n\x02id\x18\x01 \x01(\tH\x00\x12\x10\n\x06prefix\x18\x02 \x01(\tH\x00\x12\x12\n\x08identity\x18\x05 \x01(\tH\x00\x12,\n\x03\x61ll\x18\x06 \x01(\x0b\x32\x1d.strongroom.v1.LeaseRevokeAllH\x00\x12\x0c\n\x04wait\x18\x03 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\tB\x06\n\x04what\"\x10\n\x0eLeaseRevokeAll\"3\n\x13LeaseRevokeResponse\x12\x0e\n\x06queued\x18\x01 \x01(\x04\x12\x0c\n\x04gone\x18\x02 \x01(\x04\x32\xb2\x02\n\x05Lease\x12?\n\x03Get\x12\x1e.strongroom.v1.LeaseGetRequest\x1a\x18.strongroom.v1.LeaseInfo\x12I\n\x04List\x12\x1f.strongroom.v1.LeaseListRequest\x1a .strongroom.v1.LeaseListResponse\x12L\n\x05Renew\x12 .strongroom.v1.LeaseRenewRequest\x1a!.strongroom.v1.LeaseRenewResponse\x12O\n\x06Revoke\x12!.strongroom.v1.LeaseRevokeRequest\x1a\".strongroom.v1.LeaseRevokeResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lease_pb2', globals())
@@ -32,10 +32,12 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _LEASERENEWREQUEST._serialized_end=533
   _LEASERENEWRESPONSE._serialized_start=535
   _LEASERENEWRESPONSE._serialized_end=593
-  _LEASEREVOKEREQUEST._serialized_start=595
-  _LEASEREVOKEREQUEST._serialized_end=694
-  _LEASEREVOKERESPONSE._serialized_start=696
-  _LEASEREVOKERESPONSE._serialized_end=747
-  _LEASE._serialized_start=750
-  _LEASE._serialized_end=1056
+  _LEASEREVOKEREQUEST._serialized_start=596
+  _LEASEREVOKEREQUEST._serialized_end=761
+  _LEASEREVOKEALL._serialized_start=763
+  _LEASEREVOKEALL._serialized_end=779
+  _LEASEREVOKERESPONSE._serialized_start=781
+  _LEASEREVOKERESPONSE._serialized_end=832
+  _LEASE._serialized_start=835
+  _LEASE._serialized_end=1141
 # @@protoc_insertion_point(module_scope)

@@ -75,17 +75,25 @@ class LeaseRenewResponse(_message.Message):
     ttl_secs: int
     def __init__(self, ttl_secs: _Optional[int] = ..., expires_at: _Optional[str] = ...) -> None: ...
 
+class LeaseRevokeAll(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
 class LeaseRevokeRequest(_message.Message):
-    __slots__ = ["id", "idempotency_key", "prefix", "wait"]
+    __slots__ = ["all", "id", "idempotency_key", "identity", "prefix", "wait"]
+    ALL_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    all: LeaseRevokeAll
     id: str
     idempotency_key: str
+    identity: str
     prefix: str
     wait: bool
-    def __init__(self, id: _Optional[str] = ..., prefix: _Optional[str] = ..., wait: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., prefix: _Optional[str] = ..., identity: _Optional[str] = ..., all: _Optional[_Union[LeaseRevokeAll, _Mapping]] = ..., wait: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class LeaseRevokeResponse(_message.Message):
     __slots__ = ["gone", "queued"]

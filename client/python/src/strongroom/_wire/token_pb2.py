@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0btoken.proto\x12\rstrongroom.v1\"\x85\x02\n\x12TokenCreateRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12\x45\n\nattributes\x18\x03 \x03(\x0b\x32\x31.strongroom.v1.TokenCreateRequest.AttributesEntry\x12\x10\n\x08ttl_secs\x18\x04 \x01(\x04\x12\x14\n\x0cmax_ttl_secs\x18\x05 \x01(\x04\x12\x12\n\nend_leases\x18\x06 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x13TokenCreateResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\x10\n\x08ttl_secs\x18\x03 \x01(\x04\x12\x12\n\nexpires_at\x18\x04 \x01(\t\x12\x0f\n\x07session\x18\x05 \x01(\t\"#\n\x0fTokenGetRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\"\xa4\x02\n\tTokenInfo\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0e\n\x06groups\x18\x03 \x03(\t\x12<\n\nattributes\x18\x04 \x03(\x0b\x32(.strongroom.v1.TokenInfo.AttributesEntry\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x12\n\nexpires_at\x18\x06 \x01(\t\x12\x16\n\x0emax_expires_at\x18\x07 \x01(\t\x12\x0f\n\x07session\x18\x08 \x01(\t\x12\x0f\n\x07purpose\x18\t \x01(\t\x12\x10\n\x08ttl_secs\x18\n \x01(\x04\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x11TokenRenewRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08ttl_secs\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\":\n\x12TokenRenewResponse\x12\x10\n\x08ttl_secs\x18\x01 \x01(\x04\x12\x12\n\nexpires_at\x18\x02 \x01(\t\"P\n\x12TokenRevokeRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"<\n\x13TokenRevokeResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\x04\x12\x15\n\rleases_queued\x18\x02 \x01(\x04\x32\xb8\x02\n\x05Token\x12O\n\x06\x43reate\x12!.strongroom.v1.TokenCreateRequest\x1a\".strongroom.v1.TokenCreateResponse\x12?\n\x03Get\x12\x1e.strongroom.v1.TokenGetRequest\x1a\x18.strongroom.v1.TokenInfo\x12L\n\x05Renew\x12 .strongroom.v1.TokenRenewRequest\x1a!.strongroom.v1.TokenRenewResponse\x12O\n\x06Revoke\x12!.strongroom.v1.TokenRevokeRequest\x1a\".strongroom.v1.TokenRevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0btoken.proto\x12\rstrongroom.v1\"\x96\x02\n\x12TokenCreateRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12\x45\n\nattributes\x18\x03 \x03(\x0b\x32\x31.strongroom.v1.TokenCreateRequest.AttributesEntry\x12\x10\n\x08ttl_secs\x18\x04 \x01(\x04\x12\x14\n\x0cmax_ttl_secs\x18\x05 \x01(\x04\x12\x12\n\nend_leases\x18\x06 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x0f\n\x07\x65xactly\x18\x08 \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x13TokenCreateResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\x10\n\x08ttl_secs\x18\x03 \x01(\x04\x12\x12\n\nexpires_at\x18\x04 \x01(\t\x12\x0f\n\x07session\x18\x05 \x01(\t\"#\n\x0fTokenGetRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\"\xa4\x02\n\tTokenInfo\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0e\n\x06groups\x18\x03 \x03(\t\x12<\n\nattributes\x18\x04 \x03(\x0b\x32(.strongroom.v1.TokenInfo.AttributesEntry\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x12\n\nexpires_at\x18\x06 \x01(\t\x12\x16\n\x0emax_expires_at\x18\x07 \x01(\t\x12\x0f\n\x07session\x18\x08 \x01(\t\x12\x0f\n\x07purpose\x18\t \x01(\t\x12\x10\n\x08ttl_secs\x18\n \x01(\x04\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\x11TokenRenewRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08ttl_secs\x18\x02 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\":\n\x12TokenRenewResponse\x12\x10\n\x08ttl_secs\x18\x01 \x01(\x04\x12\x12\n\nexpires_at\x18\x02 \x01(\t\"P\n\x12TokenRevokeRequest\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"<\n\x13TokenRevokeResponse\x12\x0e\n\x06tokens\x18\x01 \x01(\x04\x12\x15\n\rleases_queued\x18\x02 \x01(\x04\x32\xb8\x02\n\x05Token\x12O\n\x06\x43reate\x12!.strongroom.v1.TokenCreateRequest\x1a\".strongroom.v1.TokenCreateResponse\x12?\n\x03Get\x12\x1e.strongroom.v1.TokenGetRequest\x1a\x18.strongroom.v1.TokenInfo\x12L\n\x05Renew\x12 .strongroom.v1.TokenRenewRequest\x1a!.strongroom.v1.TokenRenewResponse\x12O\n\x06Revoke\x12!.strongroom.v1.TokenRevokeRequest\x1a\".strongroom.v1.TokenRevokeResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'token_pb2', globals())
@@ -25,25 +25,25 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _TOKENINFO_ATTRIBUTESENTRY._options = None
   _TOKENINFO_ATTRIBUTESENTRY._serialized_options = b'8\001'
   _TOKENCREATEREQUEST._serialized_start=31
-  _TOKENCREATEREQUEST._serialized_end=292
-  _TOKENCREATEREQUEST_ATTRIBUTESENTRY._serialized_start=243
-  _TOKENCREATEREQUEST_ATTRIBUTESENTRY._serialized_end=292
-  _TOKENCREATERESPONSE._serialized_start=294
-  _TOKENCREATERESPONSE._serialized_end=403
-  _TOKENGETREQUEST._serialized_start=405
-  _TOKENGETREQUEST._serialized_end=440
-  _TOKENINFO._serialized_start=443
-  _TOKENINFO._serialized_end=735
-  _TOKENINFO_ATTRIBUTESENTRY._serialized_start=243
-  _TOKENINFO_ATTRIBUTESENTRY._serialized_end=292
-  _TOKENRENEWREQUEST._serialized_start=737
-  _TOKENRENEWREQUEST._serialized_end=817
-  _TOKENRENEWRESPONSE._serialized_start=819
-  _TOKENRENEWRESPONSE._serialized_end=877
-  _TOKENREVOKEREQUEST._serialized_start=879
-  _TOKENREVOKEREQUEST._serialized_end=959
-  _TOKENREVOKERESPONSE._serialized_start=961
-  _TOKENREVOKERESPONSE._serialized_end=1021
-  _TOKEN._serialized_start=1024
-  _TOKEN._serialized_end=1336
+  _TOKENCREATEREQUEST._serialized_end=309
+  _TOKENCREATEREQUEST_ATTRIBUTESENTRY._serialized_start=260
+  _TOKENCREATEREQUEST_ATTRIBUTESENTRY._serialized_end=309
+  _TOKENCREATERESPONSE._serialized_start=311
+  _TOKENCREATERESPONSE._serialized_end=420
+  _TOKENGETREQUEST._serialized_start=422
+  _TOKENGETREQUEST._serialized_end=457
+  _TOKENINFO._serialized_start=460
+  _TOKENINFO._serialized_end=752
+  _TOKENINFO_ATTRIBUTESENTRY._serialized_start=260
+  _TOKENINFO_ATTRIBUTESENTRY._serialized_end=309
+  _TOKENRENEWREQUEST._serialized_start=754
+  _TOKENRENEWREQUEST._serialized_end=834
+  _TOKENRENEWRESPONSE._serialized_start=836
+  _TOKENRENEWRESPONSE._serialized_end=894
+  _TOKENREVOKEREQUEST._serialized_start=896
+  _TOKENREVOKEREQUEST._serialized_end=976
+  _TOKENREVOKERESPONSE._serialized_start=978
+  _TOKENREVOKERESPONSE._serialized_end=1038
+  _TOKEN._serialized_start=1041
+  _TOKEN._serialized_end=1353
 # @@protoc_insertion_point(module_scope)

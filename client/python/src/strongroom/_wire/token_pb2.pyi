@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TokenCreateRequest(_message.Message):
-    __slots__ = ["attributes", "end_leases", "groups", "idempotency_key", "identity", "max_ttl_secs", "ttl_secs"]
+    __slots__ = ["attributes", "end_leases", "exactly", "groups", "idempotency_key", "identity", "max_ttl_secs", "ttl_secs"]
     class AttributesEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class TokenCreateRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     END_LEASES_FIELD_NUMBER: _ClassVar[int]
+    EXACTLY_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -23,12 +24,13 @@ class TokenCreateRequest(_message.Message):
     TTL_SECS_FIELD_NUMBER: _ClassVar[int]
     attributes: _containers.ScalarMap[str, str]
     end_leases: bool
+    exactly: bool
     groups: _containers.RepeatedScalarFieldContainer[str]
     idempotency_key: str
     identity: str
     max_ttl_secs: int
     ttl_secs: int
-    def __init__(self, identity: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., ttl_secs: _Optional[int] = ..., max_ttl_secs: _Optional[int] = ..., end_leases: bool = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+    def __init__(self, identity: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., ttl_secs: _Optional[int] = ..., max_ttl_secs: _Optional[int] = ..., end_leases: bool = ..., idempotency_key: _Optional[str] = ..., exactly: bool = ...) -> None: ...
 
 class TokenCreateResponse(_message.Message):
     __slots__ = ["accessor", "expires_at", "session", "token", "ttl_secs"]
