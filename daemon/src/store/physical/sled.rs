@@ -8,10 +8,14 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 const NAME: &str = "sled";
 const CACHE_BYTES: u64 = 24 << 20;
+/// How long sled's threads may take to let go of a store that was closed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// A segment has 512 KiB; a commit that spans segments is not atomic over a power cut.
 const COMMIT_BYTES_MAX: usize = 384 << 10;
 
@@ -40,12 +44,7 @@ impl SledEngine {
     /// [`EngineError`] of the kind `Open`.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
         remove_half_written_snapshots(path).map_err(io_failed(Failure::Open))?;
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None)
-            .open()
-            .map_err(failed(Failure::Open))?;
+        let db = open_unlocked(path).map_err(failed(Failure::Open))?;
         let open = |path: &Path| File::open(path).map_err(io_failed(Failure::Open));
         let (segments, directory) = (open(&path.join("db"))?, open(path)?);
         let engine = Self {
@@ -91,6 +90,27 @@ impl SledEngine {
         }
         synced.retain(|file| file.exists());
         self.directory.sync_all()
+    }
+}
+
+/// sled's own threads hold its lock for a moment after its last handle is gone, so a store that is closed and opened again may find it taken.
+/// Other processes are kept out by the data directory's lock, which is ours.
+fn open_unlocked(path: &Path) -> sled::Result<Db> {
+    let began = Instant::now();
+    loop {
+        let opened = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .open();
+        match opened {
+            Err(sled::Error::Io(error))
+                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < LOCK_PATIENCE =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -168,6 +188,23 @@ impl Engine for SledEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A lock that is held for a moment, as by sled's threads after its last handle is gone, is waited for.
+    #[test]
+    fn a_lock_that_is_let_go_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(SledEngine::open(dir.path()).unwrap());
+        let file = File::open(dir.path().join("db")).unwrap();
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let held = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(file);
+        });
+        let began = Instant::now();
+        SledEngine::open(dir.path()).unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(200), "it was locked");
+        held.join().unwrap();
+    }
 
     /// sled alone would take the half-written snapshot for one, and not open (sled#1527).
     #[test]
