@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod flips;
 mod goldens;
+mod hostile;
 mod rate;
 
 use super::{testing::*, *};
