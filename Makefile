@@ -26,6 +26,7 @@ demo: build ## the main job, end to end, narrated; exit 0 only when every step h
 	target/debug/demo
 
 test: build kryoptic ## every test, on real servers and tokens, and the campaigns in their short form
+	$(CARGO) fmt --all --check
 	$(CARGO) test --workspace --locked
 	target/debug/campaign --short all
 
