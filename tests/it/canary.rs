@@ -3,10 +3,11 @@
 
 use crate::{
     needles::Needles,
+    wire::methods,
     world::{World, eventually, postgres, value},
 };
-use std::{fs, time::Duration};
-use strongroom_client::Client;
+use std::{collections::BTreeSet, fs, time::Duration};
+use strongroom_client::{Client, v1};
 use strongroom_tests::Lab;
 use strongroomd::engine::postgres::testing::ROOT_SECRET;
 
@@ -136,6 +137,96 @@ async fn drive_engine(world: &World, client: &Client, secrets: &mut Secrets) {
     cli.ok(&["mount", "rotate-root", "pg"]);
 }
 
+/// The rest of the calls, with a canary wherever a text may stand that nobody else may see.
+async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
+    let cli = world.cli();
+    for args in [
+        &["kv", "list", "kv", "--recursive", "--search", "canary"][..],
+        &["kv", "history", "kv/canary/a"],
+        &["kv", "metadata", "kv/canary/a", "--versions-max", "5"],
+        &["kv", "delete", "kv/canary/a"],
+        &["kv", "undelete", "kv/canary/a", "--versions", "1"],
+        &["kv", "destroy", "kv/canary/b", "--all"],
+        &["mount", "list"],
+        &["mount", "config", "pg"],
+        &["role", "get", "pg/readers"],
+        &["role", "list", "pg"],
+        &["role", "delete", "pg/app"],
+        &["lease", "list"],
+        &["token", "show"],
+        &["token", "renew"],
+        &["policy", "list"],
+        &["policy", "get", "canary"],
+        &["policy", "explain", "read", "kv/canary/a"],
+        &["policy", "delete", "canary"],
+        &["audit", "head"],
+        &["audit", "tail", "--last", "1"],
+        &["operator", "slots", "list"],
+        &["operator", "confirm-time"],
+        &["operator", "forgive-pin", "main"],
+    ] {
+        // Some are refused, and a refusal must not tell more.
+        let ran = cli.run(args);
+        assert_ne!(ran.code, 2, "the command is one: {ran:?}");
+        secrets.none_in("a command's output", format!("{ran:?}").as_bytes());
+    }
+    let issued = client.issue("pg/readers", None).await.unwrap();
+    secrets.add(
+        "another issued password",
+        issued.field("password").unwrap().expose_str().unwrap(),
+    );
+    let shown = cli.run(&["lease", "show", issued.lease_id.as_ref().unwrap()]);
+    secrets.none_in("a lease", format!("{shown:?}").as_bytes());
+    let ended = world.token_with("canary-ended", &[], &[]);
+    let token = secrets.add("a token that was revoked", ended["token"].as_str().unwrap());
+    cli.ok(&["token", "revoke", ended["accessor"].as_str().unwrap()]);
+    world.lab.client(&token).await.get("kv/canary/a").await.unwrap_err();
+    let verify = ["--output", "json", "operator", "slots", "verify", "--slot", "daily"];
+    let half = cli.run_with(&verify, world.share("daily", 0).as_bytes());
+    let session = serde_json::from_str::<serde_json::Value>(&half.out).unwrap()["session"].clone();
+    let session = secrets.add("a session's nonce", session.as_str().unwrap());
+    cli.ok(&["operator", "abandon", "--session", &session]);
+    let wanted = secrets.add("a fetched value", "canary-fetched-9");
+    client.put("kv/canary/fetched", &value(&wanted), None).await.unwrap();
+    let mut request = v1::FetchRequest::default();
+    request.items.push(v1::FetchItem {
+        path: "kv/canary/fetched".into(),
+        ..Default::default()
+    });
+    let fetched = client.stubs().delivery().fetch(request).await.unwrap();
+    secrets.none_in("Debug of a fetch", format!("{fetched:?}").as_bytes());
+    let mut request = v1::WatchRequest::default();
+    request.items.push(v1::WatchItem {
+        what: Some(v1::watch_item::What::Path("kv/canary/fetched".into())),
+        ..Default::default()
+    });
+    let mut watch = client.stubs().delivery().watch(request).await.unwrap().into_inner();
+    let pushed = watch.message().await.unwrap();
+    secrets.none_in("Debug of a push", format!("{pushed:?}").as_bytes());
+    cli.ok(&["mount", "disable", "pg", "--revoke-leases"]);
+    cli.ok(&["operator", "seal"]);
+    world.unseal("daily");
+}
+
+/// The name under which an rpc stands in the log: its service and its method, in lower case with hyphens; the operations of roles have the
+/// word of their own.
+fn operation(method: &str) -> String {
+    let (service, method) = method.trim_start_matches("/strongroom.v1.").split_once('/').unwrap();
+    let role = method.strip_suffix("Roles").or_else(|| method.strip_suffix("Role"));
+    let (service, method) = match (service, role) {
+        ("Mount", Some(verb)) => ("role", verb),
+        (service, _) => (service, method),
+    };
+    let mut name = format!("{}.", service.to_lowercase());
+    for (at, letter) in method.char_indices() {
+        if at > 0 && letter.is_uppercase() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
 /// R-AUDIT-1, R-OPS-3: neither log (at trace level), audit log, metrics, status, errors nor `Debug` hold a value, token, share, password or PIN.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_gets_out() {
@@ -185,6 +276,7 @@ async fn no_secret_gets_out() {
     for key in ["data", "root", "hsm"] {
         world.cli().ok(&["operator", "rotate", key]);
     }
+    drive_the_rest(&world, &client, &mut secrets).await;
     secrets.none_in("status", world.status().to_string().as_bytes());
     secrets.none_in("metrics", world.daemon().metrics().as_bytes());
     let tailed = world
@@ -194,6 +286,17 @@ async fn no_secret_gets_out() {
     assert!(
         tailed.contains("kv/canary/a"),
         "paths stand in clear, so the search sees"
+    );
+    let recorded: BTreeSet<String> = tailed
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["record"]["op"].to_string())
+        .map(|op| op.trim_matches('"').to_owned())
+        .collect();
+    let missing: Vec<_> = methods().iter().map(|method| operation(method)).collect();
+    let missing: Vec<_> = missing.iter().filter(|op| !recorded.contains(*op)).collect();
+    assert!(
+        missing.is_empty(),
+        "every rpc is driven here and recorded, but for {missing:?}"
     );
     let log = world.daemon().log.clone();
     assert!(world.take_daemon().stop().success());

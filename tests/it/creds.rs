@@ -446,6 +446,49 @@ async fn a_caller_that_leaves_leaves_nothing() {
     });
 }
 
+/// R-LEASE-2: an act that takes longer than its caller's deadline is told as such, goes on to its end, and leaves nothing that nobody has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_act_over_its_deadline_leaves_nothing() {
+    let shared = shared();
+    let client = shared.world.client().await;
+    shared.world.cli().ok(&[
+        "role",
+        "put",
+        "pg/late",
+        "group=readers",
+        "default_ttl=10m",
+        "max_ttl=1h",
+    ]);
+    let mut late = 0;
+    for millis in [1, 2, 4, 8, 16, 32] {
+        let request = v1::CredsIssueRequest {
+            role: "pg/late".into(),
+            ..Default::default()
+        };
+        let asked = client.with_timeout(Duration::from_millis(millis));
+        match asked
+            .once(request, |s, r| async move { s.creds().issue(r).await })
+            .await
+        {
+            Ok(made) => drop(client.revoke(&made.lease_id).await.unwrap()),
+            Err(error) => {
+                assert!(
+                    matches!(error, Error::Indeterminate(_) | Error::Unavailable(_)),
+                    "{millis} ms: {error:?}"
+                );
+                late += 1;
+            }
+        }
+    }
+    assert!(late > 0, "one of them was late");
+    eventually("no account and no lease remain", || {
+        accounts(shared, "sr\\_late\\_%") == 0
+            && shared.world.cli().json(&["lease", "list", "pg/late"])["leases"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
+    });
+}
+
 /// R-LEASE-1, R-POL-1: ids are no capabilities: somebody else's lease is neither shown nor renewed nor revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_id_is_no_capability() {

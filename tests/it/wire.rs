@@ -102,30 +102,24 @@ impl Raw {
     }
 }
 
-/// Every method of the wire, from the proto files.
+/// Every method of the wire, from the descriptor set that the daemon serves: `/strongroom.v1.Kv/Get`.
 pub fn methods() -> Vec<String> {
-    let files = [
-        include_str!("../../proto/strongroom/v1/operator.proto"),
-        include_str!("../../proto/strongroom/v1/kv.proto"),
-        include_str!("../../proto/strongroom/v1/mount.proto"),
-        include_str!("../../proto/strongroom/v1/creds.proto"),
-        include_str!("../../proto/strongroom/v1/lease.proto"),
-        include_str!("../../proto/strongroom/v1/token.proto"),
-        include_str!("../../proto/strongroom/v1/policy.proto"),
-        include_str!("../../proto/strongroom/v1/audit.proto"),
-    ];
-    let mut methods = Vec::new();
-    for file in files {
-        let mut service = "";
-        for line in file.lines().map(str::trim) {
-            if let Some(rest) = line.strip_prefix("service ") {
-                service = rest.split_whitespace().next().unwrap();
-            } else if let Some(rest) = line.strip_prefix("rpc ") {
-                methods.push(format!("/strongroom.v1.{service}/{}", rest.split('(').next().unwrap()));
-            }
-        }
-    }
-    assert!(methods.len() > 35, "{methods:?}");
+    use prost::Message;
+    let set = prost_types::FileDescriptorSet::decode(strongroom_proto::DESCRIPTOR).expect("the descriptor set decodes");
+    let services = set
+        .file
+        .iter()
+        .filter(|file| file.package() == "strongroom.v1")
+        .flat_map(|file| &file.service);
+    let methods: Vec<_> = services
+        .flat_map(|service| {
+            let name = |method: &prost_types::MethodDescriptorProto| {
+                format!("/strongroom.v1.{}/{}", service.name(), method.name())
+            };
+            service.method.iter().map(name)
+        })
+        .collect();
+    assert!(methods.len() > 40, "{methods:?}");
     methods
 }
 

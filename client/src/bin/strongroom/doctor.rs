@@ -141,6 +141,15 @@ impl Doctor {
             }
         };
         checks.ok("connect", "reached, and the peer is trusted");
+        // With a token the daemon tells more of what ails it; one that is no good is told below.
+        if let Some(token) = context
+            .settings
+            .token
+            .as_ref()
+            .and_then(|from| context.token(from).ok())
+        {
+            let _ = client.set_token(token);
+        }
         if let Some(status) = status(&client, &mut checks).await {
             vault(&status, &mut checks);
             token(context, &client, &status, &mut checks).await;
@@ -237,10 +246,10 @@ fn vault(status: &v1::StatusResponse, checks: &mut Checks) {
         let detail = format!("{} is {} {}", hsm.name, hsm.state, hsm.detail);
         match hsm.state.as_str() {
             "up" => checks.ok("hsm", detail.trim_end()),
-            "pin-locked" | "pin-refused" => checks.warn(
+            "held" => checks.warn(
                 "hsm",
                 detail,
-                "correct the PIN by the token's own tool, then restart the daemon; it does not try again by itself",
+                "check the PIN and the token by its own tool, then `strongroom operator forgive-pin NAME`: it is not tried again by itself",
             ),
             _ => checks.warn(
                 "hsm",
