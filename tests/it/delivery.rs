@@ -446,3 +446,67 @@ async fn coming_expiry_is_told() {
     }
     assert!(states.len() <= 2, "{states:?}");
 }
+
+/// Streams of [`a_crowd_hears_of_a_change`]: `STRONGROOM_CROWD` for more.
+const CROWD: usize = 1000;
+/// Streams of one connection of the crowd.
+const CROWD_A_CONNECTION: usize = 200;
+
+fn resident_kib(world: &World) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", world.daemon().pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// R-KV-4: thousands of streams wait at little cost, all hear of a change, and other calls are answered meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_hears_of_a_change() {
+    let crowd = std::env::var("STRONGROOM_CROWD")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(CROWD);
+    let world = World::open();
+    let root = world.client().await;
+    root.put("kv/crowd", &value("1"), None).await.unwrap();
+    let seen = root.fetch(["kv/crowd"]).await.unwrap().remove(0).resume;
+    let before = resident_kib(&world);
+    let mut streams = Vec::new();
+    while streams.len() < crowd {
+        let client = world.client().await;
+        for _ in 0..CROWD_A_CONNECTION.min(crowd - streams.len()) {
+            streams.push(client.watch([Follow::path("kv/crowd").resume(&seen)]).await.unwrap());
+        }
+    }
+    let grown = resident_kib(&world).saturating_sub(before);
+    assert!(grown / (crowd as u64) < 100, "{grown} KiB for {crowd} streams");
+    let waiting: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            tokio::spawn(async move {
+                let heard = changed(&mut stream).await.1;
+                (std::time::Instant::now(), version(&heard))
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let began = std::time::Instant::now();
+    root.put("kv/crowd", &value("2"), None).await.unwrap();
+    let other = std::time::Instant::now();
+    root.get("kv/crowd").await.unwrap();
+    let other = other.elapsed();
+    let mut after = Vec::new();
+    for one in waiting {
+        let (at, version) = one.await.unwrap();
+        assert_eq!(version, 2);
+        after.push(at.saturating_duration_since(began));
+    }
+    after.sort_unstable();
+    let at = |part: usize| after[(after.len() - 1) * part / 100];
+    println!(
+        "{crowd} streams: {grown} KiB; p50 {:?}, p99 {:?}, last {:?}; a get meanwhile {other:?}",
+        at(50),
+        at(99),
+        at(100)
+    );
+    assert!(other < Duration::from_secs(5), "a get meanwhile took {other:?}");
+}
