@@ -36,9 +36,12 @@ kryoptic: deps ## the HSM suite on a second vendor's token
 campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|all
 	target/debug/campaign $(or $(SUITE),all)
 
+BENCH_PROFILE := $(if $(filter d0,$(DURABILITY)),--profile bench-no-audit --features strongroom-bench/bench-no-audit,--release)
+BENCH_BIN := target/$(if $(filter d0,$(DURABILITY)),bench-no-audit,release)/strongroom-bench
+
 bench: deps ## beside OpenBao and the limits: SUITE= SIZE= CONNS= PEER=openbao|none DURABILITY=d0|d1|d2 FORMAT=table|json
-	$(CARGO) build --release --locked --package strongroomd --package strongroom-bench
-	$(CARGO) run --release --locked --quiet --package strongroom-bench -- \
+	$(CARGO) build $(BENCH_PROFILE) --locked --package strongroomd --package strongroom-bench
+	$(BENCH_BIN) \
 	  $(if $(SUITE),--suite $(SUITE)) $(if $(SIZE),--size $(SIZE)) $(if $(CONNS),--conns $(CONNS)) \
 	  --peer $(PEER) --durability $(DURABILITY) --format $(FORMAT)
 

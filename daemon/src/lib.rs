@@ -1,5 +1,8 @@
 //! The Strongroom daemon, as rooms. `docs/ARCHITECTURE.md` is the map; edges go downwards only (`tidy` holds them).
 
+#[cfg(all(feature = "bench-no-audit", not(debug_assertions)))]
+compile_error!("bench-no-audit takes the evidence of reads away: it is for benches, and no release is built with it");
+
 pub mod assemble;
 pub mod audit;
 pub mod base;

@@ -56,9 +56,6 @@ impl Stage {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.ours.durability.contains("asked") {
-            notes.push("D1 was asked, but the daemon has no D1 (audit.sync = \"written\" is refused): the row is D2, which promises more".into());
-        }
         if self.peer.is_some() {
             notes.push(
                 "OpenBao writes its audit log without a sync (D1); its writes sync raft. Ours at D2 promise more"

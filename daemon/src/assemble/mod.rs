@@ -52,6 +52,9 @@ where
     notes.extend(process::landlock(&reach(&config, file.as_deref(), &hsms))?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     notes.extend(process::seccomp()?);
+    if cfg!(feature = "bench-no-audit") {
+        notes.push("this build leaves no evidence of reads: it is for benches alone".to_owned());
+    }
     for note in notes {
         tracing::warn!("{note}");
     }

@@ -11,7 +11,7 @@ use crate::{
     config::{self, AuditPaths, AuditSync, Backend, Cipher, Config},
     gate::{Foundations, Gate, Rooms, Setting},
     seal::{Token, Tokens},
-    store::{Algorithm, Change, Disk, DiskConfig, EngineKind, Store},
+    store::{Algorithm, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
     vault::{Parts, Vault},
 };
 use std::{
@@ -90,6 +90,10 @@ pub fn start_hsms(configs: Vec<HsmConfig>, launcher: &Launcher, pins: Vec<(Strin
 /// Where and how the store lies.
 pub fn disk_config(config: &Config) -> DiskConfig {
     DiskConfig {
+        evidence: match config.audit.sync.get_ref() {
+            AuditSync::Synced => Evidence::Synced,
+            AuditSync::Written => Evidence::Written,
+        },
         dir: config.store.path.get_ref().clone(),
         engine: match config.store.backend.get_ref() {
             Backend::Fjall => EngineKind::Fjall,
@@ -163,6 +167,12 @@ fn setting(config: &Config) -> Setting {
     }
     if *config.store.backend.get_ref() == Backend::Memory {
         warnings.push("the store is in memory: nothing survives the daemon".to_owned());
+    }
+    if *config.audit.sync.get_ref() == AuditSync::Written {
+        warnings.push(
+            "audit.sync is \"written\": a power loss can lose the records of reads and refusals of the last 50 ms"
+                .to_owned(),
+        );
     }
     Setting {
         store_backend: match config.store.backend.get_ref() {

@@ -1,6 +1,6 @@
 //! What serde cannot say: pairs, ranges, names.
 
-use super::{AuditSync, Backend, Config, Hsm};
+use super::{Backend, Config, Hsm};
 use std::ops::Range;
 use toml::Spanned;
 
@@ -49,13 +49,6 @@ pub fn check(config: &Config) -> Result<(), Problem> {
     let segment = &config.audit.segment_mib;
     if !(1..=1024).contains(segment.get_ref()) {
         return Err(Problem::at("audit.segment_mib", segment, "1 to 1024"));
-    }
-    if *config.audit.sync.get_ref() == AuditSync::Written {
-        return Err(Problem::at(
-            "audit.sync",
-            &config.audit.sync,
-            "\"written\" is not available yet: every record is synced before its answer",
-        ));
     }
     let limits = &config.limits;
     for (key, zero) in [

@@ -142,7 +142,8 @@ pub enum Mechanism {
 pub struct Audit {
     /// Segment files. Default: `audit` below the data directory.
     pub path: Option<Spanned<PathBuf>>,
-    /// `synced` (default): every record is durable before its answer. `written` is refused: not available yet.
+    /// `synced` (default): every record is durable before its answer. `written`: that of a read or a refusal is written before it and synced at most
+    /// 50 ms later, so that a power loss can lose it and the death of the daemon cannot; all others as with `synced`.
     pub sync: Spanned<AuditSync>,
     /// Paths in clear (default) or as keyed hashes.
     pub paths: AuditPaths,
@@ -157,7 +158,7 @@ pub enum AuditSync {
     /// Durable before the answer (D2).
     #[default]
     Synced,
-    /// Written before the answer, synced within moments (D1). Not available yet.
+    /// Written before the answer, synced within 50 ms (D1).
     Written,
 }
 

@@ -28,10 +28,7 @@ fn every_error_names_key_and_line() {
         ),
         ("[listener]\naddress = \"nowhere\"\n", vec!["line 2", "address"]),
         ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
-        (
-            "[audit]\nsync = \"written\"\n",
-            vec!["line 2", "audit.sync", "not available yet"],
-        ),
+        ("[audit]\nsync = \"never\"\n", vec!["line 2", "sync", "written"]),
         ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
         ("[log]\nlevel = \"loud\"\n", vec!["line 2", "log.level"]),
         ("[secrets]\n", vec!["line 1", "secrets"]),

@@ -1,8 +1,9 @@
 //! The wire: listeners, bounds, conversions, services, statuses. Parses every message into an operation of the gate and knows no room.
 //! May touch: base, audit (source and tail), gate, proto.
 //!
-//! Reading order: `listen` and `tls` (connections), `layer` (bounds), `services` (one impl a service), `parse` (small parsers that all use), `status` (failures).
+//! Reading order: `listen`, `cork` and `tls` (connections), `layer` (bounds), `services` (one impl a service), `parse` (small parsers that all use), `status` (failures).
 
+mod cork;
 mod keyed;
 mod layer;
 mod listen;

@@ -5,7 +5,7 @@ use super::{
     base::{Base, Ops, put_keyring},
     batch::{Stored, Version},
     change::Change,
-    commit::{Committer, Drain, Heads, Space, outbox_key},
+    commit::{Committer, Drain, Evidence, Heads, Space, outbox_key},
     error::{OpenError, StoreError, UnlockError},
     frame,
     keyring::Keyring,
@@ -33,6 +33,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use strongroom_audit::{ChainHead, Id};
 use tokio::sync::RwLock;
@@ -41,6 +42,8 @@ use tokio::sync::RwLock;
 pub const FORMAT_VERSION: u32 = 1;
 /// Rows read at once at open.
 const OPEN_ROWS: usize = 1024;
+/// How often free space is asked for while there is plenty: in that time an engine writes less than a tenth of the reserve.
+const SPACE_EVERY: Duration = Duration::from_millis(50);
 const OPEN_BYTES: usize = 4 << 20;
 
 /// Which engine keeps the bytes.
@@ -89,6 +92,8 @@ pub struct DiskConfig {
     pub reserve_bytes: u64,
     /// The audit log.
     pub audit: audit::Settings,
+    /// When a read or a refusal counts as recorded.
+    pub evidence: Evidence,
 }
 
 /// An open disk. Cheap to clone; the last clone closes it, if [`Disk::close`] did not.
@@ -109,11 +114,11 @@ impl Disk {
         same_engine(&config.dir, config.engine)?;
         let mut opened = None;
         let reserve = (config.reserve_bytes > 0).then(|| config.dir.join("reserve"));
-        let space = Space::new(reserve, config.reserve_bytes);
+        let space = Space::new(reserve, config.reserve_bytes, SPACE_EVERY);
         let disk = Self::open_with(
             config.engine.opener(&engine_dir),
             Some(lock),
-            space,
+            (space, config.evidence),
             random,
             |cluster, head, rows| {
                 let log = Drainer::open(&config.audit, cluster, head, rows)?;
@@ -130,7 +135,7 @@ impl Disk {
     pub(super) fn open_with(
         opener: Opener,
         lock: Option<File>,
-        space: Space,
+        (space, evidence): (Space, Evidence),
         random: Arc<dyn Random>,
         drain: impl FnOnce(
             ClusterId,
@@ -155,7 +160,7 @@ impl Disk {
         rows.by_ref().for_each(drop);
         let sequence = Sequence::from(read_sequence(&embedded)?);
         let quarantine = Arc::new(Quarantine::with(read_quarantine(&embedded)?.into_iter()));
-        let committer = Committer::start(embedded.clone(), heads, outbox, drain, space)
+        let committer = Committer::start(embedded.clone(), heads, outbox, drain, space, evidence)
             .map_err(io_error(Path::new("store-commit thread")))?;
         let physical = Arc::new(Local::new(embedded, committer, lock));
         let ops = Ops::new(&*random);

@@ -3,14 +3,14 @@
 
 use super::{
     Disk, DiskConfig,
-    commit::{Drain, Heads, Space, outbox_key},
+    commit::{Drain, Evidence, Heads, Space, outbox_key},
     disk::{lock, read_heads, same_engine},
     error::{OpenError, StoreError},
     physical::{Embedded, Write},
     table::{self, RawTable},
 };
 use crate::base::random::Random;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use strongroom_audit::{ChainHead, Frame};
 
 const ROWS: usize = 1024;
@@ -41,7 +41,7 @@ impl Disk {
         let disk = Self::open_with(
             config.engine.opener(&engine_dir),
             Some(lock),
-            Space::new(None, 0),
+            (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
             random,
             |_, head, _| {
                 end = Some(head);
@@ -115,6 +115,7 @@ mod tests {
             segment_bytes: 1 << 20,
         };
         let config = DiskConfig {
+            evidence: Evidence::default(),
             dir: dir.path().into(),
             engine: EngineKind::Fjall,
             reserve_bytes: 0,

@@ -2,7 +2,7 @@
 
 use super::{
     Algorithm, Disk, Drain, EngineKind, OpenError, Store,
-    commit::Space,
+    commit::{Evidence, Space},
     physical::{
         Engine,
         faulty::{Faults, Faulty},
@@ -26,6 +26,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use strongroom_audit::{ChainHead, Encoded, Frame, Id};
 
@@ -108,6 +109,7 @@ pub(crate) struct Rig {
     pub faults: Faults,
     pub kept: Arc<Kept>,
     pub reserve_bytes: u64,
+    pub evidence: Evidence,
 }
 
 impl Rig {
@@ -133,7 +135,10 @@ impl Rig {
                 Ok(Box::new(Faulty::over(MemoryEngine::open(memory.clone()), faults.clone())) as Box<dyn Engine>)
             })
         };
-        let (kept, space) = (self.kept.clone(), Space::new(None, self.reserve_bytes));
+        let (kept, space) = (
+            self.kept.clone(),
+            (Space::new(None, self.reserve_bytes, Duration::ZERO), self.evidence),
+        );
         Disk::open_with(Box::new(opener), None, space, random, move |cluster, head, rows| {
             if kept.behind {
                 follow(cluster, head, rows)
@@ -166,7 +171,7 @@ pub(crate) fn disk(kind: EngineKind, dir: &Path) -> Disk {
     Disk::open_with(
         kind.opener(dir),
         None,
-        Space::new(None, 0),
+        (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
         Arc::new(OsRandom),
         move |_, _, rows| {
             rows.for_each(drop);

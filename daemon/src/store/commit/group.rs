@@ -1,7 +1,7 @@
 //! The committer's thread: one group at a time, and what follows when the engine fails.
 
 use super::{
-    Drain, Heads,
+    Drain, Evidence, Heads,
     heads::{Outcomes, outbox_key, outcome_key},
     queue::{Item, Queue},
     refuse,
@@ -28,6 +28,9 @@ use tracing::{error, warn};
 const DRAINED_ROWS_MAX: usize = 64;
 /// Between two attempts to reopen a failed engine.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// The longest that evidence waits for a sync where answers may leave before it, and the most of it.
+const UNSYNCED_MAX: Duration = Duration::from_millis(50);
+const UNSYNCED_BYTES_MAX: usize = 1 << 20;
 /// Room for the committer's own rows in an engine's limit.
 const OWN_ROWS_BYTES: usize = 32 << 10;
 
@@ -39,10 +42,38 @@ pub(super) struct Worker {
     drain: Arc<dyn Drain>,
     space: Space,
     groups: u64,
+    evidence: Evidence,
+    unsynced: Unsynced,
     /// A group whose commit failed, until the reopened store says whether it was made.
     doubt: Option<Group>,
     failed_at: Option<Instant>,
     stopped: Option<String>,
+}
+
+/// Frames that are written and not yet synced. They stay out of the log's files, which must never know more than the store.
+#[derive(Default)]
+struct Unsynced {
+    frames: Vec<Frame>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Unsynced {
+    fn push(&mut self, frame: Frame) {
+        self.since.get_or_insert_with(Instant::now);
+        self.bytes += frame.bytes.len();
+        self.frames.push(frame);
+    }
+
+    /// When they must be synced.
+    fn due(&self) -> Option<Instant> {
+        let patience = if self.bytes < UNSYNCED_BYTES_MAX {
+            UNSYNCED_MAX
+        } else {
+            Duration::ZERO
+        };
+        self.since.map(|since| since + patience)
+    }
 }
 
 struct Accepted {
@@ -59,10 +90,18 @@ struct Group {
     frame: Option<Frame>,
     heads: Heads,
     outcomes: Outcomes,
+    urgent: bool,
 }
 
 impl Worker {
-    pub fn new(embedded: Arc<Embedded>, heads: Heads, outbox: Vec<u64>, drain: Arc<dyn Drain>, space: Space) -> Self {
+    pub fn new(
+        embedded: Arc<Embedded>,
+        heads: Heads,
+        outbox: Vec<u64>,
+        drain: Arc<dyn Drain>,
+        space: Space,
+        evidence: Evidence,
+    ) -> Self {
         // Old rows are known by their first sequence; the next row's first is their end, the last one ends at the head.
         let ends = outbox.iter().skip(1).copied().chain([heads.chain.seq]);
         let outbox = outbox.iter().copied().zip(ends).collect();
@@ -73,18 +112,25 @@ impl Worker {
             drain,
             space,
             groups: heads.commit_seq,
+            evidence,
+            unsynced: Unsynced::default(),
             doubt: None,
             failed_at: None,
             stopped: None,
         }
     }
 
-    pub fn run(&mut self, queue: &Queue) {
+    pub fn run(&mut self, queue: &Arc<Queue>) {
         loop {
             let bytes_max = self.embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
-            let Some(items) = queue.take(bytes_max, || self.embedded.takes_bulk()) else {
+            let due = self.unsynced.due();
+            let Some(items) = queue.take(bytes_max, due, || self.embedded.takes_bulk()) else {
                 break;
             };
+            if items.is_empty() {
+                self.sync();
+                continue;
+            }
             let batches = items.into_iter().map(|item| {
                 let Item { batch, answer, place } = item;
                 drop(place);
@@ -92,6 +138,7 @@ impl Worker {
             });
             self.group(batches.collect(), bytes_max);
         }
+        self.sync();
         self.embedded.close();
     }
 
@@ -140,7 +187,11 @@ impl Worker {
 
     fn make(&mut self, mut group: Group) {
         let (rows, drained) = self.rows(&mut group);
-        let commit = catch_unwind(AssertUnwindSafe(|| self.embedded.commit(&rows)));
+        let synced = self.evidence == Evidence::Synced || group.must_be_synced();
+        let commit = catch_unwind(AssertUnwindSafe(|| match synced {
+            true => self.embedded.commit(&rows),
+            false => self.embedded.write(&rows),
+        }));
         match commit.unwrap_or_else(|_| {
             Err(StoreError::Stopped {
                 reason: "the storage engine panicked at a commit".into(),
@@ -149,6 +200,11 @@ impl Worker {
             Ok(()) => {
                 self.outbox.drain(..drained);
                 self.made(group);
+                if synced {
+                    self.release();
+                } else if self.unsynced.due().is_some_and(|due| due <= Instant::now()) {
+                    self.sync();
+                }
             }
             Err(cause) => self.failed(group, cause),
         }
@@ -214,7 +270,25 @@ impl Worker {
         group.finish();
         if let Some(frame) = frame {
             self.outbox.push_back((frame.first_seq, frame.end_seq()));
+            self.unsynced.push(frame);
+        }
+    }
+
+    /// What was written is durable now: its frames go to the drainer.
+    fn release(&mut self) {
+        for frame in std::mem::take(&mut self.unsynced).frames {
             self.drain.submit(frame);
+        }
+    }
+
+    /// Makes evidence durable that was only written.
+    fn sync(&mut self) {
+        if self.unsynced.frames.is_empty() || self.stopped.is_some() || self.failed_at.is_some() {
+            return;
+        }
+        match self.embedded.sync() {
+            Ok(()) => self.release(),
+            Err(cause) => self.failed(Group::begin(self.heads), cause),
         }
     }
 
@@ -283,6 +357,8 @@ impl Worker {
             Some(group) => group.refuse_all(&CommitError::Poisoned),
             None => {}
         }
+        // An engine that opens makes durable what it found.
+        self.release();
     }
 
     /// Whether the engine, against its promise, made a part of a group.
@@ -317,11 +393,13 @@ impl Group {
             frame: None,
             heads,
             outcomes: Outcomes::default(),
+            urgent: false,
         }
     }
 
     /// Takes a batch whose preconditions hold.
     fn admit(&mut self, batch: Batch, answer: oneshot::Sender<Answer>, records: &mut Vec<Encoded>) {
+        self.urgent |= batch.lane == Lane::Urgent;
         let Batch {
             op,
             writes,
@@ -360,6 +438,11 @@ impl Group {
         self.frame = Some(chain.extend(records).map_err(|error| error.to_string())?);
         self.heads.chain = chain;
         Ok(())
+    }
+
+    /// Only the evidence of reads and refusals may be durable a moment later than its answer.
+    fn must_be_synced(&self) -> bool {
+        self.urgent || !self.overlay.is_empty()
     }
 
     fn is_empty(&self) -> bool {

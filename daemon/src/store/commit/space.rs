@@ -2,7 +2,11 @@
 //! revoke, seal and recovery live on a file that was filled ahead and is given up for them.
 
 use crate::store::physical::Embedded;
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use tracing::{info, warn};
 
 /// The reserve of one store.
@@ -13,16 +17,22 @@ pub struct Space {
     file: Option<PathBuf>,
     held: bool,
     low: bool,
+    /// While there is plenty, the disk is asked again only after this long.
+    every: Duration,
+    looked: Option<Instant>,
 }
 
 impl Space {
-    /// Keeps `reserve_bytes` in `file`, and refuses ordinary batches below as much free space again.
-    pub fn new(file: Option<PathBuf>, reserve_bytes: u64) -> Self {
+    /// Keeps `reserve_bytes` in `file`, and refuses ordinary batches below as much free space again. The disk is asked not more often than
+    /// `every` while there is plenty: what the engine writes in that time must be small beside the reserve.
+    pub fn new(file: Option<PathBuf>, reserve_bytes: u64, every: Duration) -> Self {
         let mut space = Self {
             keep_free: reserve_bytes,
             file,
             held: false,
             low: false,
+            every,
+            looked: None,
         };
         space.fill();
         space
@@ -30,6 +40,10 @@ impl Space {
 
     /// Whether ordinary batches may go on. Urgent ones always may; the first to come when it is low gives the reserve up.
     pub fn look(&mut self, embedded: &Embedded, urgent: bool) -> bool {
+        if !self.low && self.held == self.file.is_some() && self.looked.is_some_and(|at| at.elapsed() < self.every) {
+            return true;
+        }
+        self.looked = Some(Instant::now());
         let free = embedded.free_bytes().unwrap_or(u64::MAX); // an engine that cannot say will tell at the write
         let low = free < self.keep_free;
         if low != self.low {
@@ -95,7 +109,7 @@ mod tests {
         let opened = faults.clone();
         let opener = move || Ok(Box::new(Faulty::over(MemoryEngine::default(), opened.clone())) as Box<dyn Engine>);
         let embedded = Embedded::open(Box::new(opener)).unwrap();
-        let mut space = Space::new(Some(path.clone()), RESERVE);
+        let mut space = Space::new(Some(path.clone()), RESERVE, Duration::ZERO);
         let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
         assert!(blocks() >= RESERVE);
         faults.free_bytes(Some(RESERVE - 1));

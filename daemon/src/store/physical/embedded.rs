@@ -125,6 +125,16 @@ impl Embedded {
         self.with(|engine| engine.commit(writes))
     }
 
+    /// As `commit`, durable with the next commit or [`Self::sync`].
+    pub fn write(&self, writes: &[Write]) -> Result<(), StoreError> {
+        self.with(|engine| engine.write(writes))
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.with(|engine| engine.sync())
+    }
+
     /// Brings the cache up to a commit that was made.
     pub fn remember(&self, key: &Bytes, value: Option<Stored>) {
         match value.filter(|stored| stored.bytes.len() <= CACHED_VALUE_BYTES_MAX) {

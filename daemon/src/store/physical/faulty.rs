@@ -28,6 +28,8 @@ struct Plan {
     free_bytes: Option<u64>,
     fail_opens: usize,
     fail_reads: bool,
+    written: usize,
+    synced: usize,
 }
 
 /// The handle of a test: shared by every engine opened with it.
@@ -50,6 +52,11 @@ impl Faults {
     /// Whether reads fail.
     pub fn fail_reads(&self, fail: bool) {
         self.0.lock().fail_reads = fail;
+    }
+    /// How many commits were written without a sync, and how many syncs there were, of commits or alone.
+    pub fn written_and_synced(&self) -> (usize, usize) {
+        let plan = self.0.lock();
+        (plan.written, plan.synced)
     }
     /// Asked by the opener.
     /// # Errors
@@ -77,6 +84,41 @@ impl<E: Engine> Faulty<E> {
     pub fn over(engine: E, faults: Faults) -> Self {
         Self { engine, faults }
     }
+
+    fn act(&self, writes: &[Write], synced: bool) -> Result<(), EngineError> {
+        let act = |writes| {
+            if synced {
+                self.engine.commit(writes)
+            } else {
+                self.engine.write(writes)
+            }
+        };
+        let fault = {
+            let mut plan = self.faults.0.lock();
+            *(if synced { &mut plan.synced } else { &mut plan.written }) += 1;
+            if plan.faults.is_empty() {
+                None
+            } else {
+                Some(plan.faults.remove(0))
+            }
+        };
+        match fault {
+            None => act(writes),
+            Some(Fault::FailBefore) => Err(planned(Failure::Write)),
+            Some(Fault::FailAfter) => act(writes).and(Err(planned(Failure::Write))),
+            Some(Fault::Torn(rows)) => act(writes.get(..rows).unwrap_or(writes)).and(Err(planned(Failure::Write))),
+            Some(Fault::FailSync) => Err(planned(Failure::Sync)),
+            Some(Fault::Eio) => Err(EngineError::new(
+                "faulty",
+                Failure::Write,
+                io::Error::from_raw_os_error(libc::EIO),
+            )),
+            Some(Fault::Stall(time)) => {
+                std::thread::sleep(time);
+                act(writes)
+            }
+        }
+    }
 }
 
 fn planned(what: Failure) -> EngineError {
@@ -100,33 +142,20 @@ impl<E: Engine> Engine for Faulty<E> {
         self.engine.scan(from, to, rows, bytes)
     }
     fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
-        let fault = {
-            let mut plan = self.faults.0.lock();
-            if plan.faults.is_empty() {
-                None
-            } else {
-                Some(plan.faults.remove(0))
-            }
-        };
-        match fault {
-            None => self.engine.commit(writes),
-            Some(Fault::FailBefore) => Err(planned(Failure::Write)),
-            Some(Fault::FailAfter) => self.engine.commit(writes).and(Err(planned(Failure::Write))),
-            Some(Fault::Torn(rows)) => self
-                .engine
-                .commit(writes.get(..rows).unwrap_or(writes))
-                .and(Err(planned(Failure::Write))),
-            Some(Fault::FailSync) => Err(planned(Failure::Sync)),
-            Some(Fault::Eio) => Err(EngineError::new(
-                "faulty",
-                Failure::Write,
-                io::Error::from_raw_os_error(libc::EIO),
-            )),
-            Some(Fault::Stall(time)) => {
-                std::thread::sleep(time);
-                self.engine.commit(writes)
-            }
+        self.act(writes, true)
+    }
+    fn write(&self, writes: &[Write]) -> Result<(), EngineError> {
+        self.act(writes, false)
+    }
+    fn sync(&self) -> Result<(), EngineError> {
+        let mut plan = self.faults.0.lock();
+        plan.synced += 1;
+        if plan.faults.first() == Some(&Fault::FailSync) {
+            plan.faults.remove(0);
+            return Err(planned(Failure::Sync));
         }
+        drop(plan);
+        self.engine.sync()
     }
     fn takes_bulk(&self) -> bool {
         self.engine.takes_bulk()

@@ -8,6 +8,7 @@ use crate::store::table::{self, RawTable};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::{
+    fs::File,
     io,
     panic::catch_unwind,
     path::{Path, PathBuf},
@@ -73,12 +74,27 @@ impl FjallEngine {
             keyspace("state", STATE_MEMTABLE_BYTES)?,
             keyspace("log", LOG_MEMTABLE_BYTES)?,
         );
+        // What a process wrote that was killed before its sync is read now, and the audit log is finished by it: it must not vanish with the
+        // power later.
+        rustix::fs::syncfs(File::open(path).map_err(io_failed)?).map_err(|error| io_failed(error.into()))?;
         Ok(Self {
             state,
             log,
             database,
             path: path.to_owned(),
         })
+    }
+
+    fn batch(&self, writes: &[Write]) -> Result<(), EngineError> {
+        let mut batch = self.database.batch();
+        for write in writes {
+            let keyspace = self.keyspace(&write.key);
+            match &write.value {
+                Some(value) => batch.insert(keyspace, &write.key[..], &value[..]),
+                None => batch.remove(keyspace, &write.key[..]),
+            }
+        }
+        batch.commit().map_err(failed(Failure::Write))
     }
 
     fn keyspace(&self, key: &[u8]) -> &Keyspace {
@@ -118,17 +134,18 @@ impl Engine for FjallEngine {
         Ok(found)
     }
     fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
-        let mut batch = self.database.batch();
-        for write in writes {
-            let keyspace = self.keyspace(&write.key);
-            match &write.value {
-                Some(value) => batch.insert(keyspace, &write.key[..], &value[..]),
-                None => batch.remove(keyspace, &write.key[..]),
-            }
-        }
         // Two steps, so that a failed sync is told from a failed write. Readers may see the batch before it is durable; no answer
         // leaves before a later commit of this same journal (the answer's audit record) was synced.
-        batch.commit().map_err(failed(Failure::Write))?;
+        self.batch(writes)?;
+        self.sync()
+    }
+    fn write(&self, writes: &[Write]) -> Result<(), EngineError> {
+        self.batch(writes)?;
+        self.database
+            .persist(PersistMode::Buffer)
+            .map_err(failed(Failure::Write))
+    }
+    fn sync(&self) -> Result<(), EngineError> {
         self.database
             .persist(PersistMode::SyncData)
             .map_err(failed(Failure::Sync))

@@ -93,6 +93,19 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`EngineError`] of the kind `Write` or `Sync`; afterwards the engine must be reopened.
     fn commit(&self, writes: &[Write]) -> Result<(), EngineError>;
+    /// As `commit`, but a power loss may undo it, and all such since, until the next `commit` or `sync` has returned. The death of the process
+    /// does not. An engine that knows no difference commits.
+    /// # Errors
+    /// As `commit`.
+    fn write(&self, writes: &[Write]) -> Result<(), EngineError> {
+        self.commit(writes)
+    }
+    /// Makes everything durable that was written.
+    /// # Errors
+    /// [`EngineError`] of the kind `Sync`.
+    fn sync(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// Whether a large commit now would not stall.
     fn takes_bulk(&self) -> bool;
     /// Its limits.

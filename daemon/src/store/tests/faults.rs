@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     base::random::OsRandom,
     store::{
-        commit::Space,
+        commit::{Evidence, Space},
         physical::{
             Engine,
             faulty::{Fault, Faults, Faulty},
@@ -94,7 +94,7 @@ async fn fjall_is_reopened_in_process() {
     let disk = Disk::open_with(
         Box::new(opener),
         None,
-        Space::new(None, 0),
+        (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
         Arc::new(OsRandom),
         move |_, _, _| Ok(kept),
     )
@@ -289,6 +289,7 @@ async fn a_change_beyond_the_engine_is_refused() {
 async fn open_refuses_what_it_must() {
     let dir = tempfile::tempdir().unwrap();
     let config = |engine| DiskConfig {
+        evidence: Evidence::default(),
         dir: dir.path().join("store"),
         engine,
         reserve_bytes: 0,
@@ -327,4 +328,78 @@ async fn open_refuses_what_it_must() {
         Disk::open(&config(EngineKind::Fjall), random()),
         Err(OpenError::Newer { found: 2, known: 1 })
     ));
+}
+
+fn written() -> Rig {
+    Rig {
+        evidence: Evidence::Written,
+        ..Rig::default()
+    }
+}
+
+/// D1, where the operator chose it: a read's record is written before its answer and synced soon after it by itself, and only then handed to
+/// the log; what changes something, and what is urgent, is synced before its answer and takes along what waited.
+#[tokio::test]
+async fn evidence_of_reads_may_be_synced_a_moment_later() {
+    let case = Case::new(written()).await;
+    let (faults, kept) = (case.rig.faults.clone(), case.rig.kept.clone());
+    let handed = || kept.frames.lock().len();
+    let read = || case.store.commit(Change::new(), vec![evidence("read")]);
+    let before = faults.written_and_synced();
+    for count in 1..=3 {
+        read().await.unwrap();
+        assert_eq!(faults.written_and_synced(), (before.0 + count, before.1));
+        assert_eq!(handed(), 0, "not in the log before it is durable");
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        faults.written_and_synced(),
+        (before.0 + 3, before.1 + 1),
+        "one sync for all, and none for nothing"
+    );
+    assert_eq!(handed(), 3);
+
+    read().await.unwrap();
+    case.commit(b"one").await.unwrap();
+    assert_eq!(faults.written_and_synced().1, before.1 + 2);
+    assert_eq!(
+        case.counts().await,
+        (1, 5),
+        "the change's sync carried the read's frame, in order"
+    );
+    let mut urgent = Change::new();
+    urgent.urgent();
+    let synced = faults.written_and_synced().1;
+    case.store.commit(urgent, vec![evidence("seal")]).await.unwrap();
+    assert_eq!(faults.written_and_synced().1, synced + 1);
+    let firsts: Vec<_> = kept.frames.lock().iter().map(|frame| frame.first_seq).collect();
+    assert!(firsts.is_sorted());
+}
+
+/// What waits for its sync is neither lost nor handed on too early when the engine fails, the sync fails, or the store closes.
+#[tokio::test]
+async fn unsynced_evidence_outlives_failures() {
+    let case = Case::new(written()).await;
+    let handed = || case.rig.kept.frames.lock().len();
+    let read = || case.store.commit(Change::new(), vec![evidence("read")]);
+    read().await.unwrap();
+    case.rig.faults.next(Fault::FailBefore);
+    assert!(matches!(read().await, Err(CommitError::Poisoned)));
+    read().await.unwrap();
+    case.disk.close();
+    assert_eq!(handed(), 2);
+
+    let case = Case::new(written()).await;
+    read_then_fail_the_sync(&case).await;
+    assert!(
+        case.rig.kept.frames.lock().is_empty(),
+        "nobody knows what is on the disk"
+    );
+    assert!(matches!(case.commit(b"one").await, Err(CommitError::Stopped { .. })));
+}
+
+async fn read_then_fail_the_sync(case: &Case) {
+    case.store.commit(Change::new(), vec![evidence("read")]).await.unwrap();
+    case.rig.faults.next(Fault::FailSync);
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }

@@ -66,6 +66,7 @@ pub fn config(dir: &Path) -> DiskConfig {
         segment_bytes: audit::SEGMENT_BYTES_MIN,
     };
     DiskConfig {
+        evidence: strongroomd::store::Evidence::default(),
         dir: dir.join("store"),
         engine: EngineKind::Fjall,
         reserve_bytes: 0,
