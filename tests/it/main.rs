@@ -21,5 +21,6 @@ mod python;
 mod rotate;
 mod seal;
 mod token;
+mod typescript;
 mod wire;
 mod world;
