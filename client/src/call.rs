@@ -142,6 +142,7 @@ changes!(
     MountDisableRequest,
     MountEnableRequest,
     MountRotateRootRequest,
+    MountReconcileRequest,
     PolicyDeleteRequest,
     PolicyPutRequest,
     PresentRequest,

@@ -148,6 +148,7 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
         &["kv", "undelete", "kv/canary/a", "--versions", "1"],
         &["kv", "destroy", "kv/canary/b", "--all"],
         &["mount", "list"],
+        &["reconcile", "pg"],
         &["mount", "config", "pg"],
         &["role", "get", "pg/readers"],
         &["role", "list", "pg"],

@@ -607,3 +607,23 @@ async fn an_idempotency_key_makes_one_account() {
     assert_eq!(accounts(shared, "sr\\_once\\_%"), 1);
     assert!(client.revoke(&made.lease_id).await.unwrap());
 }
+
+/// R-LEASE-7: an account that carries the mark and has no lease is found, told, and ended when that is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stray_is_found_and_removed_by_command_line() {
+    let shared = shared();
+    let cli = shared.world.cli();
+    let stray = "sr_stray_00112233445566778899aabbccddeeff";
+    let sql = format!("CREATE ROLE {stray} LOGIN PASSWORD 'x' IN ROLE readers ROLE strongroom_manager");
+    shared.server.admin("postgres", &sql).unwrap();
+    let found = cli.json(&["reconcile", "pg"]);
+    assert_eq!(found["strays"], serde_json::json!([stray]), "{found}");
+    assert_eq!((found["removing"].clone(), accounts(shared, stray)), (0.into(), 1));
+    let found = cli.json(&["reconcile", "pg", "--remove"]);
+    assert_eq!(found["removing"], 1, "{found}");
+    eventually("the stray is gone", || accounts(shared, stray) == 0);
+    let found = cli.ok(&["reconcile", "pg"]);
+    assert!(found.contains("0 strays"), "{found}");
+    let types = cli.json(&["mount", "types"]).to_string();
+    assert!(types.contains("mariadb") && types.contains("redis"));
+}

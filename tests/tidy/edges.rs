@@ -49,6 +49,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("fjall", &["daemon/src/store/"]),
     ("sled", &["daemon/src/store/"]),
     ("tokio_postgres", &["daemon/src/engine/postgres/", "bench/"]),
+    ("mysql_async", &["daemon/src/engine/mariadb/"]),
+    ("redis", &["daemon/src/engine/redis/", "daemon/src/engine/mod.rs"]),
     ("vsss_rs", &["daemon/src/seal/quorum/"]),
     (
         "tonic",

@@ -1,7 +1,7 @@
 //! Credential engines: kinds of outside systems in which accounts are made, rotated and dropped.
 //! May touch: base, notice (topics), lease, policy::Permit, store::View, audit::Trail.
 //! Reading order: this file (the trait a kind implements), `definition` (roles), `room` (the facade: roles, issue), `configure`,
-//! `statics` (existing accounts), `root` (the engine's own credential), then a kind's folder. A new kind is one folder, one
+//! `statics` (existing accounts), `root` (the engine's own credential), `reconcile` (targets against leases), then a kind's folder. A new kind is one folder, one
 //! arm of [`Kind`] and one run of `conformance`.
 
 mod configure;
@@ -9,16 +9,22 @@ mod configure;
 mod conformance;
 pub mod definition;
 mod error;
+pub mod mariadb;
+mod ours;
+mod pool;
 pub mod postgres;
+mod reconcile;
+pub mod redis;
 mod room;
 mod root;
+mod server;
 mod statics;
 mod stored;
-#[cfg(test)]
-mod tests;
+pub mod testing;
 
 pub use definition::{Definition, DynamicRole, StaticRole};
 pub use error::EngineError;
+pub use reconcile::Report;
 pub use room::{EngineRoom, Engines, Issued, MountRef, RoomError};
 pub use statics::Rotated;
 
@@ -44,17 +50,13 @@ pub const PASSWORD_CHARS: usize = 32;
 pub enum Kind {
     /// PostgreSQL 15.
     Postgres,
+    /// MariaDB 10.11.
+    MariaDb,
+    /// Redis 7.
+    Redis,
 }
 
 impl Kind {
-    /// The kind that a mount names.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "postgres" => Some(Self::Postgres),
-            _ => None,
-        }
-    }
-
     /// An engine from its configuration (JSON) and root credential. Touches nothing outside.
     /// # Errors
     /// `Config` naming the key that is wrong.
@@ -66,6 +68,8 @@ impl Kind {
     ) -> Result<Arc<dyn Engine>, EngineError> {
         match self {
             Self::Postgres => Ok(Arc::new(postgres::Postgres::open(config_json, root, surroundings)?)),
+            Self::MariaDb => Ok(Arc::new(mariadb::MariaDb::open(config_json, root, surroundings)?)),
+            Self::Redis => Ok(Arc::new(redis::Redis::open(config_json, root, surroundings)?)),
         }
     }
 
@@ -75,6 +79,8 @@ impl Kind {
     pub fn configured_account(self, config_json: &str) -> Result<String, EngineError> {
         match self {
             Self::Postgres => postgres::Postgres::configured_account(config_json),
+            Self::MariaDb => mariadb::MariaDb::configured_account(config_json),
+            Self::Redis => redis::Redis::configured_account(config_json),
         }
     }
 
@@ -85,6 +91,8 @@ impl Kind {
     pub fn configured_server(self, config_json: &str) -> Result<String, EngineError> {
         match self {
             Self::Postgres => postgres::Postgres::configured_server(config_json),
+            Self::MariaDb => mariadb::MariaDb::configured_server(config_json),
+            Self::Redis => redis::Redis::configured_server(config_json),
         }
     }
 }
@@ -154,6 +162,11 @@ pub trait Engine: Send + Sync + 'static {
     /// `NotYet` while the account might still appear. Others: try again later.
     async fn revoke(&self, durable: &Durable, plan: &Plan, birth: &Birth) -> Result<(), EngineError>;
 
+    /// Every account in the target that carries this mount's mark, each with the plan that ends it.
+    /// # Errors
+    /// `Unreachable`.
+    async fn marked(&self) -> Result<Vec<Plan>, EngineError>;
+
     /// The plan of a configuration test's throw-away account.
     /// # Errors
     /// `Unreachable`.
@@ -183,7 +196,8 @@ pub trait Engine: Send + Sync + 'static {
     /// The account that would follow the present root account.
     fn successor(&self) -> String;
 
-    /// Makes or resets `next` as a root account with all that the present one can do.
+    /// Makes or resets `next` as a root account with all that the present one can do. Where an account can have two
+    /// passwords, `next` is the present account with a second one.
     /// # Errors
     /// Any; repeated until it succeeds.
     async fn create_root(&self, durable: &Durable, next: &Root) -> Result<(), EngineError>;
@@ -193,7 +207,8 @@ pub trait Engine: Send + Sync + 'static {
     /// `Config` with what to grant.
     async fn check_root(&self) -> Result<(), EngineError>;
 
-    /// Retires a former root account: locked, without password, its sessions ended, dropped where nothing holds it.
+    /// Retires a former root account: locked, without password, its sessions ended, dropped where nothing holds it. Where
+    /// it is the account of today: its former password is.
     /// Called on the successor's engine.
     /// # Errors
     /// Any; repeated until it succeeds.
@@ -201,6 +216,20 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Waits until no act is under way, bounded by [`Engine::deadline`]; new acts are refused from now on.
     async fn drain(&self);
+}
+
+/// Bytes of the role's name that an account's name shows.
+const ACCOUNT_ROLE_BYTES: usize = 24;
+
+/// `sr_<role>_<lease id>`: at most 60 bytes, found again from the lease alone.
+fn account_name(lease: LeaseId, role_name: &str) -> String {
+    format!("sr_{}_{lease}", error::cut(role_name.to_owned(), ACCOUNT_ROLE_BYTES))
+}
+
+/// The lease that an account of that form belongs to.
+fn lease_of(account: &str) -> Option<LeaseId> {
+    let (_, id) = account.strip_prefix("sr_")?.rsplit_once('_')?;
+    id.parse().ok()
 }
 
 /// A fresh password.

@@ -4,7 +4,7 @@
 use super::{
     Definition, Engine, EngineError, Fields, Kind, Root, Surroundings,
     definition::ROLE_NAME_BYTES_MAX,
-    statics,
+    reconcile, statics,
     stored::{Held, RoleRecord, Setup, StaticRecord, load, mount_key, named_key, replace},
 };
 use crate::{
@@ -148,6 +148,7 @@ pub struct Engines {
     pub(super) statics: View,
     live: Mutex<HashMap<MountId, Arc<dyn Engine>>>,
     turns: Mutex<HashMap<(MountId, String), Turn>>,
+    pub(super) findings: Mutex<HashMap<MountId, usize>>,
     pub(super) wake: tokio::sync::Notify,
 }
 
@@ -156,11 +157,13 @@ pub struct EngineRoom {
     pub(super) engines: Arc<Engines>,
     pub(super) leases: Arc<LeaseRoom>,
     rotations: JoinHandle<()>,
+    comparisons: JoinHandle<()>,
 }
 
 impl Drop for EngineRoom {
     fn drop(&mut self) {
         self.rotations.abort();
+        self.comparisons.abort();
     }
 }
 
@@ -177,6 +180,7 @@ impl Engines {
             statics: view(Table::StaticAccount),
             live: Mutex::default(),
             turns: Mutex::default(),
+            findings: Mutex::default(),
             wake: tokio::sync::Notify::new(),
         })
     }
@@ -216,6 +220,7 @@ impl Engines {
     /// The mount is gone: its engine ends with the last that uses it.
     pub(super) fn close(&self, mount: MountId) {
         self.live.lock().remove(&mount);
+        self.findings.lock().remove(&mount);
     }
 
     /// A record of something the room does on its own.
@@ -260,10 +265,12 @@ impl EngineRoom {
     /// Opens the room: rotations that were under way go on.
     pub fn open(engines: Arc<Engines>, leases: Arc<LeaseRoom>) -> Self {
         let rotations = tokio::spawn(statics::keep_rotating(Arc::clone(&engines)));
+        let comparisons = tokio::spawn(reconcile::keep_comparing(Arc::clone(&engines), Arc::clone(&leases)));
         Self {
             engines,
             leases,
             rotations,
+            comparisons,
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Readings {
     pub leases_revoking: i64,
     /// Targets that do not answer.
     pub targets_down: i64,
+    /// Strays and missing accounts that the last scheduled comparisons found.
+    pub strays: i64,
     /// Leases handed out since the vault was opened.
     pub leases_issued: u64,
     /// Leases proven gone since then.
@@ -64,6 +66,7 @@ pub struct Metrics {
     state: Gauge,
     leases_revoking: Gauge,
     targets_down: Gauge,
+    strays: Gauge,
     leases_issued: Gauge,
     leases_revoked: Gauge,
     revocations_failed: Gauge,
@@ -107,6 +110,10 @@ impl Default for Metrics {
             state: gauge("state", "0 blank, 1 sealed, 2 open"),
             leases_revoking: gauge("leases_revoking", "Revocations waiting or running"),
             targets_down: gauge("targets_down", "Targets that do not answer"),
+            strays: gauge(
+                "strays",
+                "Accounts without a lease and leases without an account, when last compared",
+            ),
             leases_issued: gauge("leases_issued", "Leases handed out since the vault was opened"),
             leases_revoked: gauge("leases_revoked", "Leases proven gone since the vault was opened"),
             revocations_failed: gauge(
@@ -143,6 +150,7 @@ impl Metrics {
         self.state.set(readings.state);
         self.leases_revoking.set(readings.leases_revoking);
         self.targets_down.set(readings.targets_down);
+        self.strays.set(readings.strays);
         self.leases_issued
             .set(i64::try_from(readings.leases_issued).unwrap_or(i64::MAX));
         self.leases_revoked

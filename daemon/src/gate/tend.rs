@@ -180,6 +180,7 @@ impl Gate {
             let leases = open.leases.standing();
             readings.leases_revoking = signed(leases.in_lanes as u64);
             readings.targets_down = signed(leases.targets_down as u64);
+            readings.strays = signed(open.engines.findings() as u64);
             readings.quarantined = signed(open.store.quarantined().0.len() as u64);
             readings.tokens = signed(open.tokens.count() as u64);
             let counts = open.leases.counts();

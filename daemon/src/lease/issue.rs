@@ -120,13 +120,32 @@ impl LeaseRoom {
         }
     }
 
-    async fn intend(
-        &self,
-        identity: IdentityId,
-        session: SessionId,
-        trail: &Trail,
-        ask: Ask,
-    ) -> Result<Held, LeaseError> {
+    /// An account that is there without a lease gets one that is being revoked: it ends as all others do, with proof and for as
+    /// long as it takes. On `Ok` the request's record is durable.
+    /// # Errors
+    /// `Busy` when the lease exists by now, `SessionEnded`, `MountClosed`, `Commit`.
+    pub async fn adopt(&self, permit: &Permit, trail: &Trail, ask: Ask) -> Result<(), LeaseError> {
+        let (now, session) = (self.inner.time.now(), permit.session());
+        let lease = Lease {
+            state: State::Revoking,
+            activated: true,
+            due: now.plus_secs(CLAIM_SECS),
+            ..self.draft(permit.identity(), session, ask)
+        };
+        let mut change = Change::new();
+        self.inner.books.insert(&mut change, &lease);
+        self.inner.require_grounds(&mut change, session, lease.mount);
+        match self.inner.commit(change, vec![trail.request()]).await {
+            Ok(_) => {
+                self.inner.hand_over(lease.mount, lease.id);
+                Ok(())
+            }
+            Err(CommitError::Precondition(LEASE)) => Err(LeaseError::Busy),
+            Err(error) => Err(groundless(error)),
+        }
+    }
+
+    fn draft(&self, identity: IdentityId, session: SessionId, ask: Ask) -> Lease {
         let Ask {
             id,
             mount,
@@ -144,7 +163,7 @@ impl LeaseRoom {
                 .saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
         );
         let max_expires = created.plus_secs(max_ttl_secs);
-        let lease = Lease {
+        Lease {
             format: Format1,
             id,
             mount,
@@ -164,7 +183,18 @@ impl LeaseRoom {
             activated: false,
             attempts: 0,
             last_error: None,
-        };
+        }
+    }
+
+    async fn intend(
+        &self,
+        identity: IdentityId,
+        session: SessionId,
+        trail: &Trail,
+        ask: Ask,
+    ) -> Result<Held, LeaseError> {
+        let lease = self.draft(identity, session, ask);
+        let (mount, deadline) = (lease.mount, lease.deadline);
         let mut change = Change::new();
         self.inner.books.insert(&mut change, &lease);
         self.inner.require_grounds(&mut change, session, mount);

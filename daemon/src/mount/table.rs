@@ -14,17 +14,31 @@ pub enum Kind {
     Kv,
     /// PostgreSQL accounts.
     Postgres,
+    /// MariaDB accounts.
+    MariaDb,
+    /// Redis accounts.
+    Redis,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Kv, Self::Postgres];
+    pub const ALL: &'static [Self] = &[Self::Kv, Self::Postgres, Self::MariaDb, Self::Redis];
+
+    /// Whether it makes accounts in a target, and so has roles and leases.
+    pub const fn makes_accounts(self) -> bool {
+        match self {
+            Self::Kv => false,
+            Self::Postgres | Self::MariaDb | Self::Redis => true,
+        }
+    }
 
     /// The word on the wire and in records.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kv => "kv",
             Self::Postgres => "postgres",
+            Self::MariaDb => "mariadb",
+            Self::Redis => "redis",
         }
     }
 }

@@ -99,7 +99,7 @@ async fn documents_decide_from_their_commit_on() {
     let (hash, f) = (f.room.set_hash(), reload(f.store.clone()).await);
     assert_eq!(hash, f.room.set_hash(), "the same set after unseal");
     let decision = f.decide(&reader, Action::Read, "kv/prod/a");
-    assert_eq!(decision.facts.deciding, ["not-prod#1".into()]);
+    assert_eq!(decision.facts.deciding, [std::sync::Arc::<str>::from("not-prod#1")]);
     let change = f
         .room
         .delete(

@@ -23,7 +23,7 @@ macro_rules! keyed {
 
 keyed!(
     changes: KvPutRequest, KvDeleteRequest, KvUndeleteRequest, KvDestroyRequest, KvSetMetadataRequest,
-        MountEnableRequest, MountDisableRequest, MountConfigureRequest, MountRotateRootRequest, RolePutRequest,
+        MountEnableRequest, MountDisableRequest, MountConfigureRequest, MountRotateRootRequest, MountReconcileRequest, RolePutRequest,
         RoleDeleteRequest, CredsIssueRequest, CredsRotateRequest, LeaseRenewRequest, LeaseRevokeRequest,
         FetchRequest, TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
         SealRequest, RotateRequest, ConfirmTimeRequest;

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     fetch, generate, kv, lease, mount, operator,
     output::{Answer, Format},
-    policy, role, token, watch,
+    policy, reconcile, role, token, watch,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -107,6 +107,15 @@ Examples:
   strongroom mount list"
     )]
     Mount(mount::Mount),
+    /// Compare the accounts in a mount's target with its leases
+    ///
+    /// Strays carry the mount's mark and have no lease; missing ones have a lease and are not there. The daemon compares by itself soon after
+    /// unseal and every hour, and removes nothing then.
+    #[command(after_help = "\
+Examples:
+  strongroom reconcile pg
+  strongroom reconcile pg --remove")]
+    Reconcile(reconcile::Reconcile),
     /// Roles of a mount: what kind of credential it makes
     #[command(
         subcommand,
@@ -186,6 +195,7 @@ impl Command {
             Self::Operator(command) => command.run(context).await,
             Self::Kv(command) => command.run(context).await,
             Self::Mount(command) => command.run(context).await,
+            Self::Reconcile(command) => command.run(context).await,
             Self::Role(command) => command.run(context).await,
             Self::Creds(command) => command.run(context).await,
             Self::Lease(command) => command.run(context).await,

@@ -26,6 +26,7 @@ mod mount;
 mod operator;
 mod output;
 mod policy;
+mod reconcile;
 mod role;
 #[cfg(unix)]
 mod run;

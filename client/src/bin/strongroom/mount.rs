@@ -24,7 +24,7 @@ Examples:
     Enable {
         /// `kv`, `pg`, `team/kv`
         path: String,
-        /// kv or postgres
+        /// kv, mariadb, postgres or redis; `mount types` says what each is
         #[arg(long)]
         kind: String,
         /// Words for people
@@ -43,6 +43,11 @@ Examples:
         #[arg(long)]
         revoke_leases: bool,
     },
+    /// List the kinds of engines and what they are configured with
+    #[command(after_help = "\
+Examples:
+  strongroom mount types")]
+    Types,
     /// List mounts
     #[command(after_help = "\
 Examples:
@@ -59,6 +64,8 @@ Examples:
   strongroom mount config pg host=db.example.com dbname=orders username=strongroom manager=strongroom_manager --root-secret @root.pw
   strongroom mount config pg --from-json pg.json --root-secret prompt
   printf %s \"$ROOT\" | strongroom mount config pg host=/run/postgresql username=strongroom manager=strongroom_manager --root-secret -
+  strongroom mount config my host=db.example.com username=strongroom marker=strongroom_orders ca_pem=@ca.pem --root-secret prompt
+  strongroom mount config cache host=/run/redis/redis.sock username=strongroom marker=orders sslmode=disable --root-secret prompt
   strongroom mount config pg --test")]
     Config {
         /// The mount
@@ -125,6 +132,7 @@ impl Mount {
                     .await?;
                 Ok(Answer::said(json!({"path": path}), format!("{path}: disabled")))
             }
+            Self::Types => Ok(types()),
             Self::List => list(context).await,
             Self::Config {
                 path,
@@ -190,6 +198,44 @@ pub fn object_shown(text: &str) -> Result<(Value, Vec<(String, String)>), Failur
         })
         .collect();
     Ok((Value::Object(object), pairs))
+}
+
+/// Kind, what it is, and its settings: those that must be given, then `[the others]`. The engines' READMEs say what each means.
+const TYPES: &[[&str; 3]] = &[
+    ["kv", "versioned secrets", "-"],
+    [
+        "mariadb",
+        "MariaDB 10.11 accounts",
+        "host username marker [port database sslmode ca_pem connect_timeout_secs statement_timeout_secs connections]",
+    ],
+    [
+        "postgres",
+        "PostgreSQL 15 accounts",
+        "host username manager [port dbname sslmode ca_pem connect_timeout_secs statement_timeout_secs connections databases formerly]",
+    ],
+    [
+        "redis",
+        "Redis 7 ACL users",
+        "host username marker [port sslmode ca_pem connect_timeout_secs statement_timeout_secs connections]",
+    ],
+];
+
+fn types() -> Answer {
+    let json: Vec<_> = TYPES
+        .iter()
+        .map(|[kind, what, settings]| json!({"kind": kind, "what": what, "settings": settings}))
+        .collect();
+    let rows = TYPES
+        .iter()
+        .map(|row| row.iter().map(ToString::to_string).collect())
+        .collect();
+    Answer::new(
+        json!({"types": json}),
+        Human::Table {
+            head: vec!["kind", "what", "settings"],
+            rows,
+        },
+    )
 }
 
 async fn list(context: &Context) -> Result<Answer, Failure> {

@@ -3,9 +3,11 @@
 use super::{scram::ITERATIONS_DEFAULT, sql::Name};
 use crate::{
     base::limits::DEFINITION_BYTES_MAX,
-    engine::{DynamicRole, EngineError},
+    engine::{
+        DynamicRole, EngineError,
+        server::{self, Server, SslMode},
+    },
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -13,14 +15,6 @@ use std::time::Duration;
 const DATABASES_MAX: usize = 64;
 /// Former system identifiers that are accepted.
 const FORMERLY_MAX: usize = 8;
-/// Connections of one mount, its proofs excepted.
-const CONNECTIONS_MAX: usize = 64;
-/// A host name or a socket directory.
-const HOST_BYTES_MAX: usize = 255;
-/// Longest connect timeout.
-const CONNECT_TIMEOUT_MAX_SECS: u64 = 60;
-/// Longest statement timeout; with the connect timeout it stays below a revocation's claim.
-const STATEMENT_TIMEOUT_MAX_SECS: u64 = 30;
 /// Least and most PBKDF2 iterations of a verifier.
 const SCRAM_ITERATIONS: std::ops::RangeInclusive<u32> = 1..=600_000;
 
@@ -44,12 +38,12 @@ pub(super) struct Config {
     /// PEM of the CAs for `verify-full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
-    #[serde(default = "connect_timeout")]
+    #[serde(default = "server::connect_timeout")]
     pub connect_timeout_secs: u64,
-    #[serde(default = "statement_timeout")]
+    #[serde(default = "server::statement_timeout")]
     pub statement_timeout_secs: u64,
     /// Connections kept at most.
-    #[serde(default = "connections")]
+    #[serde(default = "server::connections")]
     pub connections: usize,
     /// Further databases in which accounts may come to own something: the test connects to each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,19 +53,6 @@ pub(super) struct Config {
     pub formerly: Vec<String>,
 }
 
-/// As libpq has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum SslMode {
-    /// Plain: for a Unix socket or a private wire.
-    Disable,
-    /// Encrypted, server not authenticated.
-    Require,
-    /// Encrypted, certificate and name verified against `ca_pem`.
-    #[default]
-    VerifyFull,
-}
-
 fn port() -> u16 {
     5432
 }
@@ -79,16 +60,6 @@ fn port() -> u16 {
 fn dbname() -> Name {
     Name::parse("postgres").expect("a name")
 }
-fn connect_timeout() -> u64 {
-    5
-}
-fn statement_timeout() -> u64 {
-    10
-}
-fn connections() -> usize {
-    16
-}
-
 impl Config {
     pub fn parse(json: &str) -> Result<Self, EngineError> {
         let wrong = |text: String| EngineError::Config(format!("configuration: {text}"));
@@ -96,24 +67,8 @@ impl Config {
             return Err(wrong(format!("longer than {DEFINITION_BYTES_MAX} bytes")));
         }
         let config: Self = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
-        for (fits, text) in [
-            (
-                (1..=HOST_BYTES_MAX).contains(&config.host.len()),
-                format!("host: 1 to {HOST_BYTES_MAX} bytes"),
-            ),
-            (config.port != 0, "port: not 0".to_owned()),
-            (
-                (1..=CONNECT_TIMEOUT_MAX_SECS).contains(&config.connect_timeout_secs),
-                format!("connect_timeout_secs: 1 to {CONNECT_TIMEOUT_MAX_SECS}"),
-            ),
-            (
-                (1..=STATEMENT_TIMEOUT_MAX_SECS).contains(&config.statement_timeout_secs),
-                format!("statement_timeout_secs: 1 to {STATEMENT_TIMEOUT_MAX_SECS}"),
-            ),
-            (
-                (1..=CONNECTIONS_MAX).contains(&config.connections),
-                format!("connections: 1 to {CONNECTIONS_MAX}"),
-            ),
+        config.server().check()?;
+        server::first_that_fails([
             (
                 config.databases.len() <= DATABASES_MAX,
                 format!("databases: at most {DATABASES_MAX}"),
@@ -126,16 +81,20 @@ impl Config {
                 config.username != config.manager,
                 "manager: a NOLOGIN role of its own, not the root account".to_owned(),
             ),
-            (
-                config.sslmode != SslMode::VerifyFull || !config.cas()?.is_empty(),
-                "ca_pem: certificates in PEM are needed for sslmode verify-full".to_owned(),
-            ),
-        ] {
-            if !fits {
-                return Err(wrong(text));
-            }
-        }
+        ])?;
         Ok(config)
+    }
+
+    pub fn server(&self) -> Server<'_> {
+        Server {
+            host: &self.host,
+            port: self.port,
+            sslmode: self.sslmode,
+            ca_pem: self.ca_pem.as_deref(),
+            connect_timeout_secs: self.connect_timeout_secs,
+            statement_timeout_secs: self.statement_timeout_secs,
+            connections: self.connections,
+        }
     }
 
     pub fn json(&self) -> String {
@@ -148,13 +107,6 @@ impl Config {
 
     pub fn statement_timeout(&self) -> Duration {
         Duration::from_secs(self.statement_timeout_secs)
-    }
-
-    /// The certificates of `ca_pem`.
-    pub fn cas(&self) -> Result<Vec<CertificateDer<'static>>, EngineError> {
-        CertificateDer::pem_slice_iter(self.ca_pem.as_deref().unwrap_or_default().as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| EngineError::Config("configuration: ca_pem: not PEM".to_owned()))
     }
 }
 

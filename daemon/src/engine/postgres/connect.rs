@@ -1,26 +1,12 @@
-//! Connections to the server: one way to make them, a bounded pool of them, and their errors in the engine's words.
+//! Connections to the server: one way to make them, and their errors in the engine's words.
 
-use super::config::{Config, SslMode};
+use super::config::Config;
 use crate::{
     base::{id::BootId, secret::SecretBytes},
-    engine::{EngineError, error::cut},
+    engine::{EngineError, error::cut, pool, server},
 };
-use parking_lot::Mutex;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-};
+use std::{future::Future, time::Duration};
+use tokio::task::JoinHandle;
 use tokio_postgres::{
     Client, NoTls, Row,
     error::{DbError, SqlState},
@@ -30,8 +16,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A text of an error at most.
 pub(super) const ERROR_BYTES_MAX: usize = 240;
-/// An idle connection is kept this long.
-const IDLE_MAX: Duration = Duration::from_secs(300);
 /// What the network may add to the server's own statement timeout.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
@@ -51,7 +35,9 @@ pub(super) fn application(boot: BootId) -> String {
 
 impl Door {
     pub fn new(config: Config, account: String, secret: SecretBytes, boot: BootId) -> Result<Self, EngineError> {
-        let tls = tls(&config)?;
+        // SCRAM with channel binding proves that whoever ends the TLS session knows the verifier, also where nobody's
+        // certificate is checked.
+        let tls = server::tls(config.sslmode, config.ca_pem.as_deref())?.map(MakeRustlsConnect::new);
         Ok(Self {
             config,
             account,
@@ -81,19 +67,8 @@ impl Door {
             client,
             driver,
             limit,
-            since: Instant::now(),
             system: String::new(),
         })
-    }
-
-    /// One session as the root account in the engine's own database; it knows which server it talks to.
-    pub async fn open_root(&self) -> Result<Session, EngineError> {
-        let mut session = self.open_root_in(self.config.dbname.as_str()).await?;
-        let rows = session
-            .ask("SELECT system_identifier::text FROM pg_control_system()", &[])
-            .await?;
-        session.system = one(&rows)?;
-        Ok(session)
     }
 
     /// One session as the root account in `dbname`.
@@ -143,6 +118,31 @@ impl Door {
         config
     }
 }
+
+impl pool::Door for Door {
+    type Session = Session;
+    fn connections(&self) -> usize {
+        self.config.connections
+    }
+    fn patience(&self) -> Duration {
+        self.config.connect_timeout() + self.config.statement_timeout()
+    }
+    /// In the engine's own database; the session knows which server it talks to.
+    async fn open_root(&self) -> Result<Session, EngineError> {
+        let mut session = self.open_root_in(self.config.dbname.as_str()).await?;
+        let rows = session
+            .ask("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .await?;
+        session.system = one(&rows)?;
+        Ok(session)
+    }
+    fn is_closed(session: &Session) -> bool {
+        session.client.is_closed()
+    }
+}
+
+pub(super) type Pool = pool::Pool<Door>;
+pub(super) type Lent = pool::Lent<Session>;
 
 async fn drive<S, T>(connection: tokio_postgres::Connection<S, T>)
 where
@@ -194,7 +194,6 @@ pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
     limit: Duration,
-    since: Instant,
     /// The server's system identifier, for root sessions: made at initdb, kept by fail-over and standby, unlike an address.
     pub system: String,
 }
@@ -261,154 +260,5 @@ pub(super) async fn bounded_login(door: &Door, account: &str, secret: &SecretByt
         Ok(session) => session.run("SELECT 1").await.map(|()| true),
         Err(EngineError::Refused(_)) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-/// A mount's connections as its root account: at most `connections`, reused.
-pub(super) struct Pool {
-    pub door: Arc<Door>,
-    slots: Arc<Semaphore>,
-    size: u32,
-    idle: Arc<Mutex<Vec<Session>>>,
-}
-
-/// A session of the pool. It goes back only by [`Lent::give_back`]: one that was left in the middle of something is closed.
-pub(super) struct Lent {
-    session: Session,
-    idle: Arc<Mutex<Vec<Session>>>,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl std::ops::Deref for Lent {
-    type Target = Session;
-    fn deref(&self) -> &Session {
-        &self.session
-    }
-}
-
-impl Lent {
-    pub fn give_back(self) {
-        let Self { session, idle, _slot } = self;
-        idle.lock().push(session);
-    }
-}
-
-impl Pool {
-    pub fn new(door: Door) -> Self {
-        let size = u32::try_from(door.config.connections).unwrap_or(1);
-        Self {
-            slots: Arc::new(Semaphore::new(door.config.connections)),
-            size,
-            idle: Arc::default(),
-            door: Arc::new(door),
-        }
-    }
-
-    /// A session: the one used last, or a new one. All in all it takes no longer than [`Pool::patience`].
-    pub async fn take(&self) -> Result<Lent, EngineError> {
-        let busy = |_| EngineError::Unreachable("no connection became free or answered in time".to_owned());
-        tokio::time::timeout(self.patience(), self.take_any())
-            .await
-            .map_err(busy)?
-    }
-
-    /// Longest wait for a session.
-    pub fn patience(&self) -> Duration {
-        self.door.config.connect_timeout() + self.door.config.statement_timeout()
-    }
-
-    async fn take_any(&self) -> Result<Lent, EngineError> {
-        let slot = Arc::clone(&self.slots)
-            .acquire_owned()
-            .await
-            .map_err(|_| EngineError::Draining)?;
-        let session = match self.reusable() {
-            Some(session) => session,
-            None => self.door.open_root().await?,
-        };
-        Ok(Lent {
-            session,
-            idle: Arc::clone(&self.idle),
-            _slot: slot,
-        })
-    }
-
-    fn reusable(&self) -> Option<Session> {
-        let mut idle = self.idle.lock();
-        idle.retain(|session| !session.client.is_closed());
-        let mut session = idle.pop()?;
-        // The pool shrinks from its old end once it is idle.
-        idle.retain(|session| session.since.elapsed() < IDLE_MAX);
-        session.since = Instant::now();
-        Some(session)
-    }
-
-    /// Refuses new takers and waits for those that have a session, bounded by `limit`.
-    pub async fn drain(&self, limit: Duration) {
-        let all = tokio::time::timeout(limit, self.slots.acquire_many(self.size)).await;
-        self.slots.close();
-        drop(all);
-        self.idle.lock().clear();
-    }
-}
-
-fn tls(config: &Config) -> Result<Option<MakeRustlsConnect>, EngineError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| EngineError::Config(format!("configuration: TLS: {error}")))?;
-    let client = match config.sslmode {
-        SslMode::Disable => return Ok(None),
-        SslMode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_no_client_auth(),
-        SslMode::VerifyFull => {
-            let mut roots = RootCertStore::empty();
-            for certificate in config.cas()? {
-                roots
-                    .add(certificate)
-                    .map_err(|error| EngineError::Config(format!("configuration: ca_pem: {error}")))?;
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-    };
-    Ok(Some(MakeRustlsConnect::new(client)))
-}
-
-/// `sslmode=require` as libpq means it: encrypted, whoever answers. SCRAM with channel binding still proves that whoever
-/// ends the TLS session knows the verifier.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

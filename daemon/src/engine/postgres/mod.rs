@@ -20,7 +20,9 @@ use self::{
     revoke::Proofs,
     sql::{Name, literal},
 };
-use super::{Definition, DynamicRole, Engine, EngineError, Fields, Root, Surroundings, password};
+use super::{
+    Definition, DynamicRole, Engine, EngineError, Fields, Root, Surroundings, account_name, password, pool::Door as _,
+};
 use crate::{
     base::{id::LeaseId, secret::SecretBytes, time::Timestamp},
     lease::{Birth, Durable, Plan},
@@ -33,8 +35,6 @@ use tokio_postgres::{error::SqlState, types::Type};
 const VALID_UNTIL_GRACE_SECS: u64 = 300;
 /// What scheduling and the network may add to the server's timeouts.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(2);
-/// Bytes of the role's name that an account's name shows.
-const ACCOUNT_ROLE_BYTES: usize = 24;
 
 /// One mount of this kind.
 pub struct Postgres {
@@ -81,11 +81,7 @@ impl Postgres {
     /// # Errors
     /// `Config`.
     pub fn configured_server(config_json: &str) -> Result<String, EngineError> {
-        let config = Config::parse(config_json)?;
-        Ok(format!(
-            "{:?}",
-            (&config.host, config.port, &config.sslmode, &config.ca_pem)
-        ))
+        Ok(Config::parse(config_json)?.server().identity())
     }
 
     fn config(&self) -> &Config {
@@ -123,19 +119,11 @@ fn thaw(plan: &Plan) -> Result<(Name, Frozen), EngineError> {
     Ok((account, frozen))
 }
 
-/// `sr_<role>_<lease id>`: at most 60 bytes, found again from the lease alone.
-fn account_name(lease: LeaseId, role_name: &str) -> String {
-    format!(
-        "sr_{}_{lease}",
-        super::error::cut(role_name.to_owned(), ACCOUNT_ROLE_BYTES)
-    )
-}
-
 #[async_trait::async_trait]
 impl Engine for Postgres {
     fn deadline(&self) -> Duration {
         // Until the statement starts, then the server's own limit on it.
-        self.pool.patience() + self.config().statement_timeout() + DEADLINE_MARGIN
+        self.pool.door.patience() + self.config().statement_timeout() + DEADLINE_MARGIN
     }
 
     fn config_json(&self) -> String {
@@ -172,7 +160,7 @@ impl Engine for Postgres {
         };
         // The deadline counts from here: what is not ready in time does not start.
         let late = |_| EngineError::Unreachable("not ready in time".to_owned());
-        let (secret, verifier, lent) = tokio::time::timeout(self.pool.patience(), ready)
+        let (secret, verifier, lent) = tokio::time::timeout(self.pool.door.patience(), ready)
             .await
             .map_err(late)??;
         let group = template.group;
@@ -198,6 +186,29 @@ impl Engine for Postgres {
     async fn revoke(&self, _: &Durable, plan: &Plan, birth: &Birth) -> Result<(), EngineError> {
         let (account, frozen) = thaw(plan)?;
         revoke::revoke(self, &account, &frozen, birth).await
+    }
+
+    async fn marked(&self) -> Result<Vec<Plan>, EngineError> {
+        // Accounts are those that the manager was made a member of; whose group they are in inherits what they own.
+        let sql = "SELECT r.rolname::text, coalesce((SELECT min(g.rolname::text) FROM pg_auth_members i JOIN pg_roles g ON g.oid = i.roleid WHERE i.member = r.oid), m.rolname::text)
+            FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+            WHERE m.rolname = $1 AND r.rolname LIKE 'sr\\_%'";
+        let manager = self.config().manager.as_str();
+        let lent = self.pool.take().await?;
+        let rows = lent.ask(sql, &[(&manager, Type::TEXT)]).await?;
+        let system = lent.system.clone();
+        lent.give_back();
+        let plan = |row| {
+            let account: String = connect::column(row, 0)?;
+            let owner: String = connect::column(row, 1)?;
+            let frozen = Frozen {
+                owner: Name::parse(&owner).map_err(|error| EngineError::Refused(error.to_string()))?,
+                system: system.clone(),
+            };
+            let body = serde_json::to_value(frozen).map_err(|error| EngineError::Config(error.to_string()))?;
+            Ok(Plan { account, body })
+        };
+        rows.iter().map(plan).collect()
     }
 
     async fn test_plan(&self, lease: LeaseId) -> Result<Plan, EngineError> {

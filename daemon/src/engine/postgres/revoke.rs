@@ -10,7 +10,7 @@ use super::{
     sql::Name,
 };
 use crate::{
-    engine::{EngineError, error::cut},
+    engine::{EngineError, error::cut, pool::Door as _},
     lease::Birth,
 };
 use parking_lot::Mutex;

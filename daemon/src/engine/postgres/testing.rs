@@ -2,15 +2,11 @@
 //! every statement in its log. Runs as an unprivileged user when the caller is root, for the server refuses root.
 //! Not used by the daemon itself.
 
+use crate::engine::testing::{Place, free_port, output, stop, wait_for};
 use std::{
     fmt, fs, io,
-    net::TcpListener,
-    os::unix::fs::{PermissionsExt, chown},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
 };
 
 /// Where Debian puts the server's programs; the others are tried in turn.
@@ -19,17 +15,12 @@ const BIN_DIRS: [&str; 3] = [
     "/usr/pgsql-15/bin",
     "/usr/local/pgsql/bin",
 ];
-/// How long the server may take to start or stop.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// `nobody`, where there is no user `postgres`.
-const NOBODY: u32 = 65_534;
 
 /// A running (or stopped) server. Dropping it stops it and removes its directory.
 pub struct Server {
     bin: PathBuf,
-    dir: PathBuf,
+    place: Place,
     port: u16,
-    user: Option<(u32, u32)>,
     process: Option<Child>,
 }
 
@@ -45,8 +36,6 @@ pub const MANAGER: &str = "strongroom_manager";
 pub const ROOT: &str = "strongroom";
 /// Its password.
 pub const ROOT_SECRET: &str = "canary-root-secret-0123456789abcdef";
-
-static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
     /// Initialises a cluster and starts it. Superuser `postgres` comes in by the Unix socket without a password; everybody
@@ -71,54 +60,36 @@ impl Server {
                     "PostgreSQL 15 is not installed: apt-get install postgresql-15",
                 )
             })?;
-        let dir = std::env::temp_dir().join(format!(
-            "sr-pg-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        ));
-        fs::create_dir(&dir)?;
         let mut server = Self {
             bin,
-            dir,
+            place: Place::new("pg", "postgres")?,
             port: free_port()?,
-            user: unprivileged()?,
             process: None,
         };
-        if let Some((uid, gid)) = server.user {
-            chown(&server.dir, Some(uid), Some(gid))?;
-        }
-        fs::set_permissions(&server.dir, fs::Permissions::from_mode(0o711))?;
         server.initialise(settings)?;
         server.resume()?;
         Ok(server)
     }
 
     fn initialise(&self, settings: &str) -> io::Result<()> {
-        let out = self
-            .command("initdb")
-            .args([
-                "--no-sync",
-                "--no-instructions",
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--pgdata",
-            ])
-            .arg(self.data())
-            .stdin(Stdio::null())
-            .output()?;
-        if !out.status.success() {
-            return Err(io::Error::other(format!(
-                "initdb: {}",
-                String::from_utf8_lossy(&out.stderr)
-            )));
-        }
+        output(
+            self.command("initdb")
+                .args([
+                    "--no-sync",
+                    "--no-instructions",
+                    "--auth=trust",
+                    "--username=postgres",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--pgdata",
+                ])
+                .arg(self.data()),
+        )?;
         fs::write(
             self.data().join("pg_hba.conf"),
             "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
         )?;
-        let dir = self.dir.display();
+        let dir = self.place.dir().display();
         let port = self.port;
         let conf = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{dir}'\nfsync = off\nfull_page_writes = off\nsynchronous_commit = on\n\
@@ -135,89 +106,51 @@ impl Server {
     /// # Errors
     /// When it does not.
     pub fn resume(&mut self) -> io::Result<()> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let child = self
-            .command("postgres")
-            .arg("-D")
-            .arg(self.data())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        self.process = Some(child);
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if self.admin("postgres", "SELECT 1").is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("PostgreSQL did not start: {}", self.log()),
-        ))
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data());
+        self.process = Some(self.place.spawn(command)?);
+        wait_for("PostgreSQL did not start", || {
+            self.admin("postgres", "SELECT 1").is_ok()
+        })
     }
 
     /// Stops the server at once; sessions die.
     /// # Errors
     /// When it does not stop.
     pub fn stop(&mut self) -> io::Result<()> {
-        let Some(mut child) = self.process.take() else {
-            return Ok(());
-        };
-        self.signal(&child, rustix::process::Signal::QUIT);
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if child.try_wait()?.is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        match self.process.take() {
+            Some(child) => stop(child, rustix::process::Signal::QUIT),
+            None => Ok(()),
         }
-        child.kill()
     }
 
     /// Gives the server a certificate and key (PEM) and turns TLS on.
     /// # Errors
     /// When the files cannot be written or the server does not take them.
     pub fn install_tls(&self, certificate: &str, key: &str) -> io::Result<()> {
-        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
-            let path = self.data().join(name);
-            fs::write(&path, text)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            if let Some((uid, gid)) = self.user {
-                chown(&path, Some(uid), Some(gid))?;
-            }
+        for (name, text) in [("data/server.crt", certificate), ("data/server.key", key)] {
+            self.place.write(name, text)?;
         }
         self.admin("postgres", "ALTER SYSTEM SET ssl = on")?;
         self.admin("postgres", "SELECT pg_reload_conf()")?;
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(std::time::Duration::from_millis(500));
         Ok(())
-    }
-
-    fn signal(&self, child: &Child, signal: rustix::process::Signal) {
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // A server that has gone needs no signal.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
     }
 
     /// Runs SQL as the superuser, by `psql` over the Unix socket; returns its output, unaligned.
     /// # Errors
     /// With psql's complaint.
     pub fn admin(&self, database: &str, sql: &str) -> io::Result<String> {
-        let out = Command::new(self.bin.join("psql"))
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-p", &self.port.to_string(), "-h"])
-            .arg(&self.dir)
-            .args(["-c", sql])
-            // What the test itself does is not what its log is searched for.
-            .env("PGOPTIONS", "-c log_statement=none -c log_min_duration_statement=-1")
-            .stdin(Stdio::null())
-            .output()?;
-        if out.status.success() {
-            Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
-        } else {
-            Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()))
-        }
+        output(
+            Command::new(self.bin.join("psql"))
+                .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database])
+                .args(["-p", &self.port.to_string(), "-h"])
+                .arg(self.place.dir())
+                .args(["-c", sql])
+                // What the test itself does is not what its log is searched for.
+                .env("PGOPTIONS", "-c log_statement=none -c log_min_duration_statement=-1")
+                .stdin(Stdio::null()),
+        )
     }
 
     /// What the engine's README asks an administrator to do, and something to work with: manager role, root account, group
@@ -256,31 +189,22 @@ impl Server {
 
     /// Directory of the Unix socket.
     pub fn socket_dir(&self) -> &Path {
-        &self.dir
+        self.place.dir()
     }
 
     /// The data directory.
     pub fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.dir.join("log")
+        self.place.dir().join("data")
     }
 
     /// Everything the server has logged: every statement, as it came.
     pub fn log(&self) -> String {
-        fs::read(self.log_path())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        self.place.read("log")
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        command.current_dir(&self.dir).env_remove("PGDATA");
+        let mut command = self.place.command(&self.bin.join(program).to_string_lossy());
+        command.env_remove("PGDATA");
         command
     }
 }
@@ -288,26 +212,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.stop();
-        let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// The user to run as: nobody special when we are root, ourselves otherwise.
-fn unprivileged() -> io::Result<Option<(u32, u32)>> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let passwd = fs::read_to_string("/etc/passwd")?;
-    let postgres = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
-        (name == "postgres").then_some((uid, gid))
-    });
-    Ok(Some(postgres.unwrap_or((NOBODY, NOBODY))))
 }

@@ -12,14 +12,16 @@ use crate::{
         time::{Clock, SystemClock},
     },
     engine::{
-        Definition, Engine, EngineError, Kind, Root, Surroundings,
-        conformance::{self, Bench, dynamic, field, make, seen, unseen},
+        Definition, Engine, EngineError, Fields, Kind, Root, Surroundings,
+        conformance::{Bench, Session, around, conformance, dynamic, field, seen, unseen},
         password,
     },
-    lease::Durable,
+    lease::{Durable, Plan},
 };
 use std::{sync::Arc, time::Duration};
 use tokio_postgres::{Client, NoTls};
+
+conformance!(super::Real);
 
 struct Real {
     server: Server,
@@ -28,17 +30,6 @@ struct Real {
 }
 
 impl Real {
-    fn start() -> Self {
-        let server = Server::start().unwrap();
-        server.prepare().unwrap();
-        let config = server.config_json();
-        Self {
-            server,
-            config,
-            around: around(),
-        }
-    }
-
     fn postgres(&self) -> Postgres {
         Postgres::open(&self.config, &root(), &self.around).unwrap()
     }
@@ -58,14 +49,6 @@ impl Real {
     }
 }
 
-fn around() -> Surroundings {
-    Surroundings {
-        boot: BootId::random(&OsRandom),
-        clock: Arc::new(SystemClock::default()),
-        random: Arc::new(OsRandom),
-    }
-}
-
 fn root() -> Root {
     Root {
         account: ROOT.to_owned(),
@@ -74,70 +57,133 @@ fn root() -> Root {
 }
 
 #[async_trait::async_trait]
-impl Bench for Real {
-    fn engine(&self) -> Arc<dyn Engine> {
-        Arc::new(self.postgres())
+impl Session for Client {
+    async fn alive(&mut self) -> bool {
+        self.query("SELECT 1", &[]).await.is_ok()
     }
-    fn engine_as(&self, root: Root) -> Arc<dyn Engine> {
-        Kind::Postgres.open(&self.config, &root, &self.around).unwrap()
-    }
-    fn boot(&self) -> BootId {
-        self.around.boot
-    }
-    fn role(&self) -> String {
-        r#"{"group":"readers"}"#.to_owned()
-    }
-    fn account(&self) -> String {
-        "app".to_owned()
-    }
-    async fn works(&self, name: &str, secret: &[u8]) -> bool {
-        match self.connect("postgres", name, secret).await {
-            Ok(client) => client
-                .query("SELECT * FROM items", &[])
-                .await
-                .is_ok_and(|rows| rows.len() == 3),
-            Err(_) => false,
-        }
-    }
-    async fn exists(&self, name: &str) -> bool {
-        !self
-            .server
-            .admin("postgres", &format!("SELECT 1 FROM pg_roles WHERE rolname = '{name}'"))
-            .unwrap()
-            .is_empty()
+    async fn works(&mut self) -> bool {
+        self.query("SELECT * FROM items", &[])
+            .await
+            .is_ok_and(|rows| rows.len() == 3)
     }
 }
 
+/// A `CREATE ROLE` that waits for a lock.
+const STUCK: &str =
+    "FROM pg_stat_activity WHERE query LIKE 'CREATE ROLE%' AND state = 'active' AND wait_event_type = 'Lock'";
+
+#[async_trait::async_trait]
+impl Bench for Real {
+    const KIND: Kind = Kind::Postgres;
+    fn start() -> Self {
+        let server = Server::start().unwrap();
+        server.prepare().unwrap();
+        let config = server.config_json();
+        Self {
+            server,
+            config,
+            around: around(),
+        }
+    }
+    fn config_json(&self) -> String {
+        self.config.clone()
+    }
+    fn root(&self) -> Root {
+        root()
+    }
+    fn role(&self) -> &'static str {
+        r#"{"group":"readers"}"#
+    }
+    fn account(&self) -> &'static str {
+        "app"
+    }
+    async fn log_in(&self, name: &str, secret: &[u8]) -> Option<Box<dyn Session>> {
+        let client = self.connect("postgres", name, secret).await.ok()?;
+        Some(Box::new(client))
+    }
+    fn accounts(&self) -> Vec<String> {
+        self.lines("SELECT rolname FROM pg_roles WHERE rolname LIKE 'sr\\_%' ORDER BY 1")
+    }
+    fn roots(&self) -> Vec<String> {
+        self.lines("SELECT rolname FROM pg_roles WHERE rolcreaterole AND rolcanlogin AND NOT rolsuper")
+    }
+    fn drop_by_hand(&self, name: &str) {
+        self.lines(&format!("DROP ROLE \"{name}\""));
+    }
+    fn log(&self) -> String {
+        self.server.log()
+    }
+    fn logged(&self) -> &'static str {
+        "PASSWORD E'SCRAM-SHA-256$4096:"
+    }
+    fn stop(&mut self) {
+        self.server.stop().unwrap();
+    }
+    fn resume(&mut self) {
+        self.server.resume().unwrap();
+    }
+    fn cripple(&self) -> &'static str {
+        self.lines("ALTER ROLE strongroom NOCREATEROLE");
+        "CREATEROLE"
+    }
+    fn mend(&self) {
+        self.lines("ALTER ROLE strongroom CREATEROLE");
+    }
+    async fn hold(&self) -> Option<Box<dyn Send + Sync>> {
+        Some(Box::new(lock_pg_authid(self).await))
+    }
+    fn stuck(&self) -> bool {
+        self.lines(&format!("SELECT count(*) {STUCK}")) == ["1"]
+    }
+    fn end_stuck(&self) {
+        self.lines(&format!("SELECT pg_terminate_backend(pid) {STUCK}"));
+    }
+}
+
+impl Real {
+    fn lines(&self, sql: &str) -> Vec<String> {
+        let out = self.server.admin("postgres", sql).unwrap();
+        out.lines().map(str::to_owned).collect()
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.lines("SELECT rolname FROM pg_roles")
+            .iter()
+            .any(|role| role == name)
+    }
+
+    async fn make(&self, engine: &dyn Engine) -> (Plan, Fields) {
+        let role = dynamic(self.role());
+        let plan = engine.plan(LeaseId::random(&OsRandom), "readers", &role).await.unwrap();
+        let expires = SystemClock::default().now().plus_secs(600);
+        let fields = engine
+            .create(&Durable::for_test(), &plan, &role, expires)
+            .await
+            .unwrap();
+        (plan, fields)
+    }
+}
+
+/// The server's log sees verifiers only, and which run of the daemon a session belongs to.
 #[tokio::test(flavor = "multi_thread")]
-async fn conforms_and_the_servers_log_holds_no_password() {
+async fn every_password_in_the_servers_log_is_a_verifier() {
     let real = Real::start();
-    let engine = real.engine();
-    let (plan, fields) = make(&real, &*engine).await;
-    let secret = String::from_utf8(field(&fields, "password").to_vec()).unwrap();
-    let chosen = password(&OsRandom);
-    engine.set_password(&Durable::for_test(), "app", &chosen).await.unwrap();
+    let engine = real.postgres();
+    let (plan, _) = real.make(&engine).await;
+    let durable = Durable::for_test();
     engine
-        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .set_password(&durable, "app", &password(&OsRandom))
         .await
         .unwrap();
-    conformance::run(&real).await;
+    engine.revoke(&durable, &plan, &seen(real.around.boot)).await.unwrap();
     let log = real.server.log();
-    assert!(
-        log.contains("CREATE ROLE") && log.contains("SCRAM-SHA-256$4096:"),
-        "the log does hold statements"
-    );
-    for password in [&secret, std::str::from_utf8(chosen.expose()).unwrap(), ROOT_SECRET] {
-        assert!(!log.contains(password));
-    }
-    // Every PASSWORD in the log is a verifier, or none at all.
-    for line in log.lines().filter(|line| line.contains("PASSWORD ")) {
-        assert!(
-            line.contains("PASSWORD E'SCRAM-SHA-256$") || line.contains("PASSWORD NULL"),
-            "{line}"
-        );
+    let passwords: Vec<&str> = log.lines().filter(|line| line.contains("PASSWORD ")).collect();
+    assert!(passwords.len() >= 2);
+    for line in passwords {
+        assert!(line.contains("PASSWORD E'SCRAM-SHA-256$"), "{line}");
     }
     assert!(
-        log.contains(&format!("strongroom/{}", real.boot())),
+        log.contains(&format!("strongroom/{}", real.around.boot)),
         "sessions name the run of the daemon"
     );
 }
@@ -197,7 +243,9 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
     ));
     admin(&format!("GRANT SELECT ON items TO {quoted}"));
     // What the superuser granted only they can take back: locked, held, and said.
-    let held = engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await;
+    let held = engine
+        .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
+        .await;
     assert!(
         matches!(&held, Err(EngineError::Remains(text)) if text.contains("privileges for table public.items")),
         "{held:?}"
@@ -209,7 +257,7 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
     );
     admin(&format!("REVOKE SELECT ON items FROM {quoted}"));
     engine
-        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
         .await
         .unwrap();
     for (client, database) in sessions
@@ -239,7 +287,7 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
         real.server.admin("postgres", "SELECT count(*) FROM items").unwrap(),
         "3"
     );
-    assert!(real.exists("app").await);
+    assert!(real.exists("app"));
 }
 
 /// R-LEASE-2: the daemon died while its CREATE ROLE stood in the server, waiting for a lock. The account must not appear
@@ -252,7 +300,7 @@ async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
         ..real.around.clone()
     };
     let former = Postgres::open(&real.config, &root(), &dead).unwrap();
-    let role = dynamic(&real.role());
+    let role = dynamic(real.role());
     let plan = former.plan(LeaseId::random(&OsRandom), "stuck", &role).await.unwrap();
     let holder = lock_pg_authid(&real).await;
     let stuck = {
@@ -289,7 +337,7 @@ async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
     .await;
     drop(holder);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!real.exists(&plan.account).await);
+    assert!(!real.exists(&plan.account));
     // The same within one run: its pool goes on, only the session that speaks of the account ends.
     let plan = next.plan(LeaseId::random(&OsRandom), "stuck", &role).await.unwrap();
     let holder = lock_pg_authid(&real).await;
@@ -313,12 +361,12 @@ async fn a_create_stuck_in_the_server_is_ended_before_absence_is_believed() {
     )
     .await;
     stuck.abort();
-    next.revoke(&Durable::for_test(), &plan, &unseen(real.boot(), true))
+    next.revoke(&Durable::for_test(), &plan, &unseen(real.around.boot, true))
         .await
         .unwrap();
     drop(holder);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!real.exists(&plan.account).await);
+    assert!(!real.exists(&plan.account));
 }
 
 /// A superuser's transaction that makes every CREATE ROLE wait (and lets log-ins and reads through).
@@ -438,10 +486,12 @@ async fn the_configuration_test_names_what_is_missing() {
 async fn a_plan_is_bound_to_its_server_and_an_outage_is_an_outage() {
     let mut real = Real::start();
     let engine = real.postgres();
-    let (mut plan, _) = make(&real, &engine).await;
+    let (mut plan, _) = real.make(&engine).await;
     let system = plan.body["system"].as_str().unwrap().to_owned();
     plan.body["system"] = "1234".into();
-    let other = engine.revoke(&Durable::for_test(), &plan, &seen(real.boot())).await;
+    let other = engine
+        .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
+        .await;
     assert!(
         matches!(&other, Err(EngineError::OtherServer { planned, found }) if planned == "1234" && *found == system),
         "{other:?}"
@@ -453,7 +503,7 @@ async fn a_plan_is_bound_to_its_server_and_an_outage_is_an_outage() {
     real.server.stop().unwrap();
     for _ in 0..2 {
         let down = upgraded
-            .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+            .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
             .await
             .unwrap_err();
         assert!(down.is_outage(), "{down:?}");
@@ -467,10 +517,10 @@ async fn a_plan_is_bound_to_its_server_and_an_outage_is_an_outage() {
     );
     real.server.resume().unwrap();
     upgraded
-        .revoke(&Durable::for_test(), &plan, &seen(real.boot()))
+        .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
         .await
         .unwrap();
-    assert!(!real.exists(&plan.account).await);
+    assert!(!real.exists(&plan.account));
 }
 
 /// TLS as libpq has it: `verify-full` checks chain and name, `require` encrypts.
@@ -500,7 +550,7 @@ async fn tls_verifies_the_server() {
     ] {
         let engine = Postgres::open(&config, &root(), &real.around).unwrap();
         let planned = engine
-            .plan(LeaseId::random(&OsRandom), "tls", &dynamic(&real.role()))
+            .plan(LeaseId::random(&OsRandom), "tls", &dynamic(real.role()))
             .await;
         assert_eq!(planned.is_ok(), good, "{planned:?}");
         if good {

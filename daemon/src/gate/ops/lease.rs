@@ -187,7 +187,7 @@ impl Operation for Revoke {
             }
             What::All => {
                 for mount in rooms.mounts.all() {
-                    if mount.kind() == Kind::Postgres {
+                    if mount.kind().makes_accounts() {
                         if !permit.also(Action::Revoke, mount.path()) {
                             return Err(Reason::Denied.into());
                         }
@@ -253,7 +253,9 @@ fn scope(rooms: &Open, prefix: &Path) -> Result<Scope, Failure> {
     let place = rooms.mounts.resolve(prefix)?;
     match (place.mount.kind(), place.rest) {
         (Kind::Kv, _) => Err(Reason::Denied.into()),
-        (Kind::Postgres, None) => Ok(Scope::Mount(place.mount.id())),
-        (Kind::Postgres, Some(role)) => Ok(Scope::Role(place.mount.id(), role.as_str().to_owned())),
+        (Kind::Postgres | Kind::MariaDb | Kind::Redis, None) => Ok(Scope::Mount(place.mount.id())),
+        (Kind::Postgres | Kind::MariaDb | Kind::Redis, Some(role)) => {
+            Ok(Scope::Role(place.mount.id(), role.as_str().to_owned()))
+        }
     }
 }

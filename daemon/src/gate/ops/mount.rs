@@ -14,18 +14,24 @@ use std::{sync::Arc, time::Duration};
 /// How long disabling waits for the leases that it revokes.
 const LEASES_PATIENCE: Duration = Duration::from_secs(25);
 
-fn reference(mount: &MountInfo) -> Result<MountRef, Failure> {
-    match mount.kind() {
-        Kind::Postgres => Ok(MountRef {
-            id: mount.id(),
-            path: mount.path().clone(),
-            kind: engine::Kind::Postgres,
-        }),
-        Kind::Kv => Err(Failure::with(
-            Reason::NotPossible,
-            "a kv mount has no configuration and no roles",
-        )),
+/// The engine that a mount of this kind has; secrets need none.
+fn engine_kind(kind: Kind) -> Option<engine::Kind> {
+    match kind {
+        Kind::Kv => None,
+        Kind::Postgres => Some(engine::Kind::Postgres),
+        Kind::MariaDb => Some(engine::Kind::MariaDb),
+        Kind::Redis => Some(engine::Kind::Redis),
     }
+}
+
+fn reference(mount: &MountInfo) -> Result<MountRef, Failure> {
+    let kind = engine_kind(mount.kind())
+        .ok_or_else(|| Failure::with(Reason::NotPossible, "a kv mount has no configuration and no roles"))?;
+    Ok(MountRef {
+        id: mount.id(),
+        path: mount.path().clone(),
+        kind,
+    })
 }
 
 /// The engine mounted exactly at `path`.
@@ -156,11 +162,11 @@ impl Operation for List {
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let mut mounts = Vec::new();
         for mount in rooms.mounts.list(permit) {
-            let state = match mount.kind() {
+            let state = match engine_kind(mount.kind()) {
                 _ if !mount.is_open() => "closing",
-                Kind::Kv => "ready",
-                Kind::Postgres if rooms.engines.is_configured(mount.id()).await? => "ready",
-                Kind::Postgres => "unconfigured",
+                None => "ready",
+                Some(_) if rooms.engines.is_configured(mount.id()).await? => "ready",
+                Some(_) => "unconfigured",
             };
             mounts.push((mount, state));
         }
@@ -248,6 +254,38 @@ impl Operation for RotateRoot {
         Ok(Effect::Recorded(
             rooms.engines.rotate_root(permit, trail, &mount).await?,
         ))
+    }
+}
+
+/// Compares what a target holds with the mount's leases; may revoke what has none.
+pub struct Reconcile {
+    /// Where.
+    pub path: Path,
+    /// Revoke strays.
+    pub remove: bool,
+}
+
+impl Operation for Reconcile {
+    type Reply = engine::Report;
+    const NAME: &'static str = "mount.reconcile";
+    const CLASS: Class = Class::Act;
+    fn remember(reply: &engine::Report) -> Option<engine::Report> {
+        Some(reply.clone())
+    }
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_bool("remove", self.remove);
+    }
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        let action = if self.remove { Action::Revoke } else { Action::MountRead };
+        Ok(Target::new(action, self.path.clone()))
+    }
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let mount = engine_of(rooms, &self.path)?;
+        if self.remove {
+            super::lease::may_revoke_all(rooms, permit, &self.path).await?;
+        }
+        let report = rooms.engines.reconcile(permit, trail, &mount, self.remove).await?;
+        Ok(Effect::Recorded(report))
     }
 }
 

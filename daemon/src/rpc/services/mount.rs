@@ -102,6 +102,28 @@ impl mount_server::Mount for Services {
             .await
     }
 
+    async fn reconcile(
+        &self,
+        request: Request<v1::MountReconcileRequest>,
+    ) -> Result<Response<v1::MountReconcileResponse>, Status> {
+        let parse = |m: v1::MountReconcileRequest| {
+            Ok(ops::Reconcile {
+                path: path("path", &m.path)?,
+                remove: m.remove,
+            })
+        };
+        self.unary(request, parse, |report| v1::MountReconcileResponse {
+            accounts: report.accounts as u64,
+            strays: report.strays,
+            stray_count: report.stray_count as u64,
+            removing: report.removing as u64,
+            foreign: report.foreign,
+            missing: report.missing.iter().map(ToString::to_string).collect(),
+            missing_count: report.missing_count as u64,
+        })
+        .await
+    }
+
     async fn put_role(&self, request: Request<v1::RolePutRequest>) -> Result<Response<v1::RolePutResponse>, Status> {
         let parse = |m: v1::RolePutRequest| {
             Ok(ops::PutRole {

@@ -45,7 +45,7 @@ fn decide(permit: &Permit, of: &Trail, op: &'static str, action: Action, path: &
 fn right(rooms: &Open, path: &Path) -> Result<(Kind, Action), Failure> {
     Ok(match rooms.mounts.resolve(path)?.mount.kind() {
         kind @ Kind::Kv => (kind, Action::Read),
-        kind @ Kind::Postgres => (kind, Action::Issue),
+        kind @ (Kind::Postgres | Kind::MariaDb | Kind::Redis) => (kind, Action::Issue),
     })
 }
 

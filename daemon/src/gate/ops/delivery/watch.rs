@@ -245,7 +245,7 @@ async fn admit(
     let part = decide(permit, trail, Watch::NAME, action, path, Claim::Policy);
     let subject = match kind {
         Kind::Kv => Subject::Secret(path.clone(), select.clone()),
-        Kind::Postgres => Subject::Account(path.clone()),
+        Kind::Postgres | Kind::MariaDb | Kind::Redis => Subject::Account(path.clone()),
     };
     match part.permit {
         Ok(leave) => Ok((subject, Some(leave))),
