@@ -23,6 +23,7 @@ async fn damage(world: &World, policy: &str) {
             dir: world.lab.audit_dir(),
             segment_bytes: 4 << 20,
         },
+        evidence: strongroomd::store::Evidence::default(),
     };
     let (disk, _) = tokio::task::spawn_blocking(move || Disk::open(&config, Arc::new(OsRandom)))
         .await
