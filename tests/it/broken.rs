@@ -8,7 +8,10 @@ use strongroomd::{
     audit::Settings,
     base::random::OsRandom,
     seal::Tokens,
-    store::{Change, Disk, DiskConfig, EngineKind, Namespace, Part, Table},
+    store::{
+        Change, Disk, DiskConfig, EngineKind, Namespace, Part, Table,
+        physical::{Engine, Write, fjall::FjallEngine},
+    },
     vault::offline,
 };
 use zeroize::Zeroizing;
@@ -93,6 +96,80 @@ async fn a_damaged_policy_opens_no_door() {
         "DENIED",
         "the same words as before"
     );
+}
+
+/// Flips a byte of every row of a table, as a medium that rots.
+fn rot(world: &World, table: Table) {
+    let dir = world.lab.data().join("engine");
+    let engine = FjallEngine::open(&dir).unwrap();
+    let head = [0, 0, 0, 0, table.id()];
+    let rows = engine
+        .scan(&head, &[&head[..], &[u8::MAX; 64]].concat(), 100, usize::MAX)
+        .unwrap();
+    assert!(!rows.is_empty(), "there is something to rot");
+    for (key, row) in rows {
+        let mut rotten = row.to_vec();
+        *rotten.last_mut().unwrap() ^= 1;
+        let write = Write {
+            key,
+            value: Some(rotten.into()),
+        };
+        engine.commit(&[write]).unwrap();
+    }
+}
+
+/// R-STORE-4: one record rots; it is refused by name, listed for operators and nobody else, and leaves the list when it is written anew. The
+/// rest goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_listed_and_mended() {
+    let mut world = World::open();
+    world
+        .client()
+        .await
+        .put("kv/rots/here", &value("x"), None)
+        .await
+        .unwrap();
+    assert!(world.take_daemon().stop().success());
+    rot(&world, Table::KvMeta);
+    world.start();
+    world.unseal("daily");
+    let client = world.client().await;
+    client.put("kv/rots/not", &value("y"), None).await.unwrap();
+    let listed = || world.cli().json(&["operator", "quarantine"]);
+    assert_eq!(listed()["records"], serde_json::json!([]), "nobody has met it");
+    assert_eq!(reason(client.get("kv/rots/here").await), "DAMAGED");
+    client.get("kv/rots/not").await.unwrap();
+    let told = listed();
+    assert!(
+        told["records"].as_array().is_some_and(|records| records.len() == 1) && told.to_string().contains("here"),
+        "{told}"
+    );
+    assert_eq!(world.status()["quarantined"], 1);
+    let nobody = world.lab.cli().with_token(&world.token("nobody", &[]));
+    assert_eq!(
+        failure(&nobody.run(&["--output", "json", "operator", "quarantine"]))["reason"],
+        "DENIED"
+    );
+    let destroyed = world.cli().run(&["kv", "destroy", "kv/rots/here", "--all"]);
+    assert_eq!(destroyed.code, 0, "{destroyed:?}");
+    assert_eq!(listed()["records"], serde_json::json!([]), "off the list");
+    client.put("kv/rots/here", &value("z"), Some(0)).await.unwrap();
+}
+
+/// R-OPS-1: the demo plays the main job and checks each step; nothing of it goes on running.
+#[test]
+fn the_demo_runs() {
+    let ran = Command::new(binary("demo")).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let end: String = said
+        .chars()
+        .rev()
+        .take(3000)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    assert!(ran.status.success(), "{end}\n{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 /// What `doctor` says: its exit code, and each check's health and text by name.

@@ -163,6 +163,7 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
         &["audit", "head"],
         &["audit", "tail", "--last", "1"],
         &["operator", "slots", "list"],
+        &["operator", "quarantine"],
         &["operator", "confirm-time"],
         &["operator", "forgive-pin", "main"],
     ] {

@@ -408,6 +408,7 @@ impl v1::operator_server::Operator for Service {
         seal: SealRequest => SealResponse,
         list_slots: ListSlotsRequest => ListSlotsResponse,
         rotate: RotateRequest => RotateResponse,
+        list_quarantine: ListQuarantineRequest => ListQuarantineResponse,
         confirm_time: ConfirmTimeRequest => ConfirmTimeResponse,
     );
 }

@@ -15,7 +15,7 @@ use crate::{
     mount::{Kind, MountRoom, Place},
     notice::Topic,
     policy::{Action, Permit},
-    store::{Change, Namespace, Part, Store, Table, Version, View},
+    store::{Change, Namespace, Part, Store, StoreError, Table, Version, View},
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -261,7 +261,15 @@ impl KvRoom {
     /// [`KvError::NotFound`], `NoVersion`, `Labelled`.
     pub async fn destroy(&self, permit: &Permit, place: &Place, what: &Destroy) -> Result<Change, KvError> {
         let at = At::of(permit, Action::Destroy, place)?;
-        let (mut meta, found) = self.read(&at).await?;
+        let (mut meta, found) = match self.read(&at).await {
+            // The only way to have the path back. Its versions cannot be named any more: they stay in the store, sealed and out of reach.
+            Err(KvError::Damaged | KvError::Store(StoreError::Damaged { .. })) if *what == Destroy::All => {
+                let mut change = Change::new();
+                change.delete(&self.meta, &at.key()).tell(at.topic());
+                return Ok(change);
+            }
+            read => read?,
+        };
         let (mut change, gone) = match what {
             Destroy::Versions(versions) => {
                 let gone = meta.destroy(versions)?;

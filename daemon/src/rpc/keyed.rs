@@ -30,4 +30,5 @@ keyed!(
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,
         PolicyExplainRequest, AuditTailRequest, AuditHashRequest, AuditHeadRequest, ListSlotsRequest,
+        ListQuarantineRequest,
 );

@@ -59,6 +59,25 @@ impl Operation for ListSlots {
     }
 }
 
+/// Lists damaged records in words.
+pub struct ListQuarantine;
+
+impl Operation for ListQuarantine {
+    /// Where they lie, and how often one was met.
+    type Reply = (Vec<String>, u64);
+    const NAME: &'static str = "operator.list-quarantine";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, _: &mut Trail) {}
+    async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
+        Ok(Target::new(Action::SlotRead, operator()?))
+    }
+    async fn handle(&self, rooms: &Open, _: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let listed = rooms.store.quarantined();
+        trail.param_u64("entries", listed.0.len() as u64);
+        Ok(Effect::Answer(listed))
+    }
+}
+
 /// Says that the wall clock's leap, which holds expiry, is right.
 pub struct ConfirmTime;
 

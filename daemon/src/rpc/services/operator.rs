@@ -111,6 +111,18 @@ impl operator_server::Operator for Services {
         .await
     }
 
+    async fn list_quarantine(
+        &self,
+        request: Request<v1::ListQuarantineRequest>,
+    ) -> Result<Response<v1::ListQuarantineResponse>, Status> {
+        self.unary(
+            request,
+            |_| Ok(ops::ListQuarantine),
+            |(records, met)| v1::ListQuarantineResponse { records, met },
+        )
+        .await
+    }
+
     async fn confirm_time(
         &self,
         request: Request<v1::ConfirmTimeRequest>,

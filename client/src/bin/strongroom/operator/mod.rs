@@ -9,7 +9,11 @@ mod shares;
 mod slots;
 mod status;
 
-use crate::{context::Context, failure::Failure, output::Answer};
+use crate::{
+    context::Context,
+    failure::Failure,
+    output::{Answer, Human},
+};
 use clap::{Subcommand, ValueEnum};
 use present::Factors;
 use serde_json::json;
@@ -105,6 +109,14 @@ hsm: a new key-encryption key in the HSM; the old one is destroyed after a check
         #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
         hsm: String,
     },
+    /// List the damaged records that were met: each is refused, the rest of the vault goes on
+    ///
+    /// One leaves the list when it is written anew or deleted. What a lost value was is in a backup, if there is one.
+    #[command(after_help = "\
+Examples:
+  strongroom operator quarantine
+  strongroom operator quarantine --output json | jq -r .records[]")]
+    Quarantine,
     /// Say that the wall clock is right after a leap that holds the expiry of leases
     ///
     /// A leap of more than five minutes is not believed for an hour: a wrong clock would end every lease at once. `operator status` shows it.
@@ -175,6 +187,17 @@ impl Operator {
             Self::Status => status::run(context).await,
             Self::Slots(slots) => slots.run(context).await,
             Self::Rotate { key, hsm } => rotate(context, key, hsm).await,
+            Self::Quarantine => {
+                let request = v1::ListQuarantineRequest {};
+                let client = context.client().await?;
+                let listed = client
+                    .read(request, |s, r| async move { s.operator().list_quarantine(r).await })
+                    .await?;
+                let rows = listed.records.iter().map(|record| vec![record.clone()]).collect();
+                let json = json!({"records": listed.records, "met": listed.met});
+                let head = vec!["record"];
+                Ok(Answer::new(json, Human::Table { head, rows }))
+            }
             Self::ConfirmTime => {
                 let client = context.client().await?;
                 let request = v1::ConfirmTimeRequest::default();
