@@ -502,7 +502,7 @@ async fn a_crowd_hears_of_a_change() {
     }
     after.sort_unstable();
     let at = |part: usize| after[(after.len() - 1) * part / 100];
-    println!(
+    eprintln!(
         "{crowd} streams: {grown} KiB; p50 {:?}, p99 {:?}, last {:?}; a get meanwhile {other:?}",
         at(50),
         at(99),
