@@ -124,6 +124,11 @@ impl Gate {
         Ok(())
     }
 
+    async fn witness_refusal(&self, record: Encoded) -> Result<(), Failure> {
+        self.vault.disk().raw().commit(Change::relaxed(), vec![record]).await?;
+        Ok(())
+    }
+
     /// A refusal is recorded before it is answered. A flood from one source is counted and summarised; when all of them together have spent
     /// their bytes, the connection ends without an answer.
     async fn refuse<R>(&self, call: &Call, trail: &Trail, refusal: Failure) -> Result<R, Failure> {
@@ -133,7 +138,7 @@ impl Gate {
             .refusals
             .admit(call.origin.source, record.as_bytes().len(), now, mono)
         {
-            Admission::Write => self.witness(record).await?,
+            Admission::Write => self.witness_refusal(record).await?,
             Admission::Count => {}
             Admission::Drop => call.origin.doom.seal(),
         }

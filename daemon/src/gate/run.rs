@@ -157,9 +157,9 @@ impl<O: Operation> Admitted<O> {
                     drop(self);
                     return rest.await;
                 }
-                Ok(Effect::Answer(reply)) => (Change::new(), Ok(reply)),
+                Ok(Effect::Answer(reply)) => (Self::evidence(), Ok(reply)),
                 Ok(Effect::Change(change, reply)) => (change, Ok(reply)),
-                Err(failure) => (Change::new(), Err(failure)),
+                Err(failure) => (Self::evidence(), Err(failure)),
             };
             match self.open.commit(change, vec![self.record(reply.as_ref().err())]).await {
                 Ok(_) => return reply,
@@ -168,6 +168,15 @@ impl<O: Operation> Admitted<O> {
             }
         }
         self.lost(Reason::Conflict.into()).await
+    }
+
+    /// What carries the record where nothing changed.
+    fn evidence() -> Change {
+        if O::CLASS == Class::Read {
+            Change::relaxed()
+        } else {
+            Change::new()
+        }
     }
 
     fn record(&self, failure: Option<&Failure>) -> Encoded {

@@ -140,6 +140,7 @@ impl Base {
             conditions,
             mut then,
             mut lane,
+            relaxed,
             refused,
             // Told by the open store, which knows who watches.
             tells: _,
@@ -199,6 +200,7 @@ impl Base {
                 writes,
                 audit: records,
                 then,
+                relaxed,
             })
             .await
     }
@@ -228,6 +230,7 @@ impl Base {
             writes: vec![row],
             audit: Vec::new(),
             then: Vec::new(),
+            relaxed: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Not awaited: a read must not wait for it, and the list in memory already has it.

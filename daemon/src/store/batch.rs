@@ -115,6 +115,8 @@ pub struct Batch {
     pub audit: Vec<Encoded>,
     /// What follows.
     pub then: Vec<Hook>,
+    /// The evidence of a read or a refusal, and nothing else.
+    pub relaxed: bool,
 }
 
 impl Batch {

@@ -26,6 +26,7 @@ pub struct Change {
     pub(super) then: Vec<Hook>,
     pub(super) tells: Vec<Topic>,
     pub(super) lane: Lane,
+    pub(super) relaxed: bool,
     /// The first key that could not be made: told at commit.
     pub(super) refused: Option<super::StoreError>,
 }
@@ -118,6 +119,13 @@ impl Change {
     pub fn bulk(&mut self) -> &mut Self {
         self.lane = Lane::Bulk;
         self
+    }
+    /// Evidence of a read or a refusal and nothing else: durable a moment after its answer, where the operator chose so ([`super::Evidence`]).
+    pub fn relaxed() -> Self {
+        Self {
+            relaxed: true,
+            ..Self::default()
+        }
     }
     /// Revoke, seal, recovery: first in line, and possible from the reserve when the disk is full.
     pub fn urgent(&mut self) -> &mut Self {

@@ -68,6 +68,7 @@ impl Sequence {
                 writes: vec![row],
                 audit: Vec::new(),
                 then: Vec::new(),
+                relaxed: false,
             };
             physical.commit(batch).await?;
             self.reserved.store(upto, Ordering::SeqCst);

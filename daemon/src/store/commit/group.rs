@@ -90,7 +90,8 @@ struct Group {
     frame: Option<Frame>,
     heads: Heads,
     outcomes: Outcomes,
-    urgent: bool,
+    /// Nothing in it but the evidence of reads and refusals.
+    relaxed: bool,
 }
 
 impl Worker {
@@ -123,7 +124,7 @@ impl Worker {
     pub fn run(&mut self, queue: &Arc<Queue>) {
         loop {
             let bytes_max = self.embedded.limits().commit_bytes_max.saturating_sub(OWN_ROWS_BYTES);
-            let due = self.unsynced.due();
+            let due = self.due();
             let Some(items) = queue.take(bytes_max, due, || self.embedded.takes_bulk()) else {
                 break;
             };
@@ -187,16 +188,12 @@ impl Worker {
 
     fn make(&mut self, mut group: Group) {
         let (rows, drained) = self.rows(&mut group);
-        let synced = self.evidence == Evidence::Synced || group.must_be_synced();
+        let synced = self.evidence == Evidence::Synced || !group.relaxed;
         let commit = catch_unwind(AssertUnwindSafe(|| match synced {
             true => self.embedded.commit(&rows),
             false => self.embedded.write(&rows),
         }));
-        match commit.unwrap_or_else(|_| {
-            Err(StoreError::Stopped {
-                reason: "the storage engine panicked at a commit".into(),
-            })
-        }) {
+        match commit.unwrap_or_else(|_| Err(panicked())) {
             Ok(()) => {
                 self.outbox.drain(..drained);
                 self.made(group);
@@ -281,12 +278,19 @@ impl Worker {
         }
     }
 
+    /// When to sync what was only written, or to try a failed engine again for its sake; never once the store is stopped.
+    fn due(&self) -> Option<Instant> {
+        let due = self.unsynced.due().filter(|_| self.stopped.is_none())?;
+        Some(self.failed_at.map_or(due, |at| at + REOPEN_PAUSE))
+    }
+
     /// Makes evidence durable that was only written.
     fn sync(&mut self) {
-        if self.unsynced.frames.is_empty() || self.stopped.is_some() || self.failed_at.is_some() {
+        if self.unsynced.frames.is_empty() || self.usable().is_err() || self.unsynced.frames.is_empty() {
             return;
         }
-        match self.embedded.sync() {
+        let sync = catch_unwind(AssertUnwindSafe(|| self.embedded.sync()));
+        match sync.unwrap_or_else(|_| Err(panicked())) {
             Ok(()) => self.release(),
             Err(cause) => self.failed(Group::begin(self.heads), cause),
         }
@@ -385,6 +389,12 @@ impl Worker {
     }
 }
 
+fn panicked() -> StoreError {
+    StoreError::Stopped {
+        reason: "the storage engine panicked at a commit".into(),
+    }
+}
+
 impl Group {
     fn begin(heads: Heads) -> Self {
         Self {
@@ -393,13 +403,13 @@ impl Group {
             frame: None,
             heads,
             outcomes: Outcomes::default(),
-            urgent: false,
+            relaxed: true,
         }
     }
 
     /// Takes a batch whose preconditions hold.
     fn admit(&mut self, batch: Batch, answer: oneshot::Sender<Answer>, records: &mut Vec<Encoded>) {
-        self.urgent |= batch.lane == Lane::Urgent;
+        self.relaxed &= batch.relaxed && batch.writes.is_empty() && batch.lane != Lane::Urgent;
         let Batch {
             op,
             writes,
@@ -438,11 +448,6 @@ impl Group {
         self.frame = Some(chain.extend(records).map_err(|error| error.to_string())?);
         self.heads.chain = chain;
         Ok(())
-    }
-
-    /// Only the evidence of reads and refusals may be durable a moment later than its answer.
-    fn must_be_synced(&self) -> bool {
-        self.urgent || !self.overlay.is_empty()
     }
 
     fn is_empty(&self) -> bool {

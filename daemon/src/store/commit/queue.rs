@@ -4,7 +4,7 @@ use crate::store::{
     batch::{Answer, Batch, Lane},
     error::CommitError,
 };
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
@@ -166,7 +166,8 @@ impl Queue {
         {
             lanes.ready = false;
             if !std::mem::replace(&mut lanes.signalled, true) {
-                self.signal(runtime);
+                // Unlocked: a runtime that has shut down drops the signal at once.
+                MutexGuard::unlocked(&mut lanes, || self.signal(runtime));
             }
         }
         loop {
@@ -184,6 +185,7 @@ impl Queue {
             match (lanes.any(), lanes.closed) {
                 (false, true) => return None,
                 (false, false) => lanes.ready = false,
+                (true, _) if due.is_some_and(|due| due <= Instant::now()) => return Some(Vec::new()),
                 (true, _) => drop(self.filled.wait_for(&mut lanes, STALL_POLL)),
             }
         }
@@ -220,6 +222,7 @@ mod tests {
             writes,
             audit: Vec::new(),
             then: Vec::new(),
+            relaxed: false,
         }
     }
 

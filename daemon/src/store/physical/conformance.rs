@@ -134,6 +134,7 @@ async fn commit(
         writes: rows.collect(),
         audit: Vec::new(),
         then: Vec::new(),
+        relaxed: false,
     };
     let physical = &disk.base().physical;
     match (physical.commit(batch).await, broken) {
