@@ -242,6 +242,23 @@ impl Follow {
         self
     }
 
+    /// The path, unless it is a lease.
+    pub(crate) fn path_asked(&self) -> Option<&str> {
+        match &self.what {
+            watch_item::What::Path(path) => Some(path),
+            watch_item::What::LeaseId(_) => None,
+        }
+    }
+
+    /// Whether a failure is about this one: the daemon puts the path before its words.
+    pub(crate) fn is_named_by(&self, error: &Error) -> bool {
+        let rest = error
+            .refusal()
+            .zip(self.path_asked())
+            .and_then(|(refusal, path)| refusal.message.strip_prefix(path));
+        rest.is_some_and(|rest| rest.starts_with(": "))
+    }
+
     fn wire(&self) -> v1::WatchItem {
         v1::WatchItem {
             what: Some(self.what.clone()),
@@ -372,7 +389,7 @@ impl Client {
         };
         let call = |request| self.change(request, |s, r| async move { s.delivery().fetch(r).await });
         let fetched = match call(request.clone()).await {
-            // An answer was lost on its way: what was made for it is revoked, and may be asked for anew.
+            // An answer was lost on its way. Accounts that it told of are not known here and live until they expire; they are made anew.
             Err(error @ Error::Indeterminate(_)) if error.reason() == Some("ALREADY_DONE") => call(request).await?,
             other => other?,
         };

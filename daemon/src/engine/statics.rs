@@ -85,14 +85,18 @@ impl EngineRoom {
         }
     }
 
-    /// A static role's present password, and nothing made.
+    /// A static role's password as the store has it, and nothing made. Never waits for a rotation, never contacts the target: who follows a
+    /// role is told again once the next password works. While an interrupted rotation is not settled this may be the one before.
     /// # Errors
     /// `NoRole`; `WrongRole` for a dynamic role; `NotRotated`.
     pub async fn read(&self, permit: &Permit, mount: &MountRef, name: &str) -> Result<Issued, RoomError> {
         permit.covers(Action::Issue, &mount.role_path(name)?)?;
         let record = self.engines.role(mount.id, name).await?.ok_or(RoomError::NoRole)?.value;
         match record.definition {
-            super::Definition::Static(role) => self.read_static(mount, &role).await,
+            super::Definition::Static(role) => {
+                let held = self.engines.account(mount.id, &role.account).await?;
+                self.present(mount, &role, held.value).await
+            }
             super::Definition::Dynamic(_) => Err(RoomError::WrongRole(
                 "a dynamic role has no present password: watch its leases, by their ids",
             )),
@@ -101,17 +105,21 @@ impl EngineRoom {
 
     /// The present password. Where a rotation was interrupted, whichever password the target takes.
     pub(super) async fn read_static(&self, mount: &MountRef, role: &StaticRole) -> Result<Issued, RoomError> {
-        let engine = self.engines.engine(mount.id).await?;
         let mut held = self.engines.account(mount.id, &role.account).await?;
         if held.value.pending.is_some() || held.value.current.is_none() {
             let turn = self.engines.turn(mount.id, &role.account);
             let _turn = turn.lock().await;
             held = self.engines.account(mount.id, &role.account).await?;
             if held.value.pending.is_some() {
+                let engine = self.engines.engine(mount.id).await?;
                 held = self.engines.settle(&*engine, mount.id, &role.account, held).await?;
             }
         }
-        let record = held.value;
+        self.present(mount, role, held.value).await
+    }
+
+    async fn present(&self, mount: &MountRef, role: &StaticRole, record: StaticRecord) -> Result<Issued, RoomError> {
+        let engine = self.engines.engine(mount.id).await?;
         let Some(Kept(secret)) = record.current else {
             let now = self.engines.around.clock.now();
             return Err(RoomError::NotRotated {
@@ -201,7 +209,10 @@ impl Engines {
             ..next
         };
         let record = record.unwrap_or_else(|| self.trail("creds.rotate", &next.role).response(&Outcome::ok()));
-        self.put_account(mount, account, held.version, next, vec![record])
+        // Told now and at the role's end only: an intent or a failure changes nothing for who follows it.
+        let mut change = Change::new();
+        change.tell(Topic::Path(next.role.clone()));
+        self.put_account_in(change, mount, account, held.version, next, vec![record])
             .await?;
         Ok(Rotated { rotated: now, rotates })
     }
@@ -248,7 +259,19 @@ impl Engines {
         record: StaticRecord,
         records: Vec<Encoded>,
     ) -> Result<Held<StaticRecord>, RoomError> {
-        let mut change = Change::new();
+        self.put_account_in(Change::new(), mount, account, version, record, records)
+            .await
+    }
+
+    async fn put_account_in(
+        &self,
+        mut change: Change,
+        mount: MountId,
+        account: &str,
+        version: crate::store::Version,
+        record: StaticRecord,
+        records: Vec<Encoded>,
+    ) -> Result<Held<StaticRecord>, RoomError> {
         replace(
             &mut change,
             &self.statics,
@@ -256,8 +279,6 @@ impl Engines {
             Some(version),
             &record,
         );
-        // Also when only the intent is new: who looks finds the same password, and waits on.
-        change.tell(Topic::Path(record.role.clone()));
         let committed = self.store.commit(change, records).await?;
         Ok(Held {
             value: record,

@@ -3,7 +3,10 @@
 
 use super::{
     Call, Failure, Gate, Origin, Reason,
-    ops::delivery::watch::{Again, Event, Item, Push, Standing, Subject, Watch, Welcoming},
+    ops::delivery::{
+        of_part,
+        watch::{Again, Event, Item, Push, Standing, Subject, Watch, Welcoming},
+    },
 };
 use crate::{
     audit::Outcome,
@@ -130,7 +133,13 @@ impl Watching {
                 item: standing,
                 values: self.values,
             };
-            let pushed = self.gate.run(self.call(), push).await?;
+            let pushed = self.gate.run(self.call(), push).await.map_err(|failure| {
+                // One of many: the consumer can go on without it, if it knows which.
+                match (failure.reason, path_of(&subject)) {
+                    (Reason::Denied, Some(path)) => of_part(&path, failure),
+                    _ => failure,
+                }
+            })?;
             drop(turn);
             if let Some(standing) = self.items.get_mut(item) {
                 standing.seen = Some(pushed.mark);

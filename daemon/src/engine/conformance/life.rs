@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     base::{failpoint, id::LeaseId, random::OsRandom},
-    engine::RoomError,
+    engine::{Issued, RoomError},
     lease::{LeaseError, Scope, State},
     policy::{Action, testing::permit},
 };
@@ -185,6 +185,27 @@ pub(crate) async fn a_static_rotation_survives_a_crash_at_any_step<B: Bench>() {
         lab.rotate_app().await.unwrap();
         lab.must_log_in(&lab.read_app().await.unwrap()).await;
     }
+}
+
+/// R-ROT-4: who follows a role does not wait for a rotation that its target holds up.
+pub(crate) async fn followers_do_not_wait_for_a_rotation<B: Bench>() {
+    let lab = Lab::<B>::ready().await;
+    lab.until("first password", async || lab.read_app().await.is_ok()).await;
+    let before = lab.read_app().await.unwrap();
+    let armed = failpoint::arm(lab.boot, "static.after-intent");
+    let rotation = lab.rotate_app();
+    tokio::pin!(rotation);
+    tokio::select! {
+        answer = &mut rotation => panic!("not held up: {answer:?}"),
+        () = armed.reached() => {}
+    }
+    let right = permit(Action::Issue, "db/app");
+    let look = lab.engines().read(&right, &lab.mount, "app");
+    let seen = tokio::time::timeout(Duration::from_secs(2), look).await;
+    let Issued::Static { fields, .. } = seen.expect("at once").unwrap() else {
+        panic!("not static")
+    };
+    assert_eq!(field(&fields, "password"), field(&before, "password"));
 }
 
 /// R-ROT-1: the root credential rotates five times while leases made by every predecessor are used and revoked.

@@ -91,6 +91,7 @@ macro_rules! conformance {
             a_server_that_is_down_is_waited_for
             a_static_account_rotates_under_a_client
             a_static_rotation_survives_a_crash_at_any_step
+            followers_do_not_wait_for_a_rotation
             the_root_credential_rotates_and_successors_revoke_what_predecessors_made
             a_root_rotation_survives_a_crash_at_any_step
             a_mount_is_tested_before_it_is_kept

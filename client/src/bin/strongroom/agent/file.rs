@@ -50,6 +50,17 @@ pub struct Rendered {
     owner: Option<u32>,
     group: Option<u32>,
     tell: Tell,
+    /// It was written, and who uses it does not know yet.
+    untold: bool,
+}
+
+/// What a look at a file came to.
+#[derive(Debug, Default)]
+pub struct Refreshed {
+    /// It was written anew.
+    pub written: bool,
+    /// Who uses it could not be told, and why: it is tried again.
+    pub untold: Option<String>,
 }
 
 impl Rendered {
@@ -63,6 +74,7 @@ impl Rendered {
             owner,
             group,
             tell,
+            untold: false,
         }
     }
 
@@ -76,18 +88,30 @@ impl Rendered {
         self.template.paths()
     }
 
-    /// Writes it if it is not what it should be, and tells; whether it did. The error says which file.
-    pub async fn refresh(&mut self, secrets: &Secrets) -> Result<bool, String> {
-        let of_file = |error: String| format!("{}: {error}", self.path.display());
-        let content = self.template.render(|path| secrets.get(path)).map_err(of_file)?;
-        if self.is_right(&content) {
-            return Ok(false);
+    /// Writes it if it is not what it should be, and tells until that works. The error says which file.
+    pub async fn refresh(&mut self, secrets: &Secrets) -> Result<Refreshed, String> {
+        let content = self.template.render(|path| secrets.get(path));
+        let content = content.map_err(|error| self.named(&error))?;
+        self.bring(&content).await
+    }
+
+    async fn bring(&mut self, content: &[u8]) -> Result<Refreshed, String> {
+        let mut refreshed = Refreshed::default();
+        if !self.is_right(content) {
+            self.write(content).map_err(|error| self.named(&error.to_string()))?;
+            (refreshed.written, self.untold) = (true, true);
         }
-        self.write(&content).map_err(|error| of_file(error.to_string()))?;
-        self.tell()
-            .await
-            .map_err(|error| of_file(format!("written, but {error}")))?;
-        Ok(true)
+        if self.untold {
+            match self.tell().await {
+                Ok(()) => self.untold = false,
+                Err(error) => refreshed.untold = Some(self.named(&format!("written, but {error}"))),
+            }
+        }
+        Ok(refreshed)
+    }
+
+    fn named(&self, error: &str) -> String {
+        format!("{}: {error}", self.path.display())
     }
 
     fn is_right(&self, content: &[u8]) -> bool {
@@ -171,5 +195,37 @@ async fn run(words: &[String]) -> Result<(), String> {
         Ok(Ok(status)) => Err(format!("`{program}` ended with {status}")),
         Ok(Err(error)) => Err(format!("`{program}` did not start: {error}")),
         Err(_) => Err(format!("`{program}` was ended after {} s", COMMAND_PATIENCE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-OPS-6: a reload that fails (the program does not run yet) is tried again until it works, and then not any more.
+    #[tokio::test]
+    async fn a_failed_reload_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ready, told) = (dir.path().join("ready"), dir.path().join("told"));
+        let script = format!("test -e {} && echo told >> {}", ready.display(), told.display());
+        let words = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        let place = dir.path().join("file");
+        let mut file = Rendered::new(
+            place.clone(),
+            Template::parse("x").unwrap(),
+            (0o600, None, None),
+            Tell::Command(words),
+        );
+        for (written, refused) in [(true, true), (false, true)] {
+            let refreshed = file.bring(b"x").await.unwrap();
+            assert_eq!((refreshed.written, refreshed.untold.is_some()), (written, refused));
+        }
+        assert_eq!(fs::read(&place).unwrap(), b"x", "the file is there all the same");
+        fs::write(&ready, "").unwrap();
+        for _ in 0..2 {
+            let refreshed = file.bring(b"x").await.unwrap();
+            assert!(!refreshed.written && refreshed.untold.is_none());
+        }
+        assert_eq!(fs::read_to_string(&told).unwrap(), "told\n", "once");
     }
 }

@@ -1,8 +1,9 @@
 //! `strongroom agent`: holds the secrets of a machine's programs, hands them out over a Unix socket to the users that may have them, and keeps
-//! files fresh that are made from them. Reading order: `config` (what it is told), this file (its life), `serve` (the socket), `template` and
+//! files fresh that are made from them. Reading order: `config` (what it is told), this file (its life), `door` and `serve` (the socket), `template` and
 //! `file` (the files), `users` (names of users).
 
 mod config;
+mod door;
 mod file;
 mod serve;
 mod template;
@@ -10,7 +11,7 @@ mod users;
 
 use crate::{context::Context, failure::Failure, output::Answer};
 use clap::Args;
-use config::Config;
+use config::{Allowed, Config};
 use file::Rendered;
 use std::{
     collections::BTreeSet,
@@ -18,12 +19,16 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use strongroom_client::{Client, Health, Secrets, Want};
 use tokio::{
     net::UnixListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
+
+/// Pause before a file that failed, or whose program could not be told, is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -64,16 +69,48 @@ pub struct Agent {
 impl Agent {
     pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
         let config = Config::load(&self.config)?;
-        let mut end = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-        let mut files = config.files()?;
-        let secrets = Arc::new(connect(context, &config, wanted(&config, &files)).await?);
-        for file in &mut files {
-            file.refresh(&secrets)
-                .await
+        let (mut files, allowed) = (config.files()?, config.allowed()?);
+        let mut end = End::catch()?;
+        let secrets = tokio::select! {
+            biased;
+            // What a fetch that is left alone has made, the daemon takes back.
+            () = end.come() => return Ok(Answer::raw(Vec::new())),
+            connected = connect(context, &config, wanted(&config, &files)) => Arc::new(connected?),
+        };
+        let (lived, keep) = tokio::select! {
+            biased;
+            () = end.come() => (Ok(()), false),
+            lived = self.live(context, &config, allowed, &mut files, &secrets) => {
+                let keep = self.once && lived.is_ok();
+                (lived, keep)
+            }
+        };
+        // However it ended: a run that fails and is started again must not leave accounts behind each time.
+        if !keep && let Ok(secrets) = Arc::try_unwrap(secrets) {
+            secrets.close().await;
+        }
+        lived.map(|()| Answer::raw(Vec::new()))
+    }
+
+    async fn live(
+        &self,
+        context: &Context,
+        config: &Config,
+        allowed: Allowed,
+        files: &mut [Rendered],
+        secrets: &Arc<Secrets>,
+    ) -> Result<(), Failure> {
+        for file in &mut *files {
+            let refreshed = file.refresh(secrets).await;
+            let refreshed = refreshed
                 .map_err(|error| Failure::other(error, "correct the configuration, or the place of the file"))?;
+            // At a machine's start the program may not run yet.
+            if let Some(untold) = refreshed.untold {
+                context.out.notice(&untold);
+            }
         }
         if self.once {
-            return Ok(Answer::raw(Vec::new()));
+            return Ok(());
         }
         let socket = config
             .socket
@@ -83,33 +120,35 @@ impl Agent {
         context
             .out
             .notice(&format!("holding {} secrets", secrets.paths().len()));
-        {
-            let served = async {
-                match socket {
-                    Some(listener) => serve::serve(listener, Arc::clone(&secrets), config.allowed()?).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = end.0.recv() => {}
-                _ = end.1.recv() => {}
-                ended = served => ended?,
-                () = keep_fresh(context, &secrets, &mut files) => {}
+        let served = async {
+            match socket {
+                Some((listener, _place)) => serve::serve(listener, secrets, allowed).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            ended = served => ended,
+            () = keep_fresh(context, secrets, files) => Ok(()),
         }
-        if let Some(socket) = &config.socket {
-            // A successor replaces it if this fails.
-            let _ = std::fs::remove_file(socket);
-        }
-        if let Ok(secrets) = Arc::try_unwrap(secrets) {
-            secrets.close().await;
-        }
-        Ok(Answer::raw(Vec::new()))
     }
 }
 
-fn catch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|error| Failure::other(format!("cannot catch signals: {error}"), "try again"))
+/// The signals that end the agent.
+struct End(Signal, Signal);
+
+impl End {
+    fn catch() -> Result<Self, Failure> {
+        let catch =
+            |kind| signal(kind).map_err(|error| Failure::other(format!("cannot catch signals: {error}"), "try again"));
+        Ok(Self(catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?))
+    }
+
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
 /// All that somebody may ask for, and all that stands in a file.
@@ -133,7 +172,7 @@ async fn connect(context: &Context, config: &Config, wants: Vec<Want>) -> Result
 }
 
 /// Binds the socket; one that a former run left is replaced, a live one is not.
-fn bind(path: &Path, mode: u32) -> Result<UnixListener, Failure> {
+fn bind(path: &Path, mode: u32) -> Result<(UnixListener, Place), Failure> {
     let failed = |error: io::Error| {
         let words = format!("cannot listen on {}: {error}", path.display());
         Failure::other(words, "is another agent running? may this user write there?")
@@ -146,25 +185,44 @@ fn bind(path: &Path, mode: u32) -> Result<UnixListener, Failure> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
+    let place = Place(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-    Ok(listener)
+    Ok((listener, place))
 }
 
-/// Writes files anew when what stands in them has changed. A file that fails is tried again when anything changes.
+/// A socket's file, removed when it is of no use any more.
+struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A successor replaces it if this fails.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Writes files anew when what stands in them has changed. A file that fails, or whose program could not be told, is tried again when anything
+/// changes, and every so often.
 async fn keep_fresh(context: &Context, secrets: &Secrets, files: &mut [Rendered]) {
     let (mut changes, mut health) = (secrets.changes(), secrets.health());
     loop {
+        let mut failed = false;
         for file in &mut *files {
-            match file.refresh(secrets).await {
-                Ok(true) => context
-                    .out
-                    .notice(&format!("{} was written anew", file.path().display())),
-                Ok(false) => {}
-                Err(error) => context.out.notice(&error),
+            let (written, error) = match file.refresh(secrets).await {
+                Ok(refreshed) => (refreshed.written, refreshed.untold),
+                Err(error) => (false, Some(error)),
+            };
+            failed |= error.is_some();
+            if written {
+                let words = format!("{} was written anew", file.path().display());
+                context.out.notice(&words);
+            }
+            if let Some(error) = error {
+                context.out.notice(&error);
             }
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TRY_AGAIN), if failed => {}
             changed = health.changed() => {
                 if changed.is_err() {
                     return;

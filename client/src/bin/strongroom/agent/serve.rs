@@ -1,7 +1,7 @@
 //! The agent's socket: `strongroom.v1.Delivery` from memory, for the users that `[[allow]]` names. Any client of Strongroom can ask, without a
 //! token: the kernel tells who is at the other end.
 
-use super::config::Allowed;
+use super::{config::Allowed, door};
 use crate::failure::Failure;
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +13,7 @@ use strongroom_client::{
     v1::{self, delivery_server, watch_item, watch_response},
 };
 use tokio::{net::UnixListener, sync::watch};
-use tokio_stream::{Stream, wrappers::UnixListenerStream};
+use tokio_stream::Stream;
 use tonic::{
     Code, Request, Response, Status,
     transport::server::{Server, UdsConnectInfo},
@@ -26,15 +26,16 @@ const ITEMS_MAX: usize = 64;
 const STREAMS_MAX: u32 = 64;
 
 /// Serves until it is dropped.
-pub async fn serve(listener: UnixListener, secrets: Arc<Secrets>, allowed: Allowed) -> Result<(), Failure> {
+pub async fn serve(listener: UnixListener, secrets: &Arc<Secrets>, allowed: Allowed) -> Result<(), Failure> {
+    let visitors = door::visitors(listener, &allowed);
     let desk = Desk {
-        secrets: Arc::downgrade(&secrets),
+        secrets: Arc::downgrade(secrets),
         allowed: Arc::new(allowed),
     };
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(delivery_server::DeliveryServer::new(desk))
-        .serve_with_incoming(UnixListenerStream::new(listener))
+        .serve_with_incoming(visitors)
         .await
         .map_err(|error| Failure::other(format!("the socket failed: {error}"), "start the agent again"))
 }
@@ -91,7 +92,13 @@ impl Desk {
     }
 
     fn held(&self, path: &str) -> Result<Arc<Delivered>, Status> {
-        let gone = |_| refusal(Code::NotFound, "NOT_FOUND", format!("{path}: it was deleted"));
+        let gone = |_| {
+            refusal(
+                Code::NotFound,
+                "NOT_FOUND",
+                format!("{path}: it was deleted, or is refused to the agent now"),
+            )
+        };
         self.secrets()?.get(path).map_err(gone)
     }
 }

@@ -18,7 +18,7 @@ use files::Files;
 use mask::Needles;
 use spec::Spec;
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
-use strongroom_client::{Client, Delivered, Error, Keep, KeptLease, Secret, Want};
+use strongroom_client::{Client, Delivered, Error, Keep, KeptLease, KeptToken, Secret, Want};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -30,7 +30,7 @@ Examples:
 All secrets come in one round trip, or the command is not started. --env puts a field into the environment; --file
 writes it to a file that only this user can read and puts the file's name there. Leases are renewed while the command
 runs and revoked at its end; files are removed. Signals are passed on. The exit code is the command's (128 + the
-signal's number if one ended it), 126 or 127 if it could not be started, and otherwise that of `strongroom`.
+signal's number if one ended it, or came before it was started), 126 or 127 if it could not be started, and otherwise that of `strongroom`.
 The command does not get STRONGROOM_TOKEN unless --keep-token is given.")]
 pub struct Run {
     /// NAME=PATH#FIELD: the environment variable NAME holds the field's value
@@ -61,24 +61,36 @@ impl Run {
         paths.sort_unstable();
         paths.dedup();
         // Before anything is fetched: what cannot be stopped later must be caught from the beginning.
-        let signals = child::Signals::catch()?;
-        let client = context.patient_client(PATIENCE).await?;
-        // A token that cannot be renewed is used as long as it lives.
-        let _token = client.keep_token(None).await.ok();
-        let fetched = match paths.is_empty() {
-            true => Vec::new(),
-            false => {
-                let wants = paths.iter().map(|path| Want {
-                    ttl: self.ttl,
-                    ..Want::new(*path)
-                });
-                client.fetch(wants).await?
-            }
+        let mut signals = child::Signals::catch()?;
+        let (client, _token, fetched) = tokio::select! {
+            biased;
+            // What a fetch that is left alone has made, the daemon takes back.
+            kind = signals.next() => return Ok(Answer::raw(Vec::new()).exit(Exit::Child(child::ended_by(kind)))),
+            fetched = self.fetch(context, &paths) => fetched?,
         };
         let leases = keep_all(&client, &fetched, self.ttl);
         let ran = self.run_with(fetched, signals).await;
         close_all(context, leases).await;
         Ok(Answer::raw(Vec::new()).exit(Exit::Child(ran?)))
+    }
+
+    async fn fetch(
+        &self,
+        context: &Context,
+        paths: &[&str],
+    ) -> Result<(Client, Option<KeptToken>, Vec<Delivered>), Failure> {
+        let client = context.patient_client(PATIENCE).await?;
+        // A token that cannot be renewed is used as long as it lives.
+        let token = client.keep_token(None).await.ok();
+        let wants = paths.iter().map(|path| Want {
+            ttl: self.ttl,
+            ..Want::new(*path)
+        });
+        let fetched = match paths.is_empty() {
+            true => Vec::new(),
+            false => client.fetch(wants).await?,
+        };
+        Ok((client, token, fetched))
     }
 
     async fn run_with(&self, fetched: Vec<Delivered>, signals: child::Signals) -> Result<u8, Failure> {

@@ -49,8 +49,8 @@ fn right(rooms: &Open, path: &Path) -> Result<(Kind, Action), Failure> {
     })
 }
 
-/// The failure of a part, which says which.
-fn of_part(path: &Path, failure: Failure) -> Failure {
+/// The failure of a part, which says which: `PATH: ...`. Clients that follow many go on without it.
+pub fn of_part(path: &Path, failure: Failure) -> Failure {
     Failure {
         message: format!("{path}: {}", failure.message).into(),
         ..failure
