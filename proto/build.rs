@@ -4,7 +4,7 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "strongroom/v1/operator.proto",
     "strongroom/v1/kv.proto",
     "strongroom/v1/mount.proto",
@@ -14,10 +14,11 @@ const FILES: [&str; 9] = [
     "strongroom/v1/token.proto",
     "strongroom/v1/policy.proto",
     "strongroom/v1/audit.proto",
+    "strongroom/v1/auth.proto",
 ];
 
 /// Every message with a field that is, or may be, a secret.
-const SECRET: [&str; 15] = [
+const SECRET: [&str; 21] = [
     "SlotShares",
     "InitResponse",
     "PresentRequest",
@@ -33,6 +34,12 @@ const SECRET: [&str; 15] = [
     "AuditHashRequest",
     "AbandonRequest",
     "PolicyPutRequest",
+    "LoginRequest",
+    "LoginRequest.proof",
+    "LoginRole",
+    "LoginResponse",
+    "LoginExplainRequest",
+    "TrustMakeSecretResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -103,6 +103,16 @@ impl Stubs {
     pub fn policy(&self) -> v1::policy_client::PolicyClient<Transport> {
         v1::policy_client::PolicyClient::new(self.0.clone())
     }
+    /// Logging in.
+    #[must_use]
+    pub fn login(&self) -> v1::login_client::LoginClient<Transport> {
+        v1::login_client::LoginClient::new(self.0.clone())
+    }
+    /// Whom log-ins believe.
+    #[must_use]
+    pub fn trust(&self) -> v1::trust_client::TrustClient<Transport> {
+        v1::trust_client::TrustClient::new(self.0.clone())
+    }
     /// The audit log.
     #[must_use]
     pub fn audit(&self) -> v1::audit_client::AuditClient<Transport> {
@@ -153,6 +163,10 @@ changes!(
     TokenCreateRequest,
     TokenRenewRequest,
     TokenRevokeRequest,
+    TrustDeleteRequest,
+    TrustEndRequest,
+    TrustMakeSecretRequest,
+    TrustPutRequest,
 );
 
 /// A connection to one Strongroom. Cheap to clone; clones share the connection and the token.

@@ -5,6 +5,7 @@ compile_error!("bench-no-audit takes the evidence of reads away: it is for bench
 
 pub mod assemble;
 pub mod audit;
+pub mod auth;
 pub mod base;
 pub mod config;
 pub mod engine;

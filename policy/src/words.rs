@@ -98,6 +98,12 @@ actions! {
     KeyRotate = "key_rotate",
     /// Say that a leap of the wall clock is right.
     TimeConfirm = "time_confirm",
+    /// Log in through a trust. Needs no permit: the proof is the permit, a `forbid` still wins.
+    LogIn = "log_in",
+    /// Whom log-ins believe, and what a proof would give.
+    TrustRead = "trust_read",
+    /// Make, change or delete a trust, make its secrets, end what came from it.
+    TrustWrite = "trust_write",
 }
 
 /// Not a word of [`Action`].

@@ -29,7 +29,18 @@ redacted!(
     AuditHashRequest,
     AbandonRequest,
     PolicyPutRequest,
+    LoginRequest,
+    LoginRole,
+    LoginResponse,
+    LoginExplainRequest,
+    TrustMakeSecretResponse,
 );
+
+impl fmt::Debug for v1::login_request::Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(redacted)")
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ mod delivery;
 mod fuzz;
 mod hsm;
 mod kv;
+mod login;
 mod memory;
 mod needles;
 mod overload;

@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("vault", &["base", "audit", "store", "seal"]),
     ("policy", &["base", "store"]),
     ("token", &["base", "store", "policy"]),
+    ("auth", &["base", "store", "policy", "token"]),
     ("mount", &["base", "store", "policy"]),
     ("kv", &["base", "notice", "store", "policy", "mount"]),
     ("lease", &["base", "audit", "notice", "store", "policy"]),
@@ -22,7 +23,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "gate",
         &[
-            "base", "audit", "notice", "store", "seal", "vault", "policy", "token", "mount", "kv", "lease", "engine",
+            "base", "audit", "notice", "store", "seal", "vault", "policy", "token", "auth", "mount", "kv", "lease",
+            "engine",
         ],
     ),
     ("http", &["gate"]),
@@ -30,7 +32,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "base", "config", "audit", "seal", "vault", "policy", "token", "kv", "lease", "engine", "gate",
+            "base", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease", "engine", "gate",
         ],
     ),
     (

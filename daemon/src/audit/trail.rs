@@ -191,6 +191,16 @@ impl Trail {
         Self::new(recorder, Stage::Alert, op)
     }
 
+    /// Of something about this request that a person should look at.
+    pub fn alert(&self, op: &'static str) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            request: self.request,
+            source: self.source,
+            ..Self::of_alert(&self.recorder, op)
+        }
+    }
+
     /// Of a part of the same request, with a record of its own: the same source and caller, nothing else.
     #[must_use]
     pub fn part(&self, op: &'static str) -> Self {

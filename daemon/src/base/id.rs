@@ -81,6 +81,8 @@ ids! {
     RequestId;
     /// One batch of the store, to settle an indeterminate commit.
     OpId;
+    /// A trust: whom log-ins believe. Follows from its name.
+    TrustId;
     /// One mount; a path that is enabled again gets another.
     MountId;
 }

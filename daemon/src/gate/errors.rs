@@ -3,6 +3,7 @@
 
 use super::{Failure, Reason, failure::chain};
 use crate::{
+    auth::AuthError,
     engine::{EngineError, RoomError},
     kv::{FieldsError, KvError},
     lease::LeaseError,
@@ -102,14 +103,37 @@ impl From<TokenError> for Failure {
             | TokenError::ReservedName
             | TokenError::Ttl
             | TokenError::ChildIdentity
+            | TokenError::LogInTooLarge
             | TokenError::EndLeases
             | TokenError::Principal(_) => told(Reason::Malformed, &error),
+            TokenError::Sealed => told(Reason::NotPossible, &error),
             TokenError::NotYours { .. } => told(Reason::Denied, &error),
             TokenError::SessionFull(_) | TokenError::Full(_) => told(Reason::Exhausted, &error),
             TokenError::Permit(error) => error.into(),
             TokenError::Damaged(_) => logged(Reason::Damaged, &error),
             TokenError::Encode(_) | TokenError::Memory(_) => Self::internal(&error),
             TokenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Name
+            | AuthError::Definition(_)
+            | AuthError::Refused(_)
+            | AuthError::SecretTtl
+            | AuthError::Network => told(Reason::Malformed, &error),
+            AuthError::IssuerTaken(_) => told(Reason::AlreadyExists, &error),
+            AuthError::NotFound => told(Reason::NotFound, &error),
+            AuthError::Cas { .. } => told(Reason::Conflict, &error),
+            AuthError::Full(_) | AuthError::SecretsFull(_) => told(Reason::Exhausted, &error),
+            AuthError::NotARole => told(Reason::NotPossible, &error),
+            AuthError::Permit(error) => error.into(),
+            AuthError::Token(error) => error.into(),
+            AuthError::Encode(_) => Self::internal(&error),
+            AuthError::Store(error) => error.into(),
         }
     }
 }

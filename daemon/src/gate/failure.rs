@@ -30,6 +30,8 @@ reasons! {
     Malformed = "MALFORMED", "the request is not well-formed";
     /// No token, or none that lives.
     Unauthenticated = "TOKEN_INVALID", "the token is missing, unknown, expired or revoked: log in again";
+    /// A proof that nobody believes.
+    LoginRefused = "LOGIN_REFUSED", "the log-in was refused; the audit log says why, `strongroom ci explain` too";
     /// Not allowed, or not there: the two answer alike.
     Denied = "DENIED", "permission denied, or there is no such thing; `strongroom policy explain` shows what you may do";
     /// Policies are damaged: nothing is decided on a part of them.

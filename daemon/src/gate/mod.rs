@@ -3,7 +3,8 @@
 //! May touch: every room above the store, and `vault`. Nothing else calls them on behalf of a caller.
 //! Reading order: `who` (a call), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
 //! not open answers), `ops/` (one file a service), `outcome` (how it ended, for records and metrics), `failure` and `errors` (what callers
-//! are told), `rooms` (what opens with the vault), `watch` (streams of deliveries), `tend` (what the gate does on its own).
+//! are told), `rooms` (what opens with the vault), `watch` (streams of deliveries), `tend` (what the gate does on its own), `recall` (what
+//! the log tells of log-ins).
 
 mod errors;
 mod failure;
@@ -12,6 +13,7 @@ mod op;
 mod operate;
 pub mod ops;
 mod outcome;
+mod recall;
 mod repeat;
 mod rooms;
 mod run;

@@ -1,6 +1,6 @@
 //! What an operation says of itself, so that the one path in `run.rs` can take it: its name, what it needs, how it is handled.
 
-use super::{Failure, Open};
+use super::{Call, Failure, Open, ops::audit::TOKEN_PARAM};
 use crate::{
     audit::Trail,
     base::path::Path,
@@ -8,7 +8,7 @@ use crate::{
     store::Change,
 };
 use futures::future::BoxFuture;
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 use strongroom_policy::Action;
 
 /// What must be permitted, and where.
@@ -75,6 +75,20 @@ pub trait Operation: Send + Sync + 'static {
 
     /// Puts the parameters that may be known into the record.
     fn describe(&self, trail: &mut Trail);
+
+    /// Who asks: the bearer of the call's token. A log-in identifies its caller by the proof it brings.
+    fn identify(
+        &self,
+        rooms: &Open,
+        call: &Call,
+        trail: &mut Trail,
+    ) -> impl Future<Output = Result<Arc<Caller>, Failure>> + Send {
+        let found = rooms.identify(call);
+        if let (Err(_), Some(token)) = (&found, &call.token) {
+            trail.param_hashed(TOKEN_PARAM, token.expose());
+        }
+        async move { found }
+    }
 
     /// What must be permitted. A thing that cannot be found is `Denied`: it answers like a forbidden one.
     fn target(&self, rooms: &Open, caller: &Caller) -> impl Future<Output = Result<Target, Failure>> + Send;

@@ -3,6 +3,7 @@
 use super::{Call, Failure, Reason};
 use crate::{
     audit::{AuditHasher, Outcome, Recorder, Trail},
+    auth::AuthRoom,
     base::{
         id::{BootId, MountId, SessionId},
         page::PageKey,
@@ -58,6 +59,8 @@ pub struct Rooms {
     pub store: Arc<Store>,
     /// Who is calling.
     pub tokens: Arc<TokenRoom>,
+    /// Who may come in.
+    pub auth: AuthRoom,
     /// Who may do what.
     pub policy: PolicyRoom,
     /// What is where.
@@ -108,6 +111,7 @@ impl Rooms {
             .await?,
         );
         let rooms = Arc::new(Self {
+            auth: AuthRoom::load(&store, Arc::clone(&tokens), clock()).await?,
             policy: PolicyRoom::load(&store, clock()).await?,
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
             engines: EngineRoom::open(engines, Arc::clone(&leases)),
@@ -200,6 +204,9 @@ impl Rooms {
                 Ok(_) | Err(CommitError::Precondition(_)) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        while let Some(change) = self.auth.sweep() {
+            self.commit(change, Vec::new()).await?;
         }
         for session in self.tokens.ended(SETTLE_SESSIONS) {
             let Some(mut change) = self.tokens.settled(session) else {

@@ -9,7 +9,6 @@
 use super::{
     Call, ChangeKey, Failure, Gate, Open, Place, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
-    ops::audit::TOKEN_PARAM,
     outcome,
     repeat::{Claim, Turn},
 };
@@ -95,15 +94,7 @@ impl Gate {
     }
 
     async fn decide<O: Operation>(open: &Open, call: &Call, op: &O, trail: &mut Trail) -> Result<Permit, Failure> {
-        let caller: Arc<Caller> = match open.identify(call) {
-            Ok(caller) => caller,
-            Err(refusal) => {
-                if let Some(token) = &call.token {
-                    trail.param_hashed(TOKEN_PARAM, token.expose());
-                }
-                return Err(refusal);
-            }
-        };
+        let caller: Arc<Caller> = op.identify(open, call, trail).await?;
         note_caller(trail, &caller);
         let Target { action, path, claim } = op.target(open, &caller).await?;
         trail.path(&path);
@@ -147,6 +138,14 @@ impl<O: Operation> Admitted<O> {
 
     /// Handles, records, answers.
     async fn finish(mut self) -> Result<O::Reply, Failure> {
+        if let (Class::Act, Some(kept)) = (O::CLASS, self.open.tokens.keep(self.permit.caller())?) {
+            // What is made outside must be found by whatever ends the session.
+            match self.open.commit(kept, Vec::new()).await {
+                // Another request of the session was faster, or it was ended: the act itself finds out.
+                Ok(_) | Err(CommitError::Precondition(_)) => {}
+                Err(error) => return self.lost(error.into()).await,
+            }
+        }
         let described = self.trail.params();
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             // What a lost attempt noted did not happen.

@@ -15,6 +15,8 @@ use strongroom_hsm::{Health, State};
 
 /// Between two looks at what rotations left behind.
 const TEND_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at whether the vault was opened.
+const RECALL_EVERY: Duration = Duration::from_millis(500);
 
 impl Gate {
     /// Runs until the task is dropped.
@@ -41,7 +43,14 @@ impl Gate {
                 self.reencrypt().await;
             }
         };
-        let ((), (), ()) = tokio::join!(refusals, old_keks, old_records);
+        let log_ins = async {
+            let mut tick = tokio::time::interval(RECALL_EVERY);
+            loop {
+                tick.tick().await;
+                self.recall_log_ins().await;
+            }
+        };
+        let ((), (), (), ()) = tokio::join!(refusals, old_keks, old_records, log_ins);
     }
 
     /// Writes what is counted. Also at the end of the daemon's life.

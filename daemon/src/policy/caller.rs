@@ -1,10 +1,11 @@
 //! Who a request comes from: what a token, once identified, says about its bearer.
 
 use crate::base::{
-    id::{Accessor, IdentityId, SessionId},
+    id::{Accessor, IdentityId, SessionId, TrustId},
     time::Timestamp,
 };
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 use strongroom_policy::{Principal, Purpose};
 
@@ -49,6 +50,56 @@ pub struct Caller {
     standing: Standing,
 }
 
+/// The key that a token is bound to: whoever presents the token must hold it (R-AUTH-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Bound {
+    /// SHA-256 of the client certificate of the connection (RFC 8705 `x5t#S256`).
+    Certificate([u8; 32]),
+    /// SHA-256 of the key that signs DPoP proofs (RFC 7638 thumbprint, RFC 9449 `jkt`).
+    Key([u8; 32]),
+}
+
+impl From<Bound> for String {
+    fn from(bound: Bound) -> Self {
+        let (kind, digest) = match bound {
+            Bound::Certificate(digest) => ("x5t", digest),
+            Bound::Key(digest) => ("jkt", digest),
+        };
+        format!("{kind}:{}", data_encoding::HEXLOWER.encode(&digest))
+    }
+}
+
+impl TryFrom<String> for Bound {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let (kind, digest) = text.split_once(':').ok_or("no kind of binding")?;
+        let digest = data_encoding::HEXLOWER
+            .decode(digest.as_bytes())
+            .ok()
+            .and_then(|digest| digest.try_into().ok())
+            .ok_or("not a digest")?;
+        match kind {
+            "x5t" => Ok(Self::Certificate(digest)),
+            "jkt" => Ok(Self::Key(digest)),
+            _ => Err("no such kind of binding"),
+        }
+    }
+}
+
+/// What a log-in left in its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogIn {
+    /// Which trust believed it.
+    pub trust: TrustId,
+    /// Nothing is stored: the token carries all there is to know.
+    pub sealed: bool,
+    /// The session's leases end when it merely expires.
+    pub end_leases: bool,
+    /// The key it is bound to.
+    pub bound: Option<Bound>,
+}
+
 /// The facts of a token that its [`Caller`] is made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing {
@@ -58,6 +109,7 @@ pub(crate) struct Standing {
     pub issued: Timestamp,
     pub expires: Timestamp,
     pub max_expires: Timestamp,
+    pub log_in: Option<LogIn>,
 }
 
 impl Caller {
@@ -79,6 +131,14 @@ impl Caller {
     /// What the token was made for.
     pub fn purpose(&self) -> Purpose {
         self.standing.purpose
+    }
+    /// What the log-in said, if the token came from one.
+    pub fn log_in(&self) -> Option<LogIn> {
+        self.standing.log_in
+    }
+    /// Whether the token carries all there is to know of it.
+    pub fn is_sealed(&self) -> bool {
+        self.standing.log_in.is_some_and(|log_in| log_in.sealed)
     }
     /// When the token was made.
     pub fn issued(&self) -> Timestamp {

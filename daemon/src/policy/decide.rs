@@ -192,25 +192,28 @@ impl InForce {
     }
 }
 
-/// What a token of `operator recover` may do: write policies and hand out tokens again, nothing else.
+/// What a token of `operator recover` may do: write policies and trusts and hand out tokens again, nothing else.
 const fn recovers(action: Action) -> bool {
     use Action::*;
     match action {
-        PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke => true,
+        PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke | TrustRead | TrustWrite => true,
         Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke
         | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate
-        | TimeConfirm => false,
+        | TimeConfirm | LogIn => false,
     }
 }
 
 /// What needs no permit where it concerns what is the caller's own: its token (and tokens made from it), its leases, the names of the
-/// mounts it may see, and what policies say about itself.
+/// mounts it may see, and what policies say about itself; and a log-in, which proves itself.
 pub const fn needs_no_policy(action: Action) -> bool {
     use Action::*;
     match action {
-        TokenCreate | TokenRead | TokenRenew | TokenRevoke | LeaseRead | Renew | Revoke | List | PolicyRead => true,
+        TokenCreate | TokenRead | TokenRenew | TokenRevoke | LeaseRead | Renew | Revoke | List | PolicyRead | LogIn => {
+            true
+        }
         Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead
-        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate | TimeConfirm => false,
+        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate | TimeConfirm | TrustRead
+        | TrustWrite => false,
     }
 }
 

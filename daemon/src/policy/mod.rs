@@ -21,7 +21,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub(crate) use caller::Standing;
-pub use caller::{Caller, Identity};
+pub use caller::{Bound, Caller, Identity, LogIn};
 pub use decide::{Claim, Decision, Facts, Refusal, needs_no_policy};
 pub use documents::{Explained, Policy, Whom};
 pub use error::PolicyError;

@@ -39,6 +39,7 @@ pub(crate) fn caller(name: &str, groups: &[&str], purpose: Purpose) -> Arc<Calle
         issued: Timestamp(0),
         expires: Timestamp(u64::MAX),
         max_expires: Timestamp(u64::MAX),
+        log_in: None,
     };
     Arc::new(Caller::new(Arc::new(Identity::new(id, principal)), standing))
 }

@@ -203,7 +203,7 @@ fn powers() {
         let (action, own) = (*action, needs_no_policy(*action));
         let token_or_policy = matches!(
             action,
-            PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke
+            PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke | TrustRead | TrustWrite
         );
         for (purpose, policies, claim, want) in [
             (Purpose::Session, none, Claim::Policy, false),

@@ -26,9 +26,10 @@ keyed!(
         MountEnableRequest, MountDisableRequest, MountConfigureRequest, MountRotateRootRequest, MountReconcileRequest, RolePutRequest,
         RoleDeleteRequest, CredsIssueRequest, CredsRotateRequest, LeaseRenewRequest, LeaseRevokeRequest,
         FetchRequest, TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
-        SealRequest, RotateRequest, ConfirmTimeRequest;
+        SealRequest, RotateRequest, ConfirmTimeRequest, TrustPutRequest, TrustDeleteRequest, TrustEndRequest,
+        TrustMakeSecretRequest;
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,
         PolicyExplainRequest, AuditTailRequest, AuditHashRequest, AuditHeadRequest, ListSlotsRequest,
-        ListQuarantineRequest,
+        ListQuarantineRequest, LoginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest,
 );

@@ -88,6 +88,10 @@ tables! {
         Rotation = 0x31 "rotation",
         /// What belongs to no other table.
         System = 0x32 "system",
+        /// Name of the trust.
+        Trust = 0x38 "trust",
+        /// Raw keyed hash of a secret id.
+        RoleSecret = 0x39 "app role secret",
     }
 }
 

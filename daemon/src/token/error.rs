@@ -55,6 +55,12 @@ pub enum TokenError {
         "`end_leases` belongs to a session and this session was made without it: name an identity to begin another session"
     )]
     EndLeases,
+    /// What is sealed is not changed.
+    #[error("a sealed token is neither renewed nor the maker of others: log in again")]
+    Sealed,
+    /// What the log-in says does not fit into a token.
+    #[error("the log-in's groups and claims are more than a token holds (3 KiB): let the trust give fewer")]
+    LogInTooLarge,
     /// The identity breaks a bound.
     #[error(transparent)]
     Principal(#[from] PrincipalError),

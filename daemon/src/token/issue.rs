@@ -72,9 +72,9 @@ impl Ceremony {
 
 /// Lives as granted, from `now`.
 #[derive(Clone, Copy)]
-struct Life {
-    ttl_secs: u64,
-    max_expires: Timestamp,
+pub(super) struct Life {
+    pub ttl_secs: u64,
+    pub max_expires: Timestamp,
 }
 
 impl NewToken {
@@ -107,6 +107,9 @@ impl TokenRoom {
         // Another session is never one's own to begin, not even for one's own name.
         if permit.own() && ask.identity.is_some() {
             return Err(Mismatch.into());
+        }
+        if permit.caller().is_sealed() {
+            return Err(TokenError::Sealed);
         }
         if self.table.read().tokens() >= TOKENS_MAX {
             return Err(TokenError::Full("tokens"));
@@ -259,8 +262,21 @@ impl TokenRoom {
         now: Timestamp,
         life: Life,
     ) -> Created {
-        let text = TokenText::random(&*self.random);
         let accessor = Accessor::random(&*self.random);
+        self.add_as(record, session, accessor, parent, now, life)
+    }
+
+    /// [`Self::add`] under an accessor that is decided already.
+    pub(super) fn add_as(
+        &self,
+        record: &mut SessionRecord,
+        session: SessionId,
+        accessor: Accessor,
+        parent: Option<Accessor>,
+        now: Timestamp,
+        life: Life,
+    ) -> Created {
+        let text = TokenText::random(&*self.random);
         let expires = now.plus_secs(life.ttl_secs).min(life.max_expires);
         let (mac, epoch) = self
             .peppers
@@ -285,6 +301,22 @@ impl TokenRoom {
             ttl_secs: now.secs_until(expires),
             expires,
         }
+    }
+}
+
+impl TokenRoom {
+    /// Whether the caller may hand out these groups: each is its own, or one it may manage.
+    /// # Errors
+    /// `NotYours`, `Name`.
+    pub fn may_give(&self, permit: &Permit, groups: &BTreeSet<String>) -> Result<(), TokenError> {
+        let none = IdentityRecord::new(
+            permit.identity(),
+            permit.principal().name(),
+            BTreeSet::new(),
+            BTreeMap::new(),
+            Timestamp(0),
+        );
+        may_change(Some(permit), &none, &none.with(groups.clone(), BTreeMap::new()))
     }
 }
 

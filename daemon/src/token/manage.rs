@@ -1,6 +1,11 @@
 //! Showing, renewing and revoking tokens.
 
-use super::{TokenError, TokenRoom, sweep::mark, table::Ended};
+use super::{
+    TokenError, TokenRoom,
+    sealed::{self, SEALED_TTL_MAX_SECS},
+    sweep::mark,
+    table::Ended,
+};
 use crate::{
     base::{
         id::{Accessor, IdentityId, SessionId},
@@ -76,7 +81,8 @@ impl TokenRoom {
         let error = TokenError::Name {
             what: "an identity's name",
         };
-        if !is_name(identity) {
+        // `login:TRUST` is what log-ins are called; nobody can be given such a name.
+        if !is_name(identity.strip_prefix("login:").unwrap_or(identity)) {
             return Err(error);
         }
         Path::parse(&format!("sys/token/{identity}")).map_err(|_| error)
@@ -89,15 +95,18 @@ impl TokenRoom {
         let accessor = accessor.unwrap_or_else(|| caller.accessor());
         let table = self.table.read();
         let Some((session, record)) = table.session_of(accessor) else {
-            return Ok(Target {
-                accessor,
-                path: Path::parse("sys/token/~nobody").map_err(|_| TokenError::NotFound)?,
-                own: false,
-            });
+            let own = caller.is_sealed() && caller.accessor() == accessor;
+            let path = match sealed::session_of(accessor) {
+                _ if own => Self::path_of(caller.identity().principal().name())?,
+                // Whose it is stands in the token alone: who may end any token may end this one.
+                Some(_) => Path::parse("sys/token/~sealed").map_err(|_| TokenError::NotFound)?,
+                None => Path::parse("sys/token/~nobody").map_err(|_| TokenError::NotFound)?,
+            };
+            return Ok(Target { accessor, path, own });
         };
         let own = session == caller.session() && record.with_descendants(caller.accessor()).contains(&accessor);
         let name = table
-            .identity(record.identity)
+            .whose(session)
             .map(|identity| identity.principal())
             .ok_or(TokenError::Damaged("identity"))?;
         Ok(Target {
@@ -118,6 +127,7 @@ impl TokenRoom {
             .read()
             .session_of(accessor)
             .map(|(session, _)| session)
+            .or_else(|| sealed::session_of(accessor))
             .ok_or(TokenError::NotFound)
     }
 
@@ -127,6 +137,24 @@ impl TokenRoom {
     pub fn get(&self, permit: &Permit, accessor: Accessor) -> Result<TokenInfo, TokenError> {
         self.permitted(permit, Action::TokenRead, accessor)?;
         let now = self.clock.now();
+        let caller = permit.caller();
+        if let Some(log_in) = caller
+            .log_in()
+            .filter(|log_in| log_in.sealed && accessor == caller.accessor())
+        {
+            return Ok(TokenInfo {
+                accessor,
+                principal: Arc::clone(permit.principal()),
+                session: caller.session(),
+                parent: None,
+                purpose: caller.purpose(),
+                issued: caller.issued(),
+                expires: caller.expires(),
+                max_expires: caller.max_expires(),
+                ttl_secs: now.secs_until(caller.expires()),
+                end_leases: log_in.end_leases,
+            });
+        }
         let table = self.table.read();
         let (session, record) = table.session_of(accessor).ok_or(TokenError::NotFound)?;
         let token = record
@@ -137,7 +165,7 @@ impl TokenRoom {
         Ok(TokenInfo {
             accessor,
             principal: table
-                .identity(record.identity)
+                .whose(session)
                 .map(|identity| identity.principal())
                 .ok_or(TokenError::Damaged("identity"))?,
             session,
@@ -166,6 +194,9 @@ impl TokenRoom {
         if ttl_secs > TOKEN_TTL_MAX_SECS {
             return Err(TokenError::Ttl);
         }
+        if sealed::session_of(accessor).is_some() {
+            return Err(TokenError::Sealed);
+        }
         let now = self.clock.now();
         let (mut record, version) = self.read(session).await?;
         record.prune(now);
@@ -192,17 +223,17 @@ impl TokenRoom {
     ) -> Result<(Change, Revoked), TokenError> {
         let session = self.permitted(permit, Action::TokenRevoke, accessor)?;
         let mut change = Change::new();
+        if sealed::session_of(accessor).is_some() {
+            return self.revoke_sealed(permit, session);
+        }
         if whole_session {
             let (tokens, sessions) = {
                 let table = self.table.read();
                 (table.tokens_under(session), table.sessions_under(session))
             };
-            let table = self.table.clone();
             // No matter which version: nothing is to survive.
             self.require_live(&mut change, session);
-            change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
-            mark(&mut change, &self.marks, session, Ended::Tree);
-            change.then(move || table.write().revoke(session));
+            self.end_whole(&mut change, session);
             return Ok((change, revoked(tokens, sessions)));
         }
         let (mut record, version) = self.read(session).await?;
@@ -223,6 +254,35 @@ impl TokenRoom {
         Ok((self.replace(session, version, record)?, revoked(gone.len(), Vec::new())))
     }
 
+    /// A sealed session ends by a mark; if it was written down, its record and leases go too.
+    fn revoke_sealed(&self, permit: &Permit, session: SessionId) -> Result<(Change, Revoked), TokenError> {
+        let mut change = Change::new();
+        let caller = permit.caller();
+        let (own, now) = (caller.session() == session, self.clock.now());
+        let (identity, until) = match self.table.read().session_of(Accessor::from_bytes(*session.as_bytes())) {
+            Some((_, record)) => (Some(record.identity), record.expires()),
+            None if own => (Some(caller.identity().id()), caller.expires()),
+            None => (None, now.plus_secs(SEALED_TTL_MAX_SECS)),
+        };
+        self.end_sealed(&mut change, session, identity, until)?;
+        if self.table.read().has(session) {
+            self.require_live(&mut change, session);
+            self.end_whole(&mut change, session);
+        } else {
+            // It may be about to be written down: one of the two waits for the other.
+            change.require_absent(&self.sessions, &[Part::Raw(session.as_bytes())]);
+        }
+        Ok((change, revoked(1, vec![session])))
+    }
+
+    /// The stored session ends with all that it made.
+    pub(super) fn end_whole(&self, change: &mut Change, session: SessionId) {
+        let table = self.table.clone();
+        change.urgent().delete(&self.sessions, &[Part::Raw(session.as_bytes())]);
+        mark(change, &self.marks, session, Ended::Tree);
+        change.then(move || table.write().revoke(session));
+    }
+
     /// An identity by its name: id, groups, attributes. For `policy explain` and listings.
     pub fn identity(&self, name: &str) -> Option<(IdentityId, Arc<Principal>)> {
         self.table
@@ -239,8 +299,8 @@ fn revoked(tokens: usize, sessions: Vec<SessionId>) -> Revoked {
     }
 }
 
-/// `[a-z0-9][a-z0-9._-]{0,63}`.
-pub(super) fn is_name(text: &str) -> bool {
+/// Whether `text` can name an identity, group or attribute: `[a-z0-9][a-z0-9._-]{0,63}`.
+pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=64).contains(&text.len())
         && text

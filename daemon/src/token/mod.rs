@@ -3,7 +3,8 @@
 //! May touch: `base`, `policy` (callers and permits), `store::View` and `store::Change`. Tokens of everyday use are made from tokens: the
 //! first one comes from `init` or `operator recover`.
 //! Reading order: `text` (the format), `pepper` (the hash), `record` (what is stored), `table` (what is in memory), `issue` (making),
-//! `manage` (show, renew, revoke), `sweep` (ending).
+//! `manage` (show, renew, revoke), `sweep` (ending); `log_in` (tokens from a proof), `sealed` (those that carry all there is to know),
+//! `marks` (what ends them).
 //!
 //! - A *child* speaks for its maker's identity in its maker's session, never longer than its maker may live, and ends with it.
 //! - A token for a *named identity* begins another session, and takes a policy: `token_create` on `sys/token/NAME`. It lives on when its
@@ -14,9 +15,12 @@
 
 mod error;
 mod issue;
+mod log_in;
 mod manage;
+mod marks;
 mod pepper;
 mod record;
+mod sealed;
 mod sweep;
 mod table;
 #[cfg(test)]
@@ -25,7 +29,9 @@ mod text;
 
 pub use error::{TokenError, Unidentified};
 pub use issue::{Ceremony, Created, NewToken};
-pub use manage::{Renewed, Revoked, Target, TokenInfo};
+pub use log_in::{Arrival, subject_id, trust_id};
+pub use manage::{Renewed, Revoked, Target, TokenInfo, is_name};
+pub use sealed::{SEALED_TOKEN_BYTES_MAX, SEALED_TTL_MAX_SECS};
 pub use text::{TOKEN_BYTES, TokenText};
 
 use crate::{
@@ -34,9 +40,12 @@ use crate::{
     store::{Change, Keyring, Namespace, Part, Store, Table as StoreTable, Version, View},
 };
 use arc_swap::ArcSwap;
+use marks::Marks;
 use parking_lot::RwLock;
 use pepper::Peppers;
+use quick_cache::sync::Cache;
 use record::SessionRecord;
+use sealed::Sealer;
 use std::{fmt, sync::Arc};
 use table::Table;
 
@@ -44,6 +53,8 @@ use table::Table;
 pub const TOKENS_MAX: usize = 1 << 18;
 /// Identities that the daemon keeps, all in memory.
 pub const IDENTITIES_MAX: usize = 1 << 17;
+/// Opened sealed tokens that are kept: a few KiB each.
+const OPENED_MAX: usize = 1 << 13;
 /// Live tokens of one session.
 pub const SESSION_TOKENS_MAX: usize = 100;
 
@@ -54,6 +65,10 @@ pub struct TokenRoom {
     /// Marks of ended sessions whose leases are still to be revoked.
     marks: View,
     peppers: ArcSwap<Peppers>,
+    sealer: Sealer,
+    /// Sealed tokens opened of late, by the digest of their text.
+    opened: Cache<[u8; 32], Arc<Caller>>,
+    log_ins: Arc<RwLock<Marks>>,
     table: Arc<RwLock<Table>>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -69,6 +84,9 @@ impl TokenRoom {
             identities: store.view(Namespace::ROOT, StoreTable::Identity),
             marks: store.view(Namespace::ROOT, StoreTable::System),
             peppers: ArcSwap::from_pointee(Peppers::of(&*store.keyring()?)?),
+            sealer: Sealer::default(),
+            opened: Cache::new(OPENED_MAX),
+            log_ins: Arc::default(),
             table: Arc::default(),
             clock,
             random,
@@ -82,6 +100,8 @@ impl TokenRoom {
     /// No locked memory.
     pub fn repepper(&self, keyring: &Keyring) -> Result<(), TokenError> {
         self.peppers.store(Arc::new(Peppers::of(keyring)?));
+        self.sealer.clear();
+        self.opened.clear();
         Ok(())
     }
 
@@ -95,18 +115,25 @@ impl TokenRoom {
     /// # Errors
     /// Why it is nobody's. The caller of the API must not be told which.
     pub fn identify(&self, text: &str) -> Result<Arc<Caller>, Unidentified> {
-        if !text::well_formed(text.as_bytes()) {
+        let caller = if sealed::is_sealed(text) {
+            self.identify_sealed(text)?
+        } else if text::well_formed(text.as_bytes()) {
+            let peppers = self.peppers.load();
+            peppers
+                .candidates(text.as_bytes())
+                .find_map(|(mac, epoch)| self.table.read().find(&mac, epoch))
+                .ok_or(Unidentified::Unknown)?
+        } else {
             return Err(Unidentified::Malformed);
+        };
+        if caller.expires() <= self.clock.now() {
+            return Err(Unidentified::Expired);
         }
-        let peppers = self.peppers.load();
-        match peppers
-            .candidates(text.as_bytes())
-            .find_map(|(mac, epoch)| self.table.read().find(&mac, epoch))
-        {
-            None => Err(Unidentified::Unknown),
-            Some(caller) if caller.expires() <= self.clock.now() => Err(Unidentified::Expired),
-            Some(caller) => Ok(caller),
+        // A log-in can be ended where no record of it is.
+        if self.log_in_ended(&caller) {
+            return Err(Unidentified::Unknown);
         }
+        Ok(caller)
     }
 
     /// Makes `change` conditional: only while the session is live. For whatever must not outlast a revocation (a lease's intent and activation).

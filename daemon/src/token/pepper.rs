@@ -7,6 +7,7 @@ use crate::{
 };
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// One epoch's pepper, expanded: two compressions less for each token.
 struct Pepper {
@@ -51,6 +52,17 @@ impl Peppers {
             .collect::<Result<Vec<_>, _>>()?;
         peppers.sort_by_key(|pepper| std::cmp::Reverse(pepper.epoch));
         Ok(Self(peppers))
+    }
+
+    /// The epoch of new tokens.
+    pub fn current(&self) -> u32 {
+        self.0.first().map_or(0, |pepper| pepper.epoch)
+    }
+
+    /// A key for `context` out of an epoch's pepper; `None` when that one is gone. No context is the text of a token.
+    pub fn derive(&self, epoch: u32, context: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let pepper = self.0.iter().find(|pepper| pepper.epoch == epoch)?;
+        Some(Zeroizing::new(pepper.mac(context).0))
     }
 
     /// What `text` may be kept as, the current epoch first.

@@ -3,9 +3,12 @@
 //! A session's tokens share its record, so that whatever concerns them is one check-and-set: a renewal cannot outlive a revocation, and a
 //! child cannot be made under a parent that is being revoked.
 
-use crate::base::{
-    id::{Accessor, IdentityId, SessionId},
-    time::Timestamp,
+use crate::{
+    base::{
+        id::{Accessor, IdentityId, SessionId, TrustId},
+        time::Timestamp,
+    },
+    policy::Bound,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +31,22 @@ pub(super) struct SessionRecord {
     /// The session whose token made this one; ends with it when that is revoked.
     pub made_by: Option<SessionId>,
     pub tokens: BTreeMap<Accessor, TokenRecord>,
+    /// Of a log-in: whom its tokens speak for is written here and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_in: Option<LogInRecord>,
+}
+
+/// Whom a log-in's tokens speak for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogInRecord {
+    pub trust: TrustId,
+    pub name: String,
+    pub groups: BTreeSet<String>,
+    pub attributes: BTreeMap<String, String>,
+    /// The token is sealed: the record was written for its leases' sake.
+    pub sealed: bool,
+    pub bound: Option<Bound>,
 }
 
 /// One token.
@@ -85,6 +104,7 @@ impl SessionRecord {
             end_leases,
             made_by,
             tokens: BTreeMap::new(),
+            log_in: None,
         }
     }
 

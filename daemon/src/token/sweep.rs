@@ -1,10 +1,10 @@
 //! Ending what has ended: records of expired and of orphaned sessions, in bounded batches, and the marks by which the lease room learns
 //! whose leases to revoke. All of it goes on after a crash from what is stored.
 
-use super::{TokenError, TokenRoom, record, table::Ended};
+use super::{TokenError, TokenRoom, marks, record, table::Ended};
 use crate::{
     base::id::SessionId,
-    store::{Change, Cursor, Entry, Part, StoreError, View},
+    store::{Change, Cursor, Entry, OwnedPart, Part, StoreError, View},
 };
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -57,6 +57,7 @@ impl TokenRoom {
                 Err(error) => return Err(error),
             }
         }
+        self.sweep_log_ins(&mut change, now, SWEEP_SESSIONS);
         Ok((!change.is_empty()).then_some(change))
     }
 
@@ -127,6 +128,21 @@ pub(super) async fn load(room: &TokenRoom) -> Result<(), TokenError> {
         match (session_of(&entry), entry.record.value.first_chunk()) {
             (Some(session), Some(maker)) => room.table.write().link(session, SessionId::from_bytes(*maker)),
             _ => tracing::error!("a session's link cannot be used"),
+        }
+    })
+    .await?;
+    each(&room.marks, &[marks::ENDED], |entry| {
+        if let (Some(session), Some(until)) = (session_of(&entry), marks::parse(&entry.record.value)) {
+            room.log_ins.write().end(session, until);
+        }
+    })
+    .await?;
+    each(&room.marks, &[marks::WATERMARK], |entry| {
+        let of = entry.key.first().and_then(OwnedPart::raw_array);
+        // A mark that does not read ends more rather than less.
+        let at = marks::parse(&entry.record.value).unwrap_or_else(|| room.clock.now());
+        if let Some(of) = of {
+            room.log_ins.write().watermark(of, at);
         }
     })
     .await?;

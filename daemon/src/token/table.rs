@@ -1,12 +1,12 @@
 //! Every live token in memory: what `identify` looks at on every request. It follows the store's commits, in their order.
 
-use super::record::{IdentityRecord, Mac, SessionRecord};
+use super::record::{IdentityRecord, LogInRecord, Mac, SessionRecord};
 use crate::{
     base::{
         id::{Accessor, IdentityId, SessionId},
         time::Timestamp,
     },
-    policy::{Caller, Identity, Standing},
+    policy::{Caller, Identity, LogIn, Standing},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -42,6 +42,8 @@ struct Entry {
 
 struct Session {
     record: SessionRecord,
+    /// Whom its tokens speak for; `None` when that record is damaged.
+    identity: Option<Arc<Identity>>,
     made: BTreeSet<SessionId>,
 }
 
@@ -87,9 +89,24 @@ impl Table {
         self.sessions.get(&id).map(|session| (id, &session.record))
     }
 
-    /// An identity.
-    pub fn identity(&self, id: IdentityId) -> Option<&Arc<Identity>> {
-        self.identities.get(&id)
+    /// Whom a session's tokens speak for.
+    pub fn whose(&self, session: SessionId) -> Option<&Arc<Identity>> {
+        self.sessions.get(&session)?.identity.as_ref()
+    }
+
+    /// Whether the session is stored and live.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
+    /// Sessions of log-ins for which `ended` holds, at most `limit`.
+    pub fn log_ins(&self, limit: usize, ended: impl Fn(SessionId, &SessionRecord) -> bool) -> Vec<SessionId> {
+        self.sessions
+            .iter()
+            .filter(|(id, session)| session.record.log_in.is_some() && ended(**id, &session.record))
+            .map(|(id, _)| *id)
+            .take(limit)
+            .collect()
     }
 
     /// An identity by its name.
@@ -125,10 +142,14 @@ impl Table {
         if let Some(siblings) = record.made_by.and_then(|maker| self.made_by(maker)) {
             siblings.insert(id);
         }
+        let identity = match &record.log_in {
+            None => self.identities.get(&record.identity).cloned(),
+            Some(log_in) => logged_in(record.identity, log_in),
+        };
         for (accessor, token) in &record.tokens {
             self.accessors.insert(*accessor, id);
             // Without its identity (a damaged record) a token opens nothing.
-            if let Some(identity) = self.identities.get(&record.identity) {
+            if let Some(identity) = &identity {
                 let standing = Standing {
                     session: id,
                     accessor: *accessor,
@@ -136,6 +157,12 @@ impl Table {
                     issued: token.issued,
                     expires: token.expires,
                     max_expires: token.max_expires,
+                    log_in: record.log_in.as_ref().map(|log_in| LogIn {
+                        trust: log_in.trust,
+                        sealed: log_in.sealed,
+                        end_leases: record.end_leases,
+                        bound: log_in.bound,
+                    }),
                 };
                 let caller = Arc::new(Caller::new(identity.clone(), standing));
                 self.by_mac.insert(
@@ -149,7 +176,7 @@ impl Table {
             }
         }
         self.due.insert((record.expires(), id));
-        self.sessions.insert(id, Session { record, made });
+        self.sessions.insert(id, Session { record, identity, made });
     }
 
     /// A link as it is stored.
@@ -341,6 +368,17 @@ pub(super) struct Sweepable {
     pub expired: Vec<SessionId>,
     /// Links that nothing depends on.
     pub links: Vec<SessionId>,
+}
+
+fn logged_in(id: IdentityId, log_in: &LogInRecord) -> Option<Arc<Identity>> {
+    Principal::new(
+        *id.as_bytes(),
+        &log_in.name,
+        log_in.groups.clone(),
+        log_in.attributes.clone(),
+    )
+    .ok()
+    .map(|principal| Arc::new(Identity::new(id, principal)))
 }
 
 /// An identity as policies see it.

@@ -1,3 +1,4 @@
+mod log_ins;
 mod model;
 mod sessions;
 

@@ -7,11 +7,13 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 const PREFIX: &[u8; 7] = b"srm_at_";
+/// Of a secret id of an app role.
+const SECRET_PREFIX: &[u8; 7] = b"srm_si_";
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 62^43 > 2^256.
 const BODY_DIGITS: usize = 43;
 /// 62^6 > 2^32.
-const SUM_DIGITS: usize = 6;
+pub(super) const SUM_DIGITS: usize = 6;
 const SUMMED: usize = PREFIX.len() + BODY_DIGITS;
 /// Length of every token, in bytes.
 pub const TOKEN_BYTES: usize = SUMMED + SUM_DIGITS;
@@ -22,14 +24,28 @@ pub struct TokenText(SecretBytes);
 impl TokenText {
     /// A fresh token: 256 random bits.
     pub(super) fn random(random: &dyn Random) -> Self {
+        Self::random_of(PREFIX, random)
+    }
+
+    /// A fresh secret id: as much chance, another prefix.
+    pub(super) fn secret_id(random: &dyn Random) -> Self {
+        Self::random_of(SECRET_PREFIX, random)
+    }
+
+    fn random_of(prefix: &[u8; 7], random: &dyn Random) -> Self {
         let mut key = Zeroizing::new([0u8; 32]);
         random.fill(&mut *key);
         let mut text = Zeroizing::new([0u8; TOKEN_BYTES]);
-        text[..PREFIX.len()].copy_from_slice(PREFIX);
+        text[..PREFIX.len()].copy_from_slice(prefix);
         base62(&mut *key, &mut text[PREFIX.len()..SUMMED]);
-        let mut sum = crc32fast::hash(&text[..SUMMED]).to_be_bytes();
-        base62(&mut sum, &mut text[SUMMED..]);
+        let sum = checksum(&text[..SUMMED]);
+        text[SUMMED..].copy_from_slice(&sum);
         Self(SecretBytes::from(&text[..]))
+    }
+
+    /// A sealed token's text.
+    pub(super) fn sealed(text: &[u8]) -> Self {
+        Self(SecretBytes::from(text))
     }
 
     /// The text, for the one answer that shows it. Always ASCII.
@@ -46,15 +62,29 @@ impl fmt::Debug for TokenText {
 
 /// Whether `text` has the exact length, alphabet and checksum of a token: all that may reach the keyed hash.
 pub(super) fn well_formed(text: &[u8]) -> bool {
+    well_formed_as(PREFIX, text)
+}
+
+/// The same of a secret id.
+pub(super) fn is_secret_id(text: &[u8]) -> bool {
+    well_formed_as(SECRET_PREFIX, text)
+}
+
+fn well_formed_as(prefix: &[u8; 7], text: &[u8]) -> bool {
     let Ok(text) = <&[u8; TOKEN_BYTES]>::try_from(text) else {
         return false;
     };
-    if !text.starts_with(PREFIX) || !text[PREFIX.len()..].iter().all(u8::is_ascii_alphanumeric) {
+    if !text.starts_with(prefix) || !text[PREFIX.len()..].iter().all(u8::is_ascii_alphanumeric) {
         return false;
     }
-    let mut want = [0u8; SUM_DIGITS];
-    base62(&mut crc32fast::hash(&text[..SUMMED]).to_be_bytes(), &mut want);
-    text[SUMMED..] == want
+    text[SUMMED..] == checksum(&text[..SUMMED])
+}
+
+/// The last characters of every token.
+pub(super) fn checksum(text: &[u8]) -> [u8; SUM_DIGITS] {
+    let mut sum = [0u8; SUM_DIGITS];
+    base62(&mut crc32fast::hash(text).to_be_bytes(), &mut sum);
+    sum
 }
 
 /// The big-endian number in `number`, as base62 digits with leading zeros; `number` is wiped by the division.

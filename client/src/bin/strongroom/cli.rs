@@ -3,13 +3,13 @@
 #[cfg(unix)]
 use crate::{agent, run};
 use crate::{
-    audit,
+    audit, ci,
     context::Context,
     creds, doctor,
     failure::Failure,
-    fetch, generate, kv, lease, mount, operator,
+    fetch, generate, kv, lease, login, mount, operator,
     output::{Answer, Format},
-    policy, reconcile, role, token, watch,
+    policy, reconcile, role, token, trust, watch,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -162,6 +162,33 @@ Examples:
   strongroom policy explain read kv/prod/db"
     )]
     Policy(policy::Policy),
+    /// Get a token for a proof of who you are, and keep it for the commands to come
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom login jwt - < token.jwt
+  strongroom login role 1f3a5c7e9b1d4f6082a4c6e8f0b2d4e6 - < secret-id.txt"
+    )]
+    Login(login::Login),
+    Logout(login::Logout),
+    /// Whom log-ins believe
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom trust put github github.json
+  strongroom trust list"
+    )]
+    Trust(trust::Trust),
+    /// What a pipeline's token can do
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom ci explain - < token.jwt"
+    )]
+    Ci(ci::Ci),
     /// The append-only log
     #[command(
         subcommand,
@@ -201,6 +228,10 @@ impl Command {
             Self::Lease(command) => command.run(context).await,
             Self::Token(command) => command.run(context).await,
             Self::Policy(command) => command.run(context).await,
+            Self::Login(command) => command.run(context).await,
+            Self::Logout(command) => command.run(context).await,
+            Self::Trust(command) => command.run(context).await,
+            Self::Ci(command) => command.run(context).await,
             Self::Audit(command) => command.run(context).await,
             Self::Fetch(command) => command.run(context).await,
             Self::Watch(command) => command.run(context).await,

@@ -6,12 +6,14 @@
 //!
 //! Reading order: `cli` (the words), `settings` (flags, environment, config file), `input` (how secrets
 //! come in), `output` and `failure` (how answers go out), `context` (what a command is given), then the
-//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `audit`, `doctor`, `fetch`, `watch`, `run/`, `agent/`,
+//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `login`, `trust`, `ci`, `audit`, `doctor`, `fetch`,
+//! `watch`, `run/`, `agent/`,
 //! `generate` (completion, man pages).
 
 #[cfg(unix)]
 mod agent;
 mod audit;
+mod ci;
 mod cli;
 mod context;
 mod creds;
@@ -22,6 +24,7 @@ mod generate;
 mod input;
 mod kv;
 mod lease;
+mod login;
 mod mount;
 mod operator;
 mod output;
@@ -32,6 +35,7 @@ mod role;
 mod run;
 mod settings;
 mod token;
+mod trust;
 mod watch;
 
 use clap::Parser as _;

@@ -6,10 +6,12 @@ pub mod creds;
 pub mod delivery;
 pub mod kv;
 pub mod lease;
+pub mod login;
 pub mod mount;
 pub mod operator;
 pub mod policy;
 pub mod token;
+pub mod trust;
 
 /// What the files of this folder share.
 mod prelude {

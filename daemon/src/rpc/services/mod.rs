@@ -1,6 +1,7 @@
 //! One file a service: message to operation, reply to message. Nothing is decided here.
 
 mod audit;
+mod auth;
 mod creds;
 mod delivery;
 mod kv;
@@ -14,6 +15,7 @@ use super::{keyed::Keyed, layer::Taken, parse::idempotency_key, status::status};
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
     gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason},
+    token::SEALED_TOKEN_BYTES_MAX,
 };
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -23,7 +25,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, metadata::MetadataMap, transport::server::Router};
 
 /// A longer bearer value is no token of ours.
-const TOKEN_BYTES_MAX: usize = 256;
+const TOKEN_BYTES_MAX: usize = SEALED_TOKEN_BYTES_MAX;
 /// Tails of the log at once.
 const TAILS_MAX: usize = 32;
 /// How often a stream's reader is looked at again.
@@ -62,8 +64,9 @@ impl StreamReader {
 pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
     use v1::{
         audit_server::AuditServer, creds_server::CredsServer, delivery_server::DeliveryServer, kv_server::KvServer,
-        lease_server::LeaseServer, mount_server::MountServer, operator_server::OperatorServer,
-        policy_server::PolicyServer, token_server::TokenServer,
+        lease_server::LeaseServer, login_server::LoginServer, mount_server::MountServer,
+        operator_server::OperatorServer, policy_server::PolicyServer, token_server::TokenServer,
+        trust_server::TrustServer,
     };
     let services = Services {
         gate,
@@ -88,7 +91,9 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         LeaseServer,
         TokenServer,
         PolicyServer,
-        AuditServer
+        AuditServer,
+        LoginServer,
+        TrustServer
     )
 }
 

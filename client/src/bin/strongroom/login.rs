@@ -1,0 +1,168 @@
+//! `strongroom login` and `strongroom logout`: from a proof to a token, and the end of it.
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    input::Source,
+    output::{Answer, or_dash},
+    settings::token_cache,
+    token::save,
+};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::{fs, io};
+use strongroom_client::{Error, Secret, v1};
+
+#[derive(Debug, Subcommand)]
+pub enum Login {
+    /// With a JSON Web Token that a CI platform, Kubernetes or another issuer made
+    #[command(after_help = "\
+Examples:
+  strongroom login jwt - < token.jwt
+  strongroom login jwt @/var/run/secrets/strongroom/token --trust cluster-a
+  strongroom login jwt - --show --output json < token.jwt")]
+    Jwt {
+        /// Where the JWT comes from: `-`, `@FILE` or `prompt`
+        #[arg(default_value = "-", value_name = "SOURCE")]
+        from: Source,
+        /// The trust [default: the one that names the JWT's issuer]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+        trust: String,
+        #[command(flatten)]
+        keep: Keep,
+    },
+    /// As an app role: a role id, and a secret id that is good once
+    #[command(after_help = "\
+Examples:
+  strongroom login role 1f3a5c7e9b1d4f6082a4c6e8f0b2d4e6 - < secret-id.txt
+  strongroom login role 1f3a5c7e9b1d4f6082a4c6e8f0b2d4e6 @/run/app/secret-id --show")]
+    Role {
+        /// The role's id, which is public
+        role_id: String,
+        /// Where the secret id comes from: `-`, `@FILE` or `prompt`
+        #[arg(default_value = "prompt", value_name = "SOURCE")]
+        from: Source,
+        #[command(flatten)]
+        keep: Keep,
+    },
+    /// As the user that runs this command, on the daemon's own machine
+    #[command(after_help = "\
+Examples:
+  strongroom login peer local-services")]
+    Peer {
+        /// The trust
+        trust: String,
+        #[command(flatten)]
+        keep: Keep,
+    },
+}
+
+/// Where the token goes.
+#[derive(Debug, Args)]
+pub struct Keep {
+    /// Show the token instead of writing ~/.config/strongroom/token
+    #[arg(long)]
+    show: bool,
+}
+
+/// End the token that the commands use, with its session, its leases, and ~/.config/strongroom/token
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strongroom logout")]
+pub struct Logout;
+
+impl Login {
+    pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
+        use v1::login_request::Proof;
+        let (trust, proof, keep) = match self {
+            Self::Jwt { from, trust, keep } => {
+                let jwt = context.line(&from, "JWT")?;
+                (trust, Proof::Jwt(jwt.expose_str()?.to_owned()), keep)
+            }
+            Self::Role { role_id, from, keep } => {
+                let secret = context.line(&from, "secret id")?;
+                let role = v1::LoginRole {
+                    role_id,
+                    secret_id: secret.expose_str()?.to_owned(),
+                };
+                (String::new(), Proof::Role(role), keep)
+            }
+            Self::Peer { trust, keep } => (trust, Proof::Peer(v1::LoginPeer {}), keep),
+        };
+        let request = v1::LoginRequest {
+            trust,
+            proof: Some(proof),
+            ..Default::default()
+        };
+        let client = context.client_without_token().await?;
+        // Never repeated by itself: a proof may be good once only.
+        let done = client
+            .once(request, |s, r| async move { s.login().login(r).await })
+            .await?;
+        answer(done, &keep)
+    }
+}
+
+fn answer(done: v1::LoginResponse, keep: &Keep) -> Result<Answer, Failure> {
+    let mut json = json!({
+        "accessor": done.accessor,
+        "session": done.session,
+        "ttl_secs": done.ttl_secs,
+        "expires_at": done.expires_at,
+        "trust": done.trust,
+        "groups": done.groups,
+        "attributes": done.attributes,
+        "sealed": done.sealed,
+    });
+    let kept = if keep.show {
+        json["token"] = json!(done.token);
+        ("token", done.token)
+    } else {
+        let path = save(&Secret::from(done.token))?;
+        json["file"] = json!(path);
+        ("file", path.display().to_string())
+    };
+    let rest = [
+        ("trust", done.trust),
+        ("groups", or_dash(&done.groups.join(", "))),
+        ("accessor", done.accessor),
+        ("expires_at", done.expires_at),
+    ];
+    let [a, b, c, d] = rest;
+    let answer = Answer::pairs(json, [kept, a, b, c, d]);
+    Ok(if keep.show { answer.shown_once() } else { answer })
+}
+
+impl Logout {
+    pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
+        let request = v1::TokenRevokeRequest {
+            session: true,
+            ..Default::default()
+        };
+        let client = context.client().await?;
+        let ended = client
+            .change(request, |s, r| async move { s.token().revoke(r).await })
+            .await;
+        // What has ended already is ended.
+        let ended = match ended {
+            Err(Error::Unauthenticated(_)) => false,
+            other => other.map(|_| true)?,
+        };
+        let file = token_cache();
+        if let Some(Err(error)) = file.as_ref().map(fs::remove_file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(Failure::other(
+                format!("the token is ended, but its file cannot be removed: {error}"),
+                "remove ~/.config/strongroom/token",
+            ));
+        }
+        let said = if ended {
+            "logged out"
+        } else {
+            "the token had ended already"
+        };
+        Ok(Answer::said(json!({"ended": ended}), said.to_owned()))
+    }
+}
