@@ -258,6 +258,13 @@ async fn wide_trusts_are_refused_with_reasons() {
         let error = lab.put("wide", &trust).await.unwrap_err().to_string();
         assert!(error.contains(reason), "{reason}: {error}");
     }
+    assert!(lab.room.trust("wide").is_none());
+}
+
+/// R-AUTH-2: what is no trust is refused; one trust an issuer; what was written is there again.
+#[tokio::test]
+async fn trusts_are_parsed_strictly_and_kept() {
+    let lab = Lab::at(1_795_000_000).await;
     for (trust, reason) in [
         (json!({"jwt": 1}), "not understood"),
         (json!({}), "exactly one method"),
@@ -283,8 +290,9 @@ async fn wide_trusts_are_refused_with_reasons() {
         let error = lab.put("wrong", &trust).await.unwrap_err().to_string();
         assert!(error.contains(reason), "{reason}: {error}");
     }
-    assert!(lab.room.trust("wide").is_none() && lab.room.trust("wrong").is_none());
-    let good = one(json!({"repository_id": "1", "ref": ["refs/heads/main", "refs/heads/release"]}));
+    assert!(lab.room.trust("wrong").is_none());
+    let claims = json!({"repository_id": "1", "ref": ["refs/heads/main", "refs/heads/release"]});
+    let good = github(&json!([{"claims": claims, "groups": ["g"]}]));
     lab.put("good", &good).await.unwrap();
     assert!(matches!(lab.put("second", &good).await, Err(AuthError::IssuerTaken(name)) if name == "good"));
     assert_eq!(lab.put("good", &good).await.unwrap().version, 2);
