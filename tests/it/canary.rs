@@ -205,9 +205,45 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
     let mut watch = client.stubs().delivery().watch(request).await.unwrap().into_inner();
     let pushed = watch.message().await.unwrap();
     secrets.none_in("Debug of a push", format!("{pushed:?}").as_bytes());
+    drive_log_ins(world, secrets);
     cli.ok(&["mount", "disable", "pg", "--revoke-leases"]);
     cli.ok(&["operator", "seal"]);
     world.unseal("daily");
+}
+
+/// Logging in, with what proves it in every place.
+fn drive_log_ins(world: &World, secrets: &mut Secrets) {
+    let cli = world.cli();
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let trust = r#"{"role": {"groups": ["canary"]}}"#;
+    cli.ok_with(&["trust", "put", "canary", "-"], trust.as_bytes());
+    let made = cli.json(&["trust", "make-secret", "canary"]);
+    let secret = secrets.add("a secret id", made["secret_id"].as_str().unwrap());
+    let role = made["role_id"].as_str().unwrap();
+    let args = ["--output", "json", "login", "role", role, "-", "--show"];
+    let first = cli.run_with(&args, secret.as_bytes());
+    let token = json(&first.out)["token"].clone();
+    secrets.add("a sealed token", token.as_str().unwrap());
+    // Used again: refused, and an alert.
+    secrets.none_in(
+        "a refused secret id",
+        format!("{:?}", cli.run_with(&args, secret.as_bytes())).as_bytes(),
+    );
+    let jwt = secrets.add("a JWT", "canary-header.canary-claims-jwt.canary-signature");
+    for args in [&["login", "jwt", "-", "--show"][..], &["ci", "explain", "-"]] {
+        secrets.none_in(
+            "a refused JWT",
+            format!("{:?}", cli.run_with(args, jwt.as_bytes())).as_bytes(),
+        );
+    }
+    for args in [
+        &["trust", "get", "canary"][..],
+        &["trust", "list"],
+        &["trust", "end", "canary"],
+        &["trust", "delete", "canary"],
+    ] {
+        cli.ok(args);
+    }
 }
 
 /// The name under which an rpc stands in the log: its service and its method, in lower case with hyphens; the operations of roles have the

@@ -116,7 +116,7 @@ fn login_records(world: &World) -> Vec<Value> {
     out.lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|line| line.get("record").cloned().unwrap_or(line))
-        .filter(|record| record["op"] == "login")
+        .filter(|record| record["op"] == "login.login")
         .collect()
 }
 

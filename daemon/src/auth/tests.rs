@@ -132,10 +132,8 @@ fn github(bind: &Value) -> Value {
     trust
 }
 
-/// R-AUTH-2: a trust that is too wide is refused when it is written, and says why; nothing of it is kept.
-#[tokio::test]
-async fn wide_trusts_are_refused_with_reasons() {
-    let lab = Lab::at(1_795_000_000).await;
+/// Trusts that are too wide, and a part of what must be said of each.
+fn wide() -> Vec<(Value, &'static str)> {
     let one = |claims: Value| github(&json!([{"claims": claims, "groups": ["g"]}]));
     let with = |key: &str, value: Value| {
         let mut trust = one(json!({"repository_id": "1", "ref": "refs/heads/main"}));
@@ -147,7 +145,7 @@ async fn wide_trusts_are_refused_with_reasons() {
         trust["jwt"]["platform"] = platform.into();
         trust
     };
-    for (trust, reason) in [
+    vec![
         (github(&json!([])), "nobody may log in"),
         (one(json!({})), "bind `repository_id`"),
         (
@@ -254,7 +252,14 @@ async fn wide_trusts_are_refused_with_reasons() {
             "bind `pipeline_id`",
         ),
         (platform("generic", json!({"email": "a@example.com"})), "bind `sub`"),
-    ] {
+    ]
+}
+
+/// R-AUTH-2: a trust that is too wide is refused when it is written, and says why; nothing of it is kept.
+#[tokio::test]
+async fn wide_trusts_are_refused_with_reasons() {
+    let lab = Lab::at(1_795_000_000).await;
+    for (trust, reason) in wide() {
         let error = lab.put("wide", &trust).await.unwrap_err().to_string();
         assert!(error.contains(reason), "{reason}: {error}");
     }

@@ -77,7 +77,7 @@ fn refusal(refused: Refused) -> Failure {
 
 impl Operation for LogIn {
     type Reply = LoggedIn;
-    const NAME: &'static str = "login";
+    const NAME: &'static str = "login.login";
     const CLASS: Class = Class::Change;
 
     fn describe(&self, trail: &mut Trail) {
