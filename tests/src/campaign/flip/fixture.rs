@@ -28,7 +28,7 @@ pub const FORBIDDEN: &str = "kv/payroll/salaries";
 pub const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
-const FILLED: [Table; 12] = [
+const FILLED: [Table; 14] = [
     Table::Accessor,
     Table::Token,
     Table::Role,
@@ -41,6 +41,8 @@ const FILLED: [Table; 12] = [
     Table::StaticAccount,
     Table::Rotation,
     Table::System,
+    Table::Trust,
+    Table::RoleSecret,
 ];
 
 /// A record: its table's id, its key in words, its value.
