@@ -33,6 +33,8 @@ const COMPARE_EVERY: Duration = Duration::from_secs(3600);
 const COMPARE_PAGE: usize = 256;
 /// with this pause between.
 const COMPARE_PAUSE: Duration = Duration::from_millis(200);
+/// How often an outcome is written anew on a lease that was moved meanwhile.
+const OUTCOME_ROUNDS_MAX: u32 = 8;
 /// An error is kept with its lease, cut to this.
 const ERROR_BYTES_MAX: usize = 240;
 
@@ -170,26 +172,55 @@ async fn attempt(inner: &Inner, targets: &dyn Targets, id: LeaseId) -> bool {
     failpoint!(inner.around.boot, "lease.revoke.after-act");
     match ended {
         Ok(()) => {
-            forget(inner, &held).await;
+            forget(inner, held).await;
             false
         }
         Err(error) => {
-            note_failure(inner, &held, &error).await;
+            note_failure(inner, held, &error).await;
             error.outage
         }
     }
 }
 
-async fn forget(inner: &Inner, held: &Held) {
+/// Writes how an attempt ended. The sweep that claims what a former run had claimed may move a lease's due time while the attempt is under way:
+/// then the outcome is written on what is there now, or it would wait for the claim to run out.
+async fn write_down(
+    inner: &Inner,
+    held: Held,
+    change: impl Fn(&Held) -> (Change, Vec<crate::audit::Encoded>),
+) -> Result<(), CommitError> {
+    let mut held = held;
+    for _ in 0..OUTCOME_ROUNDS_MAX {
+        let (change, records) = change(&held);
+        match inner.commit(change, records).await {
+            Err(CommitError::Precondition(_)) => {}
+            done => return done.map(drop),
+        }
+        match inner.books.get(held.lease.id).await {
+            Ok(Some(now)) if now.lease.state == State::Revoking => held = now,
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(lease = %held.lease.id, %error, "a lease could not be read again");
+                break;
+            }
+        }
+    }
+    Err(CommitError::Precondition(0))
+}
+
+async fn forget(inner: &Inner, held: Held) {
     let id = held.lease.id;
-    let mut change = Change::new();
-    change.urgent();
-    inner.books.remove(&mut change, held);
-    let record = inner
-        .trail("lease.revoked", &held.lease.role)
-        .response(&Outcome::ok().with_lease(id));
-    match inner.commit(change, vec![record]).await {
-        Ok(_) => {
+    let written = write_down(inner, held, |held| {
+        let mut change = Change::new();
+        change.urgent();
+        inner.books.remove(&mut change, held);
+        let record = inner
+            .trail("lease.revoked", &held.lease.role)
+            .response(&Outcome::ok().with_lease(id));
+        (change, vec![record])
+    });
+    match written.await {
+        Ok(()) => {
             Counts::add(&inner.counts.revoked);
             inner.tell_gone(id);
         }
@@ -198,7 +229,7 @@ async fn forget(inner: &Inner, held: &Held) {
     }
 }
 
-async fn note_failure(inner: &Inner, held: &Held, error: &TargetError) {
+async fn note_failure(inner: &Inner, held: Held, error: &TargetError) {
     Counts::add(&inner.counts.failed);
     let now = inner.time.now();
     let waiting = error.not_before.is_some();
@@ -213,27 +244,30 @@ async fn note_failure(inner: &Inner, held: &Held, error: &TargetError) {
     let due = error.not_before.map_or(pause, |at| at.max(now));
     let mut text = error.text.clone();
     text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
-    let lease = Lease {
-        due,
-        attempts,
-        last_error: Some(text),
-        ..held.lease.clone()
-    };
-    let mut change = Change::new();
-    change.urgent();
-    inner.books.update(&mut change, held, &lease);
-    // The first failure is evidence; the others are counted in the lease itself.
-    let first = attempts == 1 && !waiting;
-    let record = first.then(|| {
-        inner
-            .trail("lease.revoke-failed", &lease.role)
-            .response(&Outcome::failed("UNAVAILABLE", "REVOCATION_PENDING").with_lease(lease.id))
+    let (id, role) = (held.lease.id, held.lease.role.clone());
+    tracing::warn!(lease = %id, %role, attempts, next = %due, error = %error.text, "a lease is not revoked yet");
+    let written = write_down(inner, held, |held| {
+        let lease = Lease {
+            due,
+            attempts,
+            last_error: Some(text.clone()),
+            ..held.lease.clone()
+        };
+        let mut change = Change::new();
+        change.urgent();
+        inner.books.update(&mut change, held, &lease);
+        // The first failure is evidence; the others are counted in the lease itself.
+        let first = attempts == 1 && !waiting;
+        let record = first.then(|| {
+            inner
+                .trail("lease.revoke-failed", &lease.role)
+                .response(&Outcome::failed("UNAVAILABLE", "REVOCATION_PENDING").with_lease(lease.id))
+        });
+        (change, record.into_iter().collect())
     });
-    tracing::warn!(lease = %lease.id, role = %lease.role, attempts, next = %due, error = %error.text, "a lease is not revoked yet");
-    match inner.commit(change, record.into_iter().collect()).await {
-        Ok(_) => inner.wake.notify_one(),
-        Err(CommitError::Precondition(_)) => {}
-        Err(error) => tracing::warn!(lease = %lease.id, %error, "a failed attempt could not be noted"),
+    match written.await {
+        Ok(()) => inner.wake.notify_one(),
+        Err(error) => tracing::warn!(lease = %id, %error, "a failed attempt could not be noted"),
     }
 }
 
