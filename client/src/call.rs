@@ -325,11 +325,7 @@ impl Client {
                     Error::Unavailable(Refusal::local("DEADLINE", words))
                 }
             };
-            let asked = error
-                .refusal()
-                .and_then(|refusal| refusal.retry_after)
-                .unwrap_or_default();
-            let wait = jitter(pause)?.max(asked);
+            let wait = waiting(pause, &error)?;
             let last = repeat == Repeat::Never || attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline;
             if !error.is_retryable() || last {
                 return Err(settle(error, repeat != Repeat::Read && unanswered));
@@ -369,6 +365,16 @@ fn random_key() -> Result<String, Error> {
     let mut key = [0_u8; 16];
     getrandom::fill(&mut key).map_err(|e| no_random(&e))?;
     Ok(data_encoding::HEXLOWER.encode(&key))
+}
+
+/// A pause before the next attempt: as long as the daemon asked for, and some more, so that those it told the same do not come together.
+pub(crate) fn waiting(pause: Duration, error: &Error) -> Result<Duration, Error> {
+    let (own, asked) = (jitter(pause)?, error.retry_after());
+    Ok(if asked.is_zero() {
+        own
+    } else {
+        (asked + own / 4).max(own)
+    })
 }
 
 /// Between a half and all of `pause`, so that many clients do not come back at the same moment.
@@ -414,6 +420,26 @@ mod tests {
             let wait = jitter(PAUSE_FIRST).unwrap();
             assert!(wait >= PAUSE_FIRST / 2 && wait <= PAUSE_FIRST, "{wait:?}");
         }
+    }
+
+    /// R-POL-3: what the daemon says is waited for.
+    #[test]
+    fn retry_info_is_honoured() {
+        let mut refusal = Refusal::local("RATE_LIMITED", "asked too often");
+        assert!(
+            !Error::Exhausted(refusal.clone()).is_retryable(),
+            "a quota does not come back by waiting"
+        );
+        refusal.retry_after = Some(Duration::from_secs(3));
+        let told = Error::Exhausted(refusal);
+        assert!(told.is_retryable());
+        let wait = waiting(PAUSE_FIRST, &told).unwrap();
+        assert!(
+            wait > Duration::from_secs(3) && wait < Duration::from_secs(4),
+            "{wait:?}"
+        );
+        let own = waiting(PAUSE_FIRST, &Error::Unavailable(Refusal::local("", "away"))).unwrap();
+        assert!(own <= PAUSE_FIRST);
     }
 
     #[test]

@@ -157,10 +157,19 @@ impl Error {
         }
     }
 
-    /// Whether the same *idempotent* call may be sent again after a pause.
+    /// Whether the same *idempotent* call may be sent again after a pause: nobody was there, or the daemon said when to come again.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
+            || matches!(self, Self::Exhausted(refusal) if refusal.retry_after.is_some())
+    }
+
+    /// How long the daemon asked to wait before the next call (`google.rpc.RetryInfo`); zero when it did not.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        self.refusal()
+            .and_then(|refusal| refusal.retry_after)
+            .unwrap_or_default()
     }
 
     /// An error of connecting, told by its cause.

@@ -5,7 +5,7 @@
 //! daemon refuses is set aside while the rest stays fresh, and is asked for again; it is dropped when the refusal lasts five minutes.
 
 use crate::{
-    call::{Client, jitter},
+    call::{Client, waiting},
     connect::read_token,
     delivery::{Delivered, Event, Follow, Kind, Want, WatchStream},
     error::{Error, Refusal},
@@ -186,7 +186,7 @@ impl Shared {
         if matches!(error, Error::Unauthenticated(_)) {
             self.read_token_again().await;
         }
-        let wait = jitter(*pause).unwrap_or(*pause);
+        let wait = waiting(*pause, error).unwrap_or(*pause);
         *pause = (*pause * 2).min(RETRY_MAX);
         match error {
             Error::Denied(_) | Error::Invalid(_) | Error::NotFound(_) => wait.max(REFUSED_PAUSE),

@@ -2,7 +2,7 @@
 //! jitter, until they are closed, dropped, or at their maximum.
 
 use crate::{
-    call::{Client, jitter},
+    call::{Client, jitter, waiting},
     creds::LeasedCredential,
     delivery::{Delivered, Kind},
     error::{Error, Refusal},
@@ -315,11 +315,11 @@ async fn keep(client: &Client, what: &What, ttl: Option<Duration>, mut life: Lif
             }
             Err(error) => {
                 tracing::warn!(%error, "renewing failed; trying again until the expiry");
+                let pause = waiting(retry, &error).unwrap_or(retry);
                 told.send_replace(LeaseState::Failing {
                     expires_at: life.expires_at.clone(),
                     error,
                 });
-                let pause = jitter(retry).unwrap_or(retry);
                 retry = (retry * 2).min(RETRY_MAX);
                 pause
             }

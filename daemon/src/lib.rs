@@ -13,6 +13,7 @@ pub mod gate;
 pub mod http;
 pub mod kv;
 pub mod lease;
+pub mod limit;
 pub mod mount;
 pub mod notice;
 pub mod policy;

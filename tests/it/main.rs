@@ -12,6 +12,7 @@ mod delivery;
 mod fuzz;
 mod hsm;
 mod kv;
+mod limits;
 mod login;
 mod memory;
 mod needles;

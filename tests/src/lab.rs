@@ -14,6 +14,26 @@ use strongroom_hsm::{HsmConfig, Launcher, softhsm};
 /// How long anything in a laboratory may take to come up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Lines of the configuration that let one source, identity and token make the whole load, as load generators do.
+pub const RATES_OFF: &str = r#"
+[limits]
+connections_per_source_max = 1000000
+
+[limits.rates]
+handshakes_per_source = "off"
+calls_per_source = "off"
+logins_per_source = "off"
+relief_per_source = "off"
+reads_per_identity = "off"
+reads_per_token = "off"
+changes_per_identity = "off"
+changes_per_token = "off"
+acts_per_identity = "off"
+acts_per_token = "off"
+relief_per_identity = "off"
+relief_per_token = "off"
+"#;
+
 /// The directory, its token, its certificates and its configuration.
 pub struct Lab {
     dir: tempfile::TempDir,

@@ -6,7 +6,8 @@ use crate::{none, source};
 /// direction of the edges, so there can be no circle.
 const ROOMS: &[(&str, &[&str])] = &[
     ("base", &[]),
-    ("config", &[]),
+    ("limit", &["base"]),
+    ("config", &["limit"]),
     ("process", &[]),
     ("audit", &["base"]),
     ("notice", &["base"]),
@@ -23,8 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "gate",
         &[
-            "base", "audit", "notice", "store", "seal", "vault", "policy", "token", "auth", "mount", "kv", "lease",
-            "engine",
+            "base", "limit", "audit", "notice", "store", "seal", "vault", "policy", "token", "auth", "mount", "kv",
+            "lease", "engine",
         ],
     ),
     ("http", &["gate"]),
@@ -32,13 +33,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "base", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease", "engine", "gate",
+            "base", "limit", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease", "engine",
+            "gate",
         ],
     ),
     (
         "assemble",
         &[
-            "base", "config", "process", "audit", "store", "seal", "vault", "gate", "http", "rpc",
+            "base", "limit", "config", "process", "audit", "store", "seal", "vault", "gate", "http", "rpc",
         ],
     ),
 ];

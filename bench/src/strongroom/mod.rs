@@ -16,7 +16,11 @@ use std::{
 };
 use strongroom_client::Client;
 use strongroom_proto::v1;
-use strongroom_tests::{Lab, daemon::http, lab::binary};
+use strongroom_tests::{
+    Lab,
+    daemon::http,
+    lab::{RATES_OFF, binary},
+};
 
 /// How long it may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +52,7 @@ impl Strongroom {
             );
         }
         let mut lab = Lab::new();
+        lab.extra = RATES_OFF.to_owned();
         let durability = match durability {
             Durability::D0 => "D0",
             Durability::D1 => "D1",

@@ -2,7 +2,7 @@
 
 use super::Fatal;
 use crate::{
-    audit::{Paths, Recorder, Settings},
+    audit::{Paths, Recorder, Refusals, Settings},
     base::{
         id::BootId,
         random::{OsRandom, Random},
@@ -10,6 +10,7 @@ use crate::{
     },
     config::{self, AuditPaths, AuditSync, Backend, Cipher, Config},
     gate::{Foundations, Gate, Rooms, Setting},
+    limit::{Bounds, Limiter, Rates},
     seal::{Token, Tokens},
     store::{Algorithm, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
     vault::{Parts, Vault},
@@ -17,6 +18,7 @@ use crate::{
 use std::{
     path::Path,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 use strongroom_hsm::{Hsm, HsmConfig, Launcher, Mechanism, MechanismChoice, Pin, PinSource, TokenSelector};
 use zeroize::Zeroizing;
@@ -133,6 +135,7 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
         random: Arc::clone(&random),
         boot,
         recorder,
+        refusals: Refusals::default(),
         founding: AtomicBool::new(false),
     });
     let foundations = Arc::clone(&from);
@@ -144,7 +147,7 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
             Cipher::Xaes256Gcm => Algorithm::Xaes256Gcm,
             Cipher::Aes256Gcm => Algorithm::Aes256Gcm,
         },
-        drain: std::time::Duration::from_secs(crate::base::limits::SEAL_DRAIN_SECS),
+        drain: Duration::from_secs(crate::base::limits::SEAL_DRAIN_SECS),
         clock,
         random,
         build: Box::new(move |store: Arc<Store>| {
@@ -153,7 +156,29 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
         }),
     })
     .await?;
-    Ok(Gate::new(Arc::new(vault), from, hsms, setting(config)))
+    let limits = limiter(&config.limits);
+    Ok(Gate::new(Arc::new(vault), from, limits, hsms, setting(config)))
+}
+
+fn limiter(limits: &config::Limits) -> Limiter {
+    let rates = &limits.rates;
+    let rates = Rates {
+        handshakes_per_source: rates.handshakes_per_source,
+        calls_per_source: rates.calls_per_source,
+        logins_per_source: rates.logins_per_source,
+        relief_per_source: rates.relief_per_source,
+        reads: [rates.reads_per_identity, rates.reads_per_token],
+        changes: [rates.changes_per_identity, rates.changes_per_token],
+        acts: [rates.acts_per_identity, rates.acts_per_token],
+        relief: [rates.relief_per_identity, rates.relief_per_token],
+        all: [rates.logins, rates.reads, rates.changes, rates.acts],
+    };
+    let bounds = Bounds {
+        requests_max: limits.requests_max,
+        latency_target: Duration::from_millis(limits.latency_target_ms),
+        connections_per_source_max: limits.connections_per_source_max,
+    };
+    Limiter::new(rates, &bounds)
 }
 
 fn setting(config: &Config) -> Setting {

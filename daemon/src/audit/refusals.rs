@@ -155,6 +155,14 @@ impl Refusals {
         Admission::Write
     }
 
+    /// A request was turned away before anything could be known of it: it stands in its source's next summary.
+    pub fn count(&self, source: Source, now: Timestamp) {
+        let peer = Peer::from(source);
+        let place = self.hasher.hash_one(peer);
+        let table = &mut *self.table.lock();
+        count(table.entry(peer, place, Duration::ZERO), now);
+    }
+
     /// The counts since the last flush, each once: make them records. Bounded; what is more is summed up in one.
     pub fn flush(&self) -> Vec<Summary> {
         let table = &mut *self.table.lock();

@@ -60,6 +60,11 @@ pub fn check(config: &Config) -> Result<(), Problem> {
         ),
         ("limits.request_secs_default", limits.request_secs_default == 0),
         ("limits.handshake_secs", limits.handshake_secs == 0),
+        (
+            "limits.connections_per_source_max",
+            limits.connections_per_source_max == 0,
+        ),
+        ("limits.latency_target_ms", limits.latency_target_ms == 0),
     ] {
         if zero {
             return Err(Problem::nowhere(key, "must not be 0"));

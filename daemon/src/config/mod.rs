@@ -1,10 +1,13 @@
 //! The configuration file: strict keys, every error names the key and the line, no secret values in it.
-//! May touch: base. Reading order: this file (what there is), `check.rs` (what serde cannot say), `error.rs`.
+//! May touch: limit (what a rate is). Reading order: this file (what there is), `rates.rs` (how often anybody may ask), `check.rs` (what serde cannot
+//! say), `error.rs`.
 
 mod check;
 mod error;
+mod rates;
 
 pub use error::ConfigError;
+pub use rates::Rates;
 
 use serde::Deserialize;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -187,6 +190,12 @@ pub struct Limits {
     pub request_secs_default: u64,
     /// A new connection must finish its handshake within this. Default 10 s.
     pub handshake_secs: u64,
+    /// Connections of one source (an address; of IPv6 the /64) at once. Default 2048.
+    pub connections_per_source_max: usize,
+    /// While more than half of the reads and changes take longer than this in the daemon, fewer requests are let in at once. Default 250 ms.
+    pub latency_target_ms: u64,
+    /// How often anybody may ask: `[limits.rates]`.
+    pub rates: Rates,
 }
 
 /// `[log]`
@@ -260,6 +269,9 @@ impl Default for Limits {
             streams_per_connection_max: 256,
             request_secs_default: 30,
             handshake_secs: 10,
+            connections_per_source_max: 2048,
+            latency_target_ms: 250,
+            rates: Rates::default(),
         }
     }
 }

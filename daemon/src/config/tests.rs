@@ -30,6 +30,15 @@ fn every_error_names_key_and_line() {
         ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
         ("[audit]\nsync = \"never\"\n", vec!["line 2", "sync", "written"]),
         ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
+        (
+            "[limits.rates]\n\nreads_per_token = \"fast\"\n",
+            vec!["line 3", "reads_per_token", "200/s burst 1000"],
+        ),
+        (
+            "[limits.rates]\nreads_per_person = \"off\"\n",
+            vec!["line 2", "reads_per_person"],
+        ),
+        ("[limits]\nlatency_target_ms = 0\n", vec!["limits.latency_target_ms"]),
         ("[log]\nlevel = \"loud\"\n", vec!["line 2", "log.level"]),
         ("[secrets]\n", vec!["line 1", "secrets"]),
         (hsm, vec!["line 2", "hsm.main", "token"]),

@@ -60,6 +60,8 @@ reasons! {
     HsmPinRefused = "HSM_PIN_REFUSED", "the HSM refused the PIN: correct it, then restart the daemon";
     /// Too many requests at once.
     Overloaded = "OVERLOADED", "too many requests at once: try again in a moment";
+    /// A rate is used up.
+    RateLimited = "RATE_LIMITED", "asked too often: wait as long as the answer says, then try again";
     /// A quota or a bounded table is used up.
     Exhausted = "EXHAUSTED", "a limit is reached";
     /// Free space is below the reserve.

@@ -24,6 +24,11 @@ struct Of {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limited {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Hsm {
     hsm: String,
 }
@@ -49,6 +54,10 @@ pub struct Readings {
     pub tokens: i64,
     /// Records in quarantine.
     pub quarantined: i64,
+    /// Ordinary requests in flight.
+    pub in_flight: i64,
+    /// As many as there may be at present.
+    pub in_flight_max: i64,
     /// Records in the audit log.
     pub audit_seq: i64,
     /// Records in the outbox, not yet in a segment.
@@ -63,6 +72,9 @@ pub struct Metrics {
     answered: Family<Answered, Counter>,
     seconds: Family<Of, Histogram, fn() -> Histogram>,
     overloaded: Counter,
+    limited: Family<Limited, Counter>,
+    in_flight: Gauge,
+    in_flight_max: Gauge,
     state: Gauge,
     leases_revoking: Gauge,
     targets_down: Gauge,
@@ -87,7 +99,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("strongroom");
         let answered = Family::<Answered, Counter>::default();
         let seconds = Family::<Of, Histogram, fn() -> Histogram>::new_with_constructor(histogram as fn() -> Histogram);
-        let overloaded = Counter::default();
+        let (overloaded, limited) = (Counter::default(), Family::<Limited, Counter>::default());
         let hsm_up = Family::<Hsm, Gauge>::default();
         registry.register(
             "requests",
@@ -100,6 +112,11 @@ impl Default for Metrics {
             "Requests refused because too many were in flight",
             overloaded.clone(),
         );
+        registry.register(
+            "limited",
+            "Requests and connections refused because a rate was used up, by the key of the configuration",
+            limited.clone(),
+        );
         registry.register("hsm_up", "Whether an HSM answers", hsm_up.clone());
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -107,6 +124,11 @@ impl Default for Metrics {
             gauge
         };
         Self {
+            in_flight: gauge("requests_in_flight", "Ordinary requests in flight"),
+            in_flight_max: gauge(
+                "requests_in_flight_max",
+                "Ordinary requests that are let in at once, at present",
+            ),
             state: gauge("state", "0 blank, 1 sealed, 2 open"),
             leases_revoking: gauge("leases_revoking", "Revocations waiting or running"),
             targets_down: gauge("targets_down", "Targets that do not answer"),
@@ -128,6 +150,7 @@ impl Default for Metrics {
             answered,
             seconds,
             overloaded,
+            limited,
             hsm_up,
         }
     }
@@ -145,6 +168,10 @@ impl Metrics {
     pub fn overloaded(&self) {
         self.overloaded.inc();
     }
+    /// Somebody was over this limit.
+    pub fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&Limited { limit }).inc();
+    }
     /// The text format, with these readings.
     pub fn text(&self, readings: &Readings) -> String {
         self.state.set(readings.state);
@@ -159,6 +186,8 @@ impl Metrics {
             .set(i64::try_from(readings.revocations_failed).unwrap_or(i64::MAX));
         self.tokens.set(readings.tokens);
         self.quarantined.set(readings.quarantined);
+        self.in_flight.set(readings.in_flight);
+        self.in_flight_max.set(readings.in_flight_max);
         self.audit_seq.set(readings.audit_seq);
         self.audit_lag.set(readings.audit_lag);
         for (hsm, up) in &readings.hsms {

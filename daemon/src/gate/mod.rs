@@ -1,11 +1,12 @@
 //! The gate: the one path every request takes, and everything that a request may ask for.
 //!
 //! May touch: every room above the store, and `vault`. Nothing else calls them on behalf of a caller.
-//! Reading order: `who` (a call), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
+//! Reading order: `who` (a call), `bounds` (how many and how often), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
 //! not open answers), `ops/` (one file a service), `outcome` (how it ended, for records and metrics), `failure` and `errors` (what callers
 //! are told), `rooms` (what opens with the vault), `watch` (streams of deliveries), `tend` (what the gate does on its own), `recall` (what
 //! the log tells of log-ins).
 
+mod bounds;
 mod errors;
 mod failure;
 mod metrics;
@@ -21,6 +22,7 @@ mod tend;
 mod watch;
 mod who;
 
+pub use bounds::Place;
 pub use failure::{Failure, Reason, chain};
 pub use metrics::{Metrics, Readings};
 pub use op::{Class, Effect, Operation, Target};
@@ -28,11 +30,12 @@ pub use operate::{Founded, HsmState, Presented, Status};
 pub use outcome::{code_name, code_of};
 pub use rooms::{Foundations, Open, Rooms};
 pub use watch::{Delivery, Watching};
-pub use who::{Call, ChangeKey, Doom, Origin, Place, Source, is_owner};
+pub use who::{Call, ChangeKey, Doom, Origin, Source, is_owner};
 
 use crate::{
-    audit::{Admission, Refusals, Trail},
+    audit::Trail,
     base::{id::RequestId, secret::SecretBytes, time::Timestamp},
+    limit::Limiter,
     policy::{Caller, Peer},
     store::Change,
     vault::{Closed, Vault},
@@ -56,7 +59,7 @@ pub struct Setting {
 pub struct Gate {
     vault: Arc<Vault<Rooms>>,
     from: Arc<Foundations>,
-    refusals: Refusals,
+    limits: Arc<Limiter>,
     repeats: repeat::Repeats,
     /// Places of deliveries to streams.
     pushes: tokio::sync::Semaphore,
@@ -68,12 +71,18 @@ pub struct Gate {
 
 impl Gate {
     /// Over a vault and its HSMs.
-    pub fn new(vault: Arc<Vault<Rooms>>, from: Arc<Foundations>, hsms: Vec<Hsm>, setting: Setting) -> Arc<Self> {
+    pub fn new(
+        vault: Arc<Vault<Rooms>>,
+        from: Arc<Foundations>,
+        limits: Limiter,
+        hsms: Vec<Hsm>,
+        setting: Setting,
+    ) -> Arc<Self> {
         let started = from.clock.now();
         Arc::new(Self {
             vault,
             from,
-            refusals: Refusals::default(),
+            limits: Arc::new(limits),
             repeats: repeat::Repeats::default(),
             pushes: tokio::sync::Semaphore::new(watch::PUSHES_MAX),
             metrics: Metrics::default(),
@@ -103,11 +112,6 @@ impl Gate {
         self.vault.enter().is_ok_and(|open| open.bearer(token).is_ok())
     }
 
-    /// A request was refused for want of room, before it came here.
-    pub fn count_overload(&self) {
-        self.metrics.overloaded();
-    }
-
     /// The facts of a call, so far.
     fn trail(&self, op: &'static str, call: &Call) -> Trail {
         Trail::of_request(&self.from.recorder, call.id, call.origin.source, op)
@@ -135,14 +139,8 @@ impl Gate {
     /// their bytes, the connection ends without an answer.
     async fn refuse<R>(&self, call: &Call, trail: &Trail, refusal: Failure) -> Result<R, Failure> {
         let record = outcome::response(trail, Some(&refusal));
-        let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
-        match self
-            .refusals
-            .admit(call.origin.source, record.as_bytes().len(), now, mono)
-        {
-            Admission::Write => self.witness_refusal(record).await?,
-            Admission::Count => {}
-            Admission::Drop => call.origin.doom.seal(),
+        if self.from.may_record(&call.origin, record.as_bytes().len()) {
+            self.witness_refusal(record).await?;
         }
         Err(refusal)
     }
@@ -178,17 +176,9 @@ impl Gate {
         };
         let trail = self.trail("unreadable", &call);
         let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
-        let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
-        match self
-            .refusals
-            .admit(call.origin.source, record.as_bytes().len(), now, mono)
-        {
-            Admission::Write => self.witness(record).await,
-            Admission::Count => Ok(()),
-            Admission::Drop => {
-                call.origin.doom.seal();
-                Ok(())
-            }
+        match self.from.may_record(&call.origin, record.as_bytes().len()) {
+            true => self.witness(record).await,
+            false => Ok(()),
         }
     }
 }

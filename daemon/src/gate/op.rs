@@ -9,6 +9,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use std::{future::Future, sync::Arc};
+use strongroom_audit::Encoded;
 use strongroom_policy::Action;
 
 /// What must be permitted, and where.
@@ -58,6 +59,8 @@ pub enum Effect<R> {
     Answer(R),
     /// A change still to be committed, and the answer once it is.
     Change(Change, R),
+    /// Refused on the way, with the records of the parts that were. They share the budget of refusals with the request's own.
+    Refused(Vec<Encoded>, Failure),
     /// Done and recorded already.
     Recorded(R),
     /// To be done, and recorded by itself, after this request has let go of the rooms: sealing.

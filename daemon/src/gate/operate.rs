@@ -120,13 +120,8 @@ impl Gate {
     pub async fn status(&self, call: Call) -> Result<Status, Failure> {
         let trail = self.trail("operator.status", &call);
         let record = trail.response(&Outcome::ok());
-        let (now, mono) = (self.from.clock.now(), self.from.clock.monotonic());
         // Anybody can ask, so asking is bounded like being refused.
-        if self
-            .refusals
-            .admit(call.origin.source, record.as_bytes().len(), now, mono)
-            == crate::audit::Admission::Write
-        {
+        if self.from.may_record(&call.origin, record.as_bytes().len()) {
             self.witness(record).await?;
         }
         let mut status = self.read_status().await;

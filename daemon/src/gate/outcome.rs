@@ -17,7 +17,7 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::NotPossible | Reason::Sealed | Reason::Blank | Reason::HsmPinRefused | Reason::TargetRefused => {
             Code::FailedPrecondition
         }
-        Reason::Overloaded | Reason::Exhausted | Reason::StorageFull => Code::ResourceExhausted,
+        Reason::Overloaded | Reason::RateLimited | Reason::Exhausted | Reason::StorageFull => Code::ResourceExhausted,
         Reason::HsmUnavailable
         | Reason::StorageUnavailable
         | Reason::AuditUnavailable

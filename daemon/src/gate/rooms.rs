@@ -1,8 +1,8 @@
 //! The rooms that open with the vault, and the work they do on their own while it is open.
 
-use super::{Call, Failure, Reason};
+use super::{Call, Failure, Origin, Reason};
 use crate::{
-    audit::{AuditHasher, Outcome, Recorder, Trail},
+    audit::{Admission, AuditHasher, Outcome, Recorder, Refusals, Trail},
     auth::AuthRoom,
     base::{
         id::{BootId, MountId, SessionId},
@@ -49,8 +49,26 @@ pub struct Foundations {
     pub boot: BootId,
     /// Makes records.
     pub recorder: Arc<Recorder>,
+    /// How many refusals are written down.
+    pub refusals: Refusals,
     /// Set while `init` runs: the vault's first records are then written.
     pub founding: AtomicBool,
+}
+
+impl Foundations {
+    /// Whether a refusal with `bytes` of records is written down. A flood from one source is counted and summarised; when all of them together
+    /// have spent their bytes, the connection ends without an answer.
+    pub(super) fn may_record(&self, origin: &Origin, bytes: usize) -> bool {
+        let (now, mono) = (self.clock.now(), self.clock.monotonic());
+        match self.refusals.admit(origin.source, bytes, now, mono) {
+            Admission::Write => true,
+            Admission::Count => false,
+            Admission::Drop => {
+                origin.doom.seal();
+                false
+            }
+        }
+    }
 }
 
 /// Everything that serves requests while the vault is open.

@@ -7,13 +7,14 @@
 //! An act outside records its request with the durable intent before the act (`Class::Act`).
 
 use super::{
-    Call, ChangeKey, Failure, Gate, Open, Place, Reason, note_caller,
+    Call, ChangeKey, Failure, Foundations, Gate, Open, Origin, Place, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
     outcome,
     repeat::{Claim, Turn},
 };
 use crate::{
     audit::{Decided, Trail},
+    limit::{Held, Lane},
     policy::{Caller, Decision, Permit},
     store::{Change, CommitError},
 };
@@ -30,7 +31,10 @@ struct Admitted<O: Operation> {
     permit: Permit,
     trail: Trail,
     op: O,
+    from: Arc<Foundations>,
+    origin: Origin,
     _place: Option<Place>,
+    _held: Option<Held>,
 }
 
 impl Gate {
@@ -40,7 +44,12 @@ impl Gate {
     pub async fn run<O: Operation>(&self, call: Call, op: O) -> Result<O::Reply, Failure> {
         let began = Instant::now();
         let reply = self.pass(&call, op).await;
-        self.metrics.answered(O::NAME, outcome::code(&reply), began.elapsed());
+        let took = began.elapsed();
+        self.metrics.answered(O::NAME, outcome::code(&reply), took);
+        // A log-in may wait for its issuer, an act for its target: neither says how the daemon fares.
+        if O::CLASS != Class::Act && call.place.as_ref().is_some_and(|place| place.lane() == Lane::Ordinary) {
+            self.limits.observe(took, self.from.clock.monotonic());
+        }
         reply
     }
 
@@ -52,11 +61,11 @@ impl Gate {
         }
         op.describe(&mut trail);
         let decided = match &entered {
-            Ok(open) => Self::decide(open, call, &op, &mut trail).await,
+            Ok(open) => self.decide(open, call, &op, &mut trail).await,
             Err(closed) => Err((*closed).into()),
         };
-        let (open, permit) = match (entered, decided) {
-            (Ok(open), Ok(permit)) => (open, permit),
+        let (open, (permit, held)) = match (entered, decided) {
+            (Ok(open), Ok(decided)) => (open, decided),
             (_, Err(refusal)) => return self.refuse(call, &trail, refusal).await,
             (Err(closed), Ok(_)) => return Err(closed.into()),
         };
@@ -65,7 +74,10 @@ impl Gate {
             permit,
             trail,
             op,
+            from: Arc::clone(&self.from),
+            origin: call.origin.clone(),
             _place: call.place.clone(),
+            _held: held,
         };
         match O::CLASS {
             Class::Read => admitted.finish().await,
@@ -93,14 +105,21 @@ impl Gate {
         again
     }
 
-    async fn decide<O: Operation>(open: &Open, call: &Call, op: &O, trail: &mut Trail) -> Result<Permit, Failure> {
+    async fn decide<O: Operation>(
+        &self,
+        open: &Open,
+        call: &Call,
+        op: &O,
+        trail: &mut Trail,
+    ) -> Result<(Permit, Option<Held>), Failure> {
         let caller: Arc<Caller> = op.identify(open, call, trail).await?;
         note_caller(trail, &caller);
+        let held = self.admit(call, &caller, O::CLASS)?;
         let Target { action, path, claim } = op.target(open, &caller).await?;
         trail.path(&path);
         let decision = open.policy.decide(&caller, action, &path, claim, Self::peer(call));
         trail.decided(decided(&decision));
-        decision.permit.map_err(Failure::from)
+        Ok((decision.permit?, held))
     }
 }
 
@@ -152,6 +171,7 @@ impl<O: Operation> Admitted<O> {
             self.trail.forget_params(described);
             let (change, reply) = match self.op.handle(&self.open, &self.permit, &mut self.trail).await {
                 Ok(Effect::Recorded(reply)) => return Ok(reply),
+                Ok(Effect::Refused(parts, failure)) => return self.refused(parts, failure).await,
                 Ok(Effect::Leave(rest)) => {
                     drop(self);
                     return rest.await;
@@ -176,6 +196,16 @@ impl<O: Operation> Admitted<O> {
         } else {
             Change::new()
         }
+    }
+
+    /// Parts of it are refused: their records and its own are written or counted as those of one refusal.
+    async fn refused(&self, mut records: Vec<Encoded>, failure: Failure) -> Result<O::Reply, Failure> {
+        records.push(self.record(Some(&failure)));
+        let bytes = records.iter().map(|record| record.as_bytes().len()).sum();
+        if self.from.may_record(&self.origin, bytes) {
+            self.open.commit(Change::relaxed(), records).await?;
+        }
+        Err(failure)
     }
 
     fn record(&self, failure: Option<&Failure>) -> Encoded {

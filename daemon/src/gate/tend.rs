@@ -55,10 +55,10 @@ impl Gate {
 
     /// Writes what is counted. Also at the end of the daemon's life.
     pub async fn flush_refusals(&self) {
-        for summary in self.refusals.flush() {
+        for summary in self.from.refusals.flush() {
             if let Err(failure) = self.witness(summary.record(&self.from.recorder)).await {
                 tracing::warn!(%failure, refusals = summary.count, "a summary of refusals waits to be recorded");
-                self.refusals.put_back(summary);
+                self.from.refusals.put_back(summary);
             }
         }
     }
@@ -171,6 +171,8 @@ impl Gate {
                 VaultState::Sealed => 1,
                 VaultState::Open => 2,
             },
+            in_flight: signed(self.limits.load().0 as u64),
+            in_flight_max: signed(self.limits.load().1 as u64),
             audit_seq: signed(head.seq),
             audit_lag: signed(head.seq.saturating_sub(drained)),
             hsms: self

@@ -1,5 +1,6 @@
 //! Where a call comes from and what it carries, before anybody believes it.
 
+use super::Place;
 pub use crate::audit::Source;
 use crate::base::{id::RequestId, secret::SecretBytes};
 use std::sync::{
@@ -30,10 +31,6 @@ pub struct Origin {
     /// Its end, at will.
     pub doom: Doom,
 }
-
-/// A request's place among those in flight; given back when its work ends, which may be after its caller has left.
-#[derive(Debug, Clone)]
-pub struct Place(pub Arc<tokio::sync::OwnedSemaphorePermit>);
 
 /// An idempotency key, with a digest of what it was sent with.
 #[derive(Debug, Clone)]

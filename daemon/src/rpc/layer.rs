@@ -2,7 +2,10 @@
 //! (unknown methods, undecodable messages). Health and reflection pass through; their streams are bounded.
 
 use super::status::status;
-use crate::gate::{Failure, Gate, Origin, Place, Reason, code_name};
+use crate::{
+    gate::{Failure, Gate, Origin, Reason, code_name},
+    limit::Lane,
+};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use std::{
@@ -20,21 +23,22 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
 /// Calls that must get through when everything else is full: they free things, or tell how things stand.
-const RESERVED: [&str; 6] = [
+const RESERVED: [&str; 7] = [
     "/strongroom.v1.Lease/Renew",
     "/strongroom.v1.Lease/Revoke",
     "/strongroom.v1.Token/Renew",
     "/strongroom.v1.Token/Revoke",
     "/strongroom.v1.Operator/Seal",
+    "/strongroom.v1.Operator/Present",
     "/strongroom.v1.Operator/Status",
 ];
-/// Requests in flight on the reserved lane, beyond the ordinary ones.
-const RESERVED_MAX: usize = 64;
+const LOG_IN: &str = "/strongroom.v1.Login/Login";
 /// Health watches and reflections open at once. Checks of health are answered at once, and take no place.
 const STREAMS_MAX: usize = 256;
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// When a refused caller may try again.
-const RETRY: Duration = Duration::from_millis(250);
+/// Of a message that nobody reads so much is let in, and for so long.
+const UNREAD_BYTES_MAX: usize = 64 << 10;
+const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// No request takes longer, whatever its caller asks for.
 const DEADLINE_MAX: Duration = Duration::from_secs(300);
@@ -75,31 +79,47 @@ impl Taken {
 #[derive(Clone)]
 pub struct AdmissionLayer {
     gate: Arc<Gate>,
-    places: Arc<Semaphore>,
-    reserved: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     deadline: Duration,
 }
 
 impl AdmissionLayer {
-    /// `requests_max` in flight, `deadline` for those that name none.
-    pub fn new(gate: Arc<Gate>, requests_max: usize, deadline: Duration) -> Self {
-        let places = Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS)));
+    /// `deadline` for calls that name none.
+    pub fn new(gate: Arc<Gate>, deadline: Duration) -> Self {
         Self {
             gate,
-            places,
-            reserved: Arc::new(Semaphore::new(RESERVED_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             deadline,
         }
     }
 }
 
-impl AdmissionLayer {
-    fn overloaded<E: Send + 'static>(&self) -> Answer<E> {
-        self.gate.count_overload();
-        let failure = Failure::new(Reason::Overloaded).retry_after(RETRY);
-        Box::pin(async move { Ok(status(&failure, "").into_http()) })
+/// Answers a request whose message nobody reads. What is on its way is let in and dropped: for a message that comes after its answer HTTP/2 has
+/// only an error, and after many of them the connection, with everybody else's requests on it, is given up.
+fn refused<E: Send + 'static>(request: Request<Body>, failure: Failure) -> Answer<E> {
+    Box::pin(async move {
+        let mut body = request.into_body();
+        let rest = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes += frame.data_ref().map_or(0, |data| data.len());
+                if bytes > UNREAD_BYTES_MAX {
+                    break;
+                }
+            }
+        };
+        // A timeout is as good as an end.
+        let _ = tokio::time::timeout(UNREAD_PATIENCE, rest).await;
+        Ok(status(&failure, "").into_http())
+    })
+}
+
+fn lane_of(path: &str) -> Lane {
+    match path {
+        LOG_IN => Lane::LogIn,
+        // Health and reflection: their streams have places of their own.
+        path if RESERVED.contains(&path) || path.starts_with("/grpc.") => Lane::Reserved,
+        _ => Lane::Ordinary,
     }
 }
 
@@ -129,7 +149,7 @@ where
     /// A stream that anybody may open keeps its place until its last byte is sent or its reader has left.
     fn stream(&mut self, request: Request<Body>) -> Answer<S::Error> {
         let Ok(place) = Arc::clone(&self.shared.streams).try_acquire_owned() else {
-            return self.shared.overloaded();
+            return refused(request, self.shared.gate.no_place(Reason::Overloaded.text()));
         };
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -165,22 +185,17 @@ where
         if path == HEALTH_CHECK {
             return Box::pin(self.inner.call(request));
         }
-        if path.starts_with("/grpc.") {
+        let lane = lane_of(path);
+        let is_open_to_all = path.starts_with("/grpc.");
+        let origin = request.extensions().get::<Origin>().cloned();
+        let place = match self.shared.gate.let_in(origin.as_ref(), lane) {
+            Ok(place) => place,
+            Err(failure) => return refused(request, failure),
+        };
+        if is_open_to_all {
             return self.stream(request);
         }
-        let lane = if RESERVED.contains(&path) {
-            [&self.shared.places, &self.shared.reserved]
-        } else {
-            [&self.shared.places; 2]
-        };
-        let Some(place) = lane
-            .into_iter()
-            .find_map(|lane| Arc::clone(lane).try_acquire_owned().ok())
-        else {
-            return self.shared.overloaded();
-        };
-        let origin = request.extensions().get::<Origin>().cloned();
-        let (taken, place) = (Taken::default(), Place(Arc::new(place)));
+        let taken = Taken::default();
         request.extensions_mut().insert(taken.clone());
         request.extensions_mut().insert(place.clone());
         let asked = request

@@ -1,7 +1,11 @@
 //! Accepting: TCP under TLS and the Unix socket, bounded in connections and in patience, as one stream for the server.
 
 use super::{RpcError, cork::Corked};
-use crate::gate::{Doom, Origin, Source};
+use crate::{
+    audit::Peer,
+    gate::{Doom, Gate, Origin, Source},
+    limit::Held,
+};
 use rustls::ServerConfig;
 use std::{
     future::Future,
@@ -35,6 +39,7 @@ pub struct Connection {
     /// Until the first bytes: who says nothing is not waited for.
     silent: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
+    _held: Option<Held>,
 }
 
 enum Stream {
@@ -45,6 +50,7 @@ enum Stream {
 /// What is common to both listeners.
 #[derive(Clone)]
 pub struct Doorway {
+    gate: Arc<Gate>,
     /// The Unix socket's own: nothing on the network can keep an operator of this machine out.
     local: Arc<Semaphore>,
     places: Arc<Semaphore>,
@@ -54,11 +60,16 @@ pub struct Doorway {
 
 impl Doorway {
     /// At most `connections_max` at once; a handshake takes at most `handshake`.
-    pub fn new(connections_max: usize, handshake: Duration) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
+    pub fn new(
+        gate: Arc<Gate>,
+        connections_max: usize,
+        handshake: Duration,
+    ) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
         let (out, connections) = mpsc::channel(HANDSHAKEN_MAX);
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
         (
             Self {
+                gate,
                 local: Arc::new(Semaphore::new(LOCAL_MAX)),
                 places,
                 handshake,
@@ -68,12 +79,25 @@ impl Doorway {
         )
     }
 
-    /// Accepts TLS connections for ever. Past the limit, callers wait in the kernel's queue.
+    /// Accepts TLS connections for ever. Past the limit of all, callers wait in the kernel's queue; whose source is past its own is closed before
+    /// a handshake has cost anything.
     pub async fn serve_tls(self, listener: TcpListener, config: Arc<ServerConfig>) {
         let acceptor = TlsAcceptor::from(config);
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
             let Some((stream, addr)) = accepted(listener.accept().await).await else {
                 continue;
+            };
+            let held = match self
+                .gate
+                .limits()
+                .connect(Peer::from(Source::Tls(addr)), self.gate.monotonic())
+            {
+                Ok(held) => held,
+                Err(limit) => {
+                    tracing::debug!(%addr, limit, "a connection was closed");
+                    self.gate.count_turned_away(limit);
+                    continue;
+                }
             };
             let (acceptor, doorway) = (acceptor.clone(), self.clone());
             tokio::spawn(async move {
@@ -82,7 +106,7 @@ impl Doorway {
                 match timeout(doorway.handshake, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         doorway
-                            .hand_over(Stream::Tls(Box::new(stream)), Source::Tls(addr), place)
+                            .hand_over(Stream::Tls(Box::new(stream)), Source::Tls(addr), (place, Some(held)))
                             .await
                     }
                     Ok(Err(error)) => tracing::debug!(%addr, %error, "TLS handshake failed"),
@@ -101,14 +125,14 @@ impl Doorway {
             match stream.peer_cred() {
                 Ok(peer) => {
                     let source = Source::Unix(peer.uid());
-                    self.hand_over(Stream::Unix(stream), source, place).await;
+                    self.hand_over(Stream::Unix(stream), source, (place, None)).await;
                 }
                 Err(error) => tracing::warn!(%error, "a Unix peer without credentials was dropped"),
             }
         }
     }
 
-    async fn hand_over(&self, stream: Stream, source: Source, place: OwnedSemaphorePermit) {
+    async fn hand_over(&self, stream: Stream, source: Source, held: (OwnedSemaphorePermit, Option<Held>)) {
         // An error means that the server has stopped taking connections: dropping this one is right.
         let _ = self
             .out
@@ -119,7 +143,8 @@ impl Doorway {
                     doom: Doom::default(),
                 },
                 silent: Some(Box::pin(sleep(self.handshake))),
-                _place: place,
+                _place: held.0,
+                _held: held.1,
             }))
             .await;
     }

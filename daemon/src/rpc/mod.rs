@@ -121,15 +121,18 @@ impl Bound {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), RpcError> {
         let limits = &config.limits;
-        let (doorway, connections) =
-            listen::Doorway::new(limits.connections_max, Duration::from_secs(limits.handshake_secs));
+        let (doorway, connections) = listen::Doorway::new(
+            Arc::clone(&gate),
+            limits.connections_max,
+            Duration::from_secs(limits.handshake_secs),
+        );
         let mut accepting = tokio::task::JoinSet::new();
         if let Some((listener, tls)) = self.tls {
             accepting.spawn(doorway.clone().serve_tls(listener, tls));
         }
         accepting.spawn(doorway.serve_unix(self.unix));
         let deadline = Duration::from_secs(limits.request_secs_default);
-        let admission = layer::AdmissionLayer::new(Arc::clone(&gate), limits.requests_max, deadline);
+        let admission = layer::AdmissionLayer::new(Arc::clone(&gate), deadline);
         let (reporter, health) = tonic_health::server::health_reporter();
         let health_follows = tokio::spawn(services::report_health(reporter, Arc::clone(&gate)));
         let reflection = tonic_reflection::server::Builder::configure()

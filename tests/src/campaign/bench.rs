@@ -1,7 +1,7 @@
 //! What the suites with a real daemon stand on: token, PostgreSQL behind a proxy, the daemon (killed and started again at will), and a client.
 
 use super::{Tried, doing, proxy::Proxy};
-use crate::{Daemon, Lab};
+use crate::{Daemon, Lab, lab::RATES_OFF};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -39,6 +39,7 @@ impl Bench {
         let proxy = Proxy::start(server.port()).await?;
         let mut lab = tokio::task::spawn_blocking(Lab::new).await?;
         lab.log_level = "info";
+        lab.extra = RATES_OFF.to_owned();
         let daemon = Daemon::start(&lab);
         let mut bench = Self {
             daemon: Some(daemon),

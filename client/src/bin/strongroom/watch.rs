@@ -69,11 +69,11 @@ impl Watch {
 async fn resumed(context: &Context, stream: &WatchStream, mut error: Error) -> Result<WatchStream, Failure> {
     let mut pause = RETRY_FIRST;
     loop {
-        if !matches!(error, Error::Unavailable(_) | Error::Sealed(_)) {
+        if !error.is_retryable() && !matches!(error, Error::Sealed(_)) {
             return Err(error.into());
         }
         context.out.notice(&format!("{error}; trying again"));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause.max(error.retry_after())).await;
         pause = (pause * 2).min(RETRY_MAX);
         match stream.resumed().await {
             Ok(stream) => return Ok(stream),

@@ -4,7 +4,7 @@
 //! Secrets are read first, since that can be dropped; accounts are made last, under intents of their own, and taken back if one fails or the
 //! answer cannot be delivered. The records of what was read stand in one commit with the fetch's own.
 
-use super::{Goods, Part, counter, decide, of_part, right, secret};
+use super::{Ended, Goods, Part, counter, decide, of_part, right, secret};
 use crate::{
     audit::Outcome,
     engine::{Issued, MountRef},
@@ -65,7 +65,10 @@ impl Operation for Fetch {
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
         let mut parts = Vec::with_capacity(self.0.len());
         for item in &self.0 {
-            parts.push(admit(rooms, permit, trail, item).await?);
+            match admit(rooms, permit, trail, item) {
+                Ok(part) => parts.push(part),
+                Err(ended) => return ended.effect(),
+            }
         }
         read_secrets(rooms, &mut parts).await?;
         issue_all(rooms, &mut parts).await?;
@@ -101,14 +104,14 @@ impl Operation for Fetch {
     }
 }
 
-/// Finds out what a part is, and decides it. A refusal is recorded, and ends the call.
-async fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item) -> Result<Asked<'a>, Failure> {
+/// Finds out what a part is, and decides it. A refusal ends the call.
+fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item) -> Result<Asked<'a>, Ended> {
     let (kind, action) = match right(rooms, &item.path) {
         Ok(right) => right,
         Err(failure) => {
             let mut part = trail.part("kv.get");
             part.path(&item.path);
-            return refuse(rooms, &part, &item.path, failure).await;
+            return Err(Ended::refused(&part, &item.path, failure));
         }
     };
     let op = if kind == Kind::Kv { "kv.get" } else { "creds.issue" };
@@ -120,11 +123,12 @@ async fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item)
             part,
             goods: None,
         }),
-        Err(failure) => refuse(rooms, &part.trail, &item.path, failure.clone()).await,
+        Err(failure) => Err(Ended::refused(&part.trail, &item.path, failure.clone())),
     }
 }
 
-async fn refuse<T>(rooms: &Open, part: &Trail, path: &Path, failure: Failure) -> Result<T, Failure> {
+/// What was allowed failed: its record is written whatever the number of refusals.
+async fn fail<T>(rooms: &Open, part: &Trail, path: &Path, failure: Failure) -> Result<T, Failure> {
     rooms
         .commit(Change::new(), vec![outcome::response(part, Some(&failure))])
         .await?;
@@ -142,7 +146,7 @@ async fn read_secrets(rooms: &Open, parts: &mut [Asked<'_>]) -> Result<(), Failu
                 bytes += goods.bytes();
                 open.goods = Some(goods);
             }
-            Err(failure) => return refuse(rooms, &open.part.trail, &open.item.path, failure).await,
+            Err(failure) => return fail(rooms, &open.part.trail, &open.item.path, failure).await,
         }
         if bytes > FETCH_BYTES_MAX {
             let words = format!("the values have more than {FETCH_BYTES_MAX} bytes: fetch them in several calls");
@@ -174,7 +178,7 @@ async fn issue_all(rooms: &Open, parts: &mut [Asked<'_>]) -> Result<(), Failure>
     };
     withdraw(rooms, parts.iter_mut().filter_map(|asked| asked.goods.take())).await;
     part.path(path);
-    refuse(rooms, &part, path, failure).await
+    fail(rooms, &part, path, failure).await
 }
 
 async fn issue(rooms: &Open, open: &Asked<'_>) -> Result<Issued, Failure> {

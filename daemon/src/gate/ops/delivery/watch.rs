@@ -1,7 +1,7 @@
 //! Watch: the stream's opening, its deliveries, and a second look at its rights (R-KV-4, R-ROT-4). Each is an operation of its own, so each
 //! delivery is identified, decided and recorded anew. `gate/watch.rs` puts them in a row.
 
-use super::{Goods, Mark, counter, decide, of_part, right, secret};
+use super::{Ended, Goods, Mark, counter, decide, of_part, right, secret};
 use crate::{
     base::{id::LeaseId, time::Timestamp},
     engine::{Issued, RoomError},
@@ -113,7 +113,10 @@ impl Operation for Watch {
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Opened>, Failure> {
         let (mut items, mut permits) = (Vec::new(), Vec::new());
         for item in &self.items {
-            let (subject, leave) = admit(rooms, permit, trail, &item.what).await?;
+            let (subject, leave) = match admit(rooms, permit, trail, &item.what).await {
+                Ok(admitted) => admitted,
+                Err(ended) => return ended.effect(),
+            };
             items.push(Standing {
                 subject: Arc::new(subject),
                 warn_secs: item.warn_secs,
@@ -151,11 +154,11 @@ impl Operation for Again {
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         counter()
     }
-    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<()>, Failure> {
+    async fn handle(&self, _: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<()>, Failure> {
         for (action, path) in self.0.iter().filter_map(|item| item.subject.right()) {
             let part = decide(permit, trail, Self::NAME, action, path, Claim::Policy);
             if let Err(failure) = part.permit {
-                return refuse(rooms, &part.trail, path, failure).await;
+                return Ended::refused(&part.trail, path, failure).effect();
             }
         }
         Ok(Effect::Answer(()))
@@ -224,22 +227,17 @@ impl Operation for Push {
 }
 
 /// What an item is, and leave to look at it (`None`: there is nothing to look at).
-async fn admit(
-    rooms: &Open,
-    permit: &Permit,
-    trail: &Trail,
-    what: &What,
-) -> Result<(Subject, Option<Permit>), Failure> {
+async fn admit(rooms: &Open, permit: &Permit, trail: &Trail, what: &What) -> Result<(Subject, Option<Permit>), Ended> {
     let (path, select) = match what {
         What::Path { path, select } => (path, select),
-        What::Lease(id) => return admit_lease(rooms, permit, trail, *id).await,
+        What::Lease(id) => return Ok(admit_lease(rooms, permit, trail, *id).await?),
     };
     let (kind, action) = match right(rooms, path) {
         Ok(right) => right,
         Err(failure) => {
             let mut part = trail.part(Watch::NAME);
             part.path(path);
-            return refuse(rooms, &part, path, failure).await;
+            return Err(Ended::refused(&part, path, failure));
         }
     };
     let part = decide(permit, trail, Watch::NAME, action, path, Claim::Policy);
@@ -249,7 +247,7 @@ async fn admit(
     };
     match part.permit {
         Ok(leave) => Ok((subject, Some(leave))),
-        Err(failure) => refuse(rooms, &part.trail, path, failure).await,
+        Err(failure) => Err(Ended::refused(&part.trail, path, failure)),
     }
 }
 
@@ -278,12 +276,6 @@ async fn admit_lease(
             Ok((Subject::Lease(id, None), None))
         }
     }
-}
-
-async fn refuse<T>(rooms: &Open, part: &Trail, path: &Path, failure: Failure) -> Result<T, Failure> {
-    let record = outcome::response(part, Some(&failure));
-    rooms.commit(Change::new(), vec![record]).await?;
-    Err(of_part(path, failure))
 }
 
 async fn lease_target(rooms: &Open, caller: &Caller, id: LeaseId, role: Option<&Path>) -> Result<Target, Failure> {
