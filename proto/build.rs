@@ -4,7 +4,7 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "strongroom/v1/operator.proto",
     "strongroom/v1/kv.proto",
     "strongroom/v1/mount.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 10] = [
     "strongroom/v1/policy.proto",
     "strongroom/v1/audit.proto",
     "strongroom/v1/auth.proto",
+    "strongroom/v1/identity.proto",
 ];
 
 /// Every message with a field that is, or may be, a secret.

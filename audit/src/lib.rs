@@ -22,7 +22,7 @@ pub use chain::{ChainHead, HeadParseError, KnownHead};
 pub use frame::{FRAME_BODY_BYTES_MAX, FRAME_BYTES_MAX, Frame, FrameError, FrameView, LinkError, decode_frame};
 pub use read::{Line, ReadError, Reader, read};
 pub use record::{
-    Encoded, Id, Identity, LISTED_MAX, NAME_BYTES_MAX, Outcome, ParamValue, Params, Policy, RECORD_BYTES_MAX,
+    Asked, Encoded, Id, Identity, LISTED_MAX, NAME_BYTES_MAX, Outcome, ParamValue, Params, Policy, RECORD_BYTES_MAX,
     RECORD_VERSION, Record, Source, Stage, TEXT_BYTES_MAX, Transport,
 };
 pub use scan::{ReadAt, Scanner, Step};

@@ -94,6 +94,15 @@ pub struct Identity<'a> {
     /// The name at that time.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
+    /// The groups at that time, of whoever asked for something that was decided.
+    #[serde(borrow, skip_serializing_if = "Vec::is_empty", default)]
+    pub groups: Vec<Cow<'a, str>>,
+    /// The attributes at that time.
+    #[serde(borrow, skip_serializing_if = "Params::is_empty", default)]
+    pub attributes: Params<'a>,
+    /// There were more groups and attributes than a record keeps, so none of them are here.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub without_attributes: bool,
 }
 
 /// What policy said and why.
@@ -111,6 +120,35 @@ pub struct Policy<'a> {
     /// Policies that failed to evaluate; any makes the decision `deny`.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub errors: u32,
+    /// What was asked, so that it can be asked again (of other policies).
+    #[serde(borrow, skip_serializing_if = "Option::is_none", default)]
+    pub asked: Option<Asked<'a>>,
+}
+
+/// A question to the policies: with the identity, the path, the source and the time all that they can look at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Asked<'a> {
+    /// The action, as policies name it.
+    #[serde(borrow)]
+    pub action: Cow<'a, str>,
+    /// As an act on the caller's own.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub own: bool,
+    /// What the token was made for.
+    #[serde(borrow)]
+    pub purpose: Cow<'a, str>,
+    /// The token's age, in seconds.
+    pub age_secs: u64,
+    /// The key that the token is bound to.
+    #[serde(borrow)]
+    pub binding: Cow<'a, str>,
+    /// How surely it was who it said.
+    pub strength: u8,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde wants
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde wants
@@ -176,6 +214,10 @@ impl<'a> Params<'a> {
     /// The value under `name`.
     pub fn get(&self, name: &str) -> Option<&ParamValue<'a>> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+    /// All of them, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ParamValue<'a>)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
@@ -286,6 +328,9 @@ impl Record<'_> {
         }
         if let Some(identity) = &mut self.identity {
             cut(&mut identity.name);
+            identity.without_attributes |= !identity.attributes.is_empty() || !identity.groups.is_empty();
+            identity.groups.clear();
+            identity.attributes = Params::default();
         }
         if let Some(addr) = self.source.as_mut().and_then(|source| source.addr.as_mut()) {
             cut(addr);
@@ -295,6 +340,11 @@ impl Record<'_> {
             policy.deciding.iter_mut().for_each(|name| cut_to(name, NAME_BYTES_MAX));
             cut(&mut policy.hash);
             cut(&mut policy.decision);
+            if let Some(asked) = &mut policy.asked {
+                for text in [&mut asked.action, &mut asked.purpose, &mut asked.binding] {
+                    cut_to(text, NAME_BYTES_MAX);
+                }
+            }
         }
         if let Some(outcome) = &mut self.outcome {
             cut(&mut outcome.code);

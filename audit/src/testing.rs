@@ -23,6 +23,9 @@ pub fn full_record() -> Record<'static> {
         identity: Some(Identity {
             id: Id([0x1d; 16]),
             name: "build".into(),
+            groups: Vec::new(),
+            attributes: Params::default(),
+            without_attributes: false,
         }),
         accessor: Some(Id([0xac; 16])),
         session: Some(Id([0x5e; 16])),
@@ -38,6 +41,7 @@ pub fn full_record() -> Record<'static> {
             decision: "allow".into(),
             deciding: vec!["readers".into()],
             errors: 0,
+            asked: None,
         }),
         params,
         outcome: Some(Outcome {

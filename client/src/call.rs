@@ -113,6 +113,11 @@ impl Stubs {
     pub fn trust(&self) -> v1::trust_client::TrustClient<Transport> {
         v1::trust_client::TrustClient::new(self.0.clone())
     }
+    /// Named identities and their groups.
+    #[must_use]
+    pub fn identity(&self) -> v1::identity_client::IdentityClient<Transport> {
+        v1::identity_client::IdentityClient::new(self.0.clone())
+    }
     /// The audit log.
     #[must_use]
     pub fn audit(&self) -> v1::audit_client::AuditClient<Transport> {
@@ -141,6 +146,7 @@ changes!(
     CredsRotateRequest,
     ConfirmTimeRequest,
     FetchRequest,
+    IdentityPutRequest,
     KvDeleteRequest,
     KvDestroyRequest,
     KvPutRequest,

@@ -38,6 +38,8 @@ pub(crate) enum Head {
 pub(crate) struct Condition {
     /// What it can look at, as [`needs_of`] has it.
     pub needs: u16,
+    /// As it is written, for people.
+    pub text: Box<str>,
     /// The policy with an open scope, alone in a set: it is evaluated by itself, so that a failure of
     /// one is seen as such, and after its scope has matched, so that only the condition is left.
     pub alone: PolicySet,
@@ -80,16 +82,15 @@ pub(crate) fn compile(policy: &Policy) -> Result<Compiled, Failure> {
 
 fn condition(policy: &Policy) -> Result<Condition, Failure> {
     let mut open = policy.to_pst()?.body().clone();
-    let needs = open
-        .clauses()
-        .iter()
-        .fold(0, |needs, clause| needs | needs_of(&clause.to_string()));
+    let clauses: Vec<_> = open.clauses().iter().map(ToString::to_string).collect();
+    let needs = clauses.iter().fold(0, |needs, clause| needs | needs_of(clause));
     open.principal = pst::PrincipalConstraint::Any;
     open.action = pst::ActionConstraint::Any;
     open.resource = pst::ResourceConstraint::Any;
     let open = Policy::from_pst(pst::StaticPolicy::try_from(open)?.into())?;
     Ok(Condition {
         needs,
+        text: clauses.join(" ").into(),
         alone: PolicySet::from_policies([open])?,
     })
 }

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`words`] (actions, paths, entity names), [`request`] (who, where, when), [`bounds`] and
 //! [`check`] (hostile text to a validated document), [`compile`] (a policy taken apart), [`set`]
-//! (documents to decisions).
+//! (documents to decisions), `powers` (what no document gives), `prospect` (who could).
 //!
 //! The rules, each held up by a test:
 //! - deny wins; unknown means no;
@@ -20,13 +20,17 @@ mod bounds;
 mod check;
 mod compile;
 mod error;
+mod powers;
+mod prospect;
 mod request;
 mod set;
 mod words;
 
 pub use check::{Checked, check};
 pub use error::{BuildError, PrincipalError, Problem, Problems};
-pub use request::{Context, Peer, Principal, Purpose, Request};
+pub use powers::needs_no_policy;
+pub use prospect::{Clause, Prospect};
+pub use request::{Binding, Context, Peer, Principal, Purpose, Request};
 pub use set::{Decision, PolicySet, Reason};
 pub use words::{Action, ROOT, SCHEMA_TEXT};
 

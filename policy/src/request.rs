@@ -136,6 +136,29 @@ impl Purpose {
     }
 }
 
+/// The key that the bearer of a token proves to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// None: whoever has the token has all there is.
+    None,
+    /// That of a client certificate.
+    Certificate,
+    /// That of DPoP proofs.
+    Key,
+}
+
+impl Binding {
+    /// The word in policies.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Binding::None => "none",
+            Binding::Certificate => "certificate",
+            Binding::Key => "key",
+        }
+    }
+}
+
 /// The circumstances of a call: `context` in policies. Nothing in it is optional.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
@@ -149,6 +172,10 @@ pub struct Context {
     pub purpose: Purpose,
     /// Since the caller's token was made, in seconds.
     pub token_age_secs: u64,
+    /// The key that the caller proves to hold.
+    pub binding: Binding,
+    /// 1 to 3, as the schema says.
+    pub strength: u8,
 }
 
 /// The name of an attribute, and how its value is made.
@@ -156,7 +183,7 @@ type Attribute = (&'static str, fn(&Context) -> Value);
 
 /// The attributes of `context` in policies. Some cost microseconds, so only those that a condition can
 /// look at are made for it.
-const ATTRIBUTES: [Attribute; 9] = [
+const ATTRIBUTES: [Attribute; 11] = [
     ("own", |c| Value::new_bool(c.own)),
     ("transport", |c| {
         let transport = match c.peer {
@@ -193,10 +220,19 @@ const ATTRIBUTES: [Attribute; 9] = [
     ("token_age_secs", |c| {
         Value::new_long(i64::try_from(c.token_age_secs).unwrap_or(i64::MAX))
     }),
+    ("token_binding", |c| {
+        Value::new_entity_uid(LANGUAGE.binding(c.binding.as_str()))
+    }),
+    ("auth_strength", |c| Value::new_long(c.strength.into())),
 ];
 
 /// The bit of needs for the entities of action and resource; below it, one for each attribute.
 const HIERARCHY: u16 = 1 << ATTRIBUTES.len();
+
+/// Whether a condition with these needs looks at the circumstances of a call.
+pub(crate) const fn looks_at_the_call(needs: u16) -> bool {
+    needs & (HIERARCHY - 1) != 0
+}
 
 /// What a condition, printed by Cedar, can look at: whatever it has the word of. That is more than it
 /// looks at, never less, because an attribute cannot be had without its name, and Cedar prints names

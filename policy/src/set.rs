@@ -125,7 +125,7 @@ impl PolicySet {
     /// Decides. Never fails: what cannot be decided is refused, with the reason.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>) -> Decision {
-        if request.path != ROOT && canonical(request.path).is_err() {
+        if !is_path(request.path) {
             return Decision::refused(Reason::NotARequest, 0);
         }
         let candidates: Vec<&Compiled> = self.candidates(request).take(CANDIDATES_MAX + 1).collect();
@@ -162,7 +162,17 @@ impl PolicySet {
     }
 
     /// The policies whose scope matches.
-    fn candidates<'a>(&'a self, request: &'a Request<'_>) -> impl Iterator<Item = &'a Compiled> {
+    pub(crate) fn candidates<'a>(&'a self, request: &'a Request<'_>) -> impl Iterator<Item = &'a Compiled> {
+        let principal = request.principal;
+        self.reaching(request).filter(|policy| match &policy.principal {
+            Head::Any => true,
+            Head::Is(uid) => *uid == principal.uid,
+            Head::In(uid) => *uid == principal.uid || principal.parents.contains(uid),
+        })
+    }
+
+    /// The policies whose scope matches in action and path, whoever asks.
+    pub(crate) fn reaching<'a>(&'a self, request: &'a Request<'_>) -> impl Iterator<Item = &'a Compiled> {
         let at = |prefix: &'a str| {
             let whole = prefix == request.path;
             let policies = self.by_path.get(prefix).map(Vec::as_slice).unwrap_or_default();
@@ -171,17 +181,16 @@ impl PolicySet {
                 .map(Arc::as_ref)
                 .filter(move |policy| whole || !matches!(policy.resource, Head::Is(_)))
         };
-        let principal = request.principal;
         request
             .prefixes()
             .flat_map(at)
             .filter(|policy| policy.actions & request.action.bit() != 0)
-            .filter(|policy| match &policy.principal {
-                Head::Any => true,
-                Head::Is(uid) => *uid == principal.uid,
-                Head::In(uid) => *uid == principal.uid || principal.parents.contains(uid),
-            })
     }
+}
+
+/// Whether anything can be asked about this path.
+pub(crate) fn is_path(path: &str) -> bool {
+    path == ROOT || canonical(path).is_ok()
 }
 
 /// No policies: everything is refused.
@@ -206,6 +215,8 @@ pub enum Reason {
     TooManyPolicies,
     /// The path is not canonical, or the clock is beyond what a policy can be asked about.
     NotARequest,
+    /// A token of `operator recover` is for policies, trusts and tokens only.
+    BeyondRecovery,
 }
 
 impl fmt::Display for Reason {
@@ -216,6 +227,7 @@ impl fmt::Display for Reason {
             Reason::NoPermit => "no policy permits it",
             Reason::Error => "a policy could not be evaluated, so it counts as a refusal",
             Reason::TooManyPolicies => "more than 64 policies apply: make them narrower",
+            Reason::BeyondRecovery => "a recovery token is for policies and tokens only",
             Reason::NotARequest => "the path or the time is not one that policies can be asked about",
         })
     }
@@ -236,8 +248,15 @@ pub struct Decision {
     pub considered: u32,
 }
 
+/// No policy said anything.
+impl Default for Decision {
+    fn default() -> Self {
+        Decision::refused(Reason::NoPermit, 0)
+    }
+}
+
 impl Decision {
-    fn refused(reason: Reason, considered: u32) -> Self {
+    pub(crate) fn refused(reason: Reason, considered: u32) -> Self {
         Decision {
             allowed: false,
             reason,

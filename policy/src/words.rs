@@ -147,6 +147,7 @@ pub(crate) struct Language {
     pub tls: EntityUid,
     pub unix: EntityUid,
     purpose: EntityTypeName,
+    binding: EntityTypeName,
     /// In the order of [`Action::ALL`].
     actions: Vec<KnownAction>,
 }
@@ -183,6 +184,7 @@ impl Language {
             tls: uid(&transport, "tls"),
             unix: uid(&transport, "unix"),
             purpose: kind("S::Purpose"),
+            binding: kind("S::Binding"),
             actions: Action::ALL.iter().map(action).collect(),
             schema,
         }
@@ -190,6 +192,10 @@ impl Language {
 
     pub fn purpose(&self, word: &str) -> EntityUid {
         uid(&self.purpose, word)
+    }
+
+    pub fn binding(&self, word: &str) -> EntityUid {
+        uid(&self.binding, word)
     }
 }
 

@@ -206,6 +206,13 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
     let pushed = watch.message().await.unwrap();
     secrets.none_in("Debug of a push", format!("{pushed:?}").as_bytes());
     drive_log_ins(world, secrets);
+    for args in [
+        &["identity", "put", "canary", "--add-group", "canaries"][..],
+        &["identity", "show", "canary"],
+        &["identity", "list"],
+    ] {
+        cli.ok(args);
+    }
     cli.ok(&["mount", "disable", "pg", "--revoke-leases"]);
     cli.ok(&["operator", "seal"]);
     world.unseal("daily");

@@ -85,7 +85,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("hsm", &[]),
     ("audit", &[]),
     ("policy", &[]),
-    ("client", &["proto", "audit"]),
+    ("client", &["proto", "audit", "policy"]),
     ("daemon", &["proto", "hsm", "audit", "policy"]),
     ("tests", &["proto", "hsm", "audit", "client", "daemon"]),
     ("bench", &["proto", "client", "tests", "daemon"]),

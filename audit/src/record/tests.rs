@@ -75,7 +75,16 @@ fn every_field_at_its_worst_still_fits() {
     record.identity = Some(Identity {
         id: Id([0; 16]),
         name: worst(),
+        groups: vec![worst(); 30],
+        attributes: Params::default(),
+        without_attributes: false,
     });
+    let identity = record.identity.as_mut().unwrap();
+    for index in 0..30 {
+        identity
+            .attributes
+            .set(format!("{index}{}", worst()), ParamValue::Text(worst()));
+    }
     record.source = Some(Source {
         transport: Transport::Tls,
         addr: Some(worst()),
@@ -86,6 +95,14 @@ fn every_field_at_its_worst_still_fits() {
         decision: worst(),
         deciding: vec![worst(); 30],
         errors: 1,
+        asked: Some(Asked {
+            action: worst(),
+            own: true,
+            purpose: worst(),
+            age_secs: u64::MAX,
+            binding: worst(),
+            strength: u8::MAX,
+        }),
     });
     record.outcome = Some(Outcome {
         code: worst(),

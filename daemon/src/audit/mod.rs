@@ -30,4 +30,4 @@ pub use repair::{Repaired, repair};
 pub use segments::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TornTail};
 pub use strongroom_audit::{ChainHead, Encoded, Frame, Line, ReadError};
 pub use tail::{TAIL_BYTES_MAX, TAIL_RECORDS_MAX, Tail, TailError};
-pub use trail::{Decided, Outcome, Paths, Recorder, Source, Trail};
+pub use trail::{Asked, Decided, Outcome, Paths, Recorder, Source, Trail, Who};

@@ -16,6 +16,10 @@ use std::{
     sync::Arc,
 };
 use strongroom_audit::{self as log, Encoded, Id, ParamValue, Params, RECORD_VERSION, Record, Stage, Transport};
+use strongroom_policy::Principal;
+
+/// Attributes of a caller beyond this are left out of its records, which say so.
+const ATTRIBUTES_BYTES_MAX: usize = 2048;
 
 /// How paths stand in the log: the setting `audit.paths`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +51,38 @@ pub struct Decided {
     pub deciding: Vec<Arc<str>>,
     /// Policies that failed to evaluate.
     pub errors: u32,
+    /// What was asked.
+    pub asked: Asked,
+}
+
+/// A question to the policies, in their words.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The action.
+    pub action: &'static str,
+    /// As an act on the caller's own.
+    pub own: bool,
+    /// The token's purpose.
+    pub purpose: &'static str,
+    /// The token's age, in seconds.
+    pub age_secs: u64,
+    /// The key that the token is bound to.
+    pub binding: &'static str,
+    /// How surely it is who it says.
+    pub strength: u8,
+}
+
+/// The caller, as it stands in records.
+#[derive(Clone)]
+pub struct Who {
+    /// The stable id.
+    pub id: IdentityId,
+    /// Name, groups and attributes.
+    pub principal: Arc<Principal>,
+    /// The token's public handle.
+    pub accessor: Accessor,
+    /// The log-in that it came from.
+    pub session: SessionId,
 }
 
 /// How a request ended.
@@ -149,14 +185,6 @@ enum Param {
     Text(Box<str>),
 }
 
-#[derive(Clone)]
-struct Who {
-    id: IdentityId,
-    name: Arc<str>,
-    accessor: Accessor,
-    session: SessionId,
-}
-
 /// The facts so far. No I/O; turned into records by [`Self::request`] and [`Self::response`].
 pub struct Trail {
     recorder: Arc<Recorder>,
@@ -239,13 +267,8 @@ impl Trail {
     }
 
     /// Who it is.
-    pub fn identified(&mut self, id: IdentityId, name: &Arc<str>, accessor: Accessor, session: SessionId) {
-        self.who = Some(Who {
-            id,
-            name: Arc::clone(name),
-            accessor,
-            session,
-        });
+    pub fn identified(&mut self, who: Who) {
+        self.who = Some(who);
     }
 
     /// What policy said.
@@ -342,10 +365,7 @@ impl Trail {
             boot: Id(*self.recorder.boot.as_bytes()),
             stage,
             request: self.request.map(|id| Id(*id.as_bytes())),
-            identity: self.who.as_ref().map(|who| log::Identity {
-                id: Id(*who.id.as_bytes()),
-                name: Cow::Borrowed(&who.name),
-            }),
+            identity: self.who.as_ref().map(|who| identity(who, self.decided.is_some())),
             accessor: self.who.as_ref().map(|who| Id(*who.accessor.as_bytes())),
             session: self.who.as_ref().map(|who| Id(*who.session.as_bytes())),
             source: self.source.map(source),
@@ -419,6 +439,36 @@ fn policy(decided: &Decided) -> log::Policy<'_> {
         decision: Cow::Borrowed(if decided.allowed { "allow" } else { "deny" }),
         deciding: decided.deciding.iter().map(|name| Cow::Borrowed(&**name)).collect(),
         errors: decided.errors,
+        asked: Some(log::Asked {
+            action: Cow::Borrowed(decided.asked.action),
+            own: decided.asked.own,
+            purpose: Cow::Borrowed(decided.asked.purpose),
+            age_secs: decided.asked.age_secs,
+            binding: Cow::Borrowed(decided.asked.binding),
+            strength: decided.asked.strength,
+        }),
+    }
+}
+
+/// Groups and attributes stand beside a decision only: there they are what decided.
+fn identity(who: &Who, decided: bool) -> log::Identity<'_> {
+    let (groups, attributes) = (who.principal.groups(), who.principal.attributes());
+    let bytes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let kept = decided && bytes <= ATTRIBUTES_BYTES_MAX;
+    let mut shown = Params::default();
+    for (key, value) in attributes.iter().filter(|_| kept) {
+        shown.set(key.as_str(), ParamValue::Text(Cow::Borrowed(value)));
+    }
+    log::Identity {
+        id: Id(*who.id.as_bytes()),
+        name: Cow::Borrowed(who.principal.name()),
+        groups: groups
+            .iter()
+            .filter(|_| decided)
+            .map(|group| Cow::Borrowed(group.as_str()))
+            .collect(),
+        attributes: shown,
+        without_attributes: decided && !kept,
     }
 }
 

@@ -73,7 +73,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Damaged => Reason::PoliciesDamaged.into(),
-            Refusal::Policy(_) | Refusal::BeyondRecovery => Reason::Denied.into(),
+            Refusal::Policy(_) => Reason::Denied.into(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl From<PolicyError> for Failure {
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::NotFound => told(Reason::NotFound, &error),
+            TokenError::NotFound | TokenError::NoIdentity => told(Reason::NotFound, &error),
             TokenError::Name { .. }
             | TokenError::ReservedName
             | TokenError::Ttl

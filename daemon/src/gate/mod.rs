@@ -33,7 +33,7 @@ pub use watch::{Delivery, Watching};
 pub use who::{Call, ChangeKey, Doom, Origin, Source, is_owner};
 
 use crate::{
-    audit::Trail,
+    audit::{Trail, Who},
     base::{id::RequestId, secret::SecretBytes, time::Timestamp},
     limit::Limiter,
     policy::{Caller, Peer},
@@ -185,8 +185,12 @@ impl Gate {
 
 /// Who it is, for the record.
 fn note_caller(trail: &mut Trail, caller: &Caller) {
-    let name: Arc<str> = caller.identity().principal().name().into();
-    trail.identified(caller.identity().id(), &name, caller.accessor(), caller.session());
+    trail.identified(Who {
+        id: caller.identity().id(),
+        principal: caller.identity().principal(),
+        accessor: caller.accessor(),
+        session: caller.session(),
+    });
 }
 
 impl From<Closed> for Failure {

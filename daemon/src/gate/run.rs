@@ -13,7 +13,7 @@ use super::{
     repeat::{Claim, Turn},
 };
 use crate::{
-    audit::{Decided, Trail},
+    audit::{self, Decided, Trail},
     limit::{Held, Lane},
     policy::{Caller, Decision, Permit},
     store::{Change, CommitError},
@@ -125,11 +125,20 @@ impl Gate {
 
 /// What policy said, for the record.
 pub(super) fn decided(decision: &Decision) -> Decided {
+    let asked = decision.facts.asked;
     Decided {
         policy_hash: decision.facts.set_hash,
         allowed: decision.permit.is_ok(),
         errors: u32::try_from(decision.facts.errors.len()).unwrap_or(u32::MAX),
         deciding: decision.facts.deciding.clone(),
+        asked: audit::Asked {
+            action: asked.action,
+            own: asked.own,
+            purpose: asked.purpose,
+            age_secs: asked.age_secs,
+            binding: asked.binding,
+            strength: asked.strength,
+        },
     }
 }
 

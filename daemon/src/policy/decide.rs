@@ -1,9 +1,16 @@
 //! One question to the policies, and the powers that no document gives: set-up, recovery, and what is one's own.
 
-use super::{caller::Caller, force::InForce, permit::Permit};
+use super::{
+    caller::{Bound, Caller},
+    force::InForce,
+    permit::Permit,
+};
 use crate::base::path::Path;
 use std::{fmt, sync::Arc};
-use strongroom_policy::{Action, Context, Peer, Principal, Purpose, Reason, Request};
+use strongroom_policy::{Action, Binding, Context, Decision as Verdict, Peer, Principal, Purpose, Reason, Request};
+
+/// The attribute in which log-ins say their method.
+const METHOD: &str = "login:method";
 
 /// How a caller comes to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +48,6 @@ pub enum Refusal {
     /// A listed policy document (or the list) is missing or does not open, so nobody knows what is forbidden: everything but the
     /// recovery token is refused until it is written again.
     Damaged,
-    /// A recovery token is for policies and tokens only.
-    BeyondRecovery,
 }
 
 impl Refusal {
@@ -52,10 +57,10 @@ impl Refusal {
             Self::Policy(Reason::Forbidden) => "forbidden",
             Self::Policy(Reason::Error) => "policy-error",
             Self::Policy(Reason::TooManyPolicies) => "too-many-policies",
+            Self::Policy(Reason::BeyondRecovery) => "beyond-recovery",
             Self::Policy(Reason::NotARequest) => "not-a-request",
             Self::Policy(Reason::NoPermit | Reason::Permitted) => "no-permit",
             Self::Damaged => "policies-damaged",
-            Self::BeyondRecovery => "beyond-recovery",
         }
     }
 }
@@ -65,7 +70,36 @@ impl fmt::Display for Refusal {
         match self {
             Self::Policy(reason) => fmt::Display::fmt(reason, f),
             Self::Damaged => f.write_str("a stored policy is missing or damaged: everything is refused until it is written again with a recovery token"),
-            Self::BeyondRecovery => f.write_str("a recovery token is for policies and tokens only"),
+        }
+    }
+}
+
+/// A question as policies saw it, but for the principal, the path, and where and when it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The action's word.
+    pub action: &'static str,
+    /// As an act on one's own.
+    pub own: bool,
+    /// The token's purpose.
+    pub purpose: &'static str,
+    /// The token's age, in seconds.
+    pub age_secs: u64,
+    /// The key that the token is bound to.
+    pub binding: &'static str,
+    /// How surely it is who it says.
+    pub strength: u8,
+}
+
+impl Asked {
+    fn of(ask: &Ask) -> Self {
+        Self {
+            action: ask.action.as_str(),
+            own: ask.claim == Claim::Own,
+            purpose: ask.context.purpose.as_str(),
+            age_secs: ask.context.token_age_secs,
+            binding: ask.context.binding.as_str(),
+            strength: ask.context.strength,
         }
     }
 }
@@ -75,6 +109,8 @@ impl fmt::Display for Refusal {
 pub struct Facts {
     /// Which set of policies decided: SHA-256 over names, versions and texts.
     pub set_hash: [u8; 32],
+    /// What was asked, for the same end.
+    pub asked: Asked,
     /// Ids of the policies that decided, `name#id`; a power that no document gives reads `builtin:setup`, `builtin:recover` or
     /// `builtin:own`.
     pub deciding: Vec<Arc<str>>,
@@ -86,134 +122,52 @@ pub struct Facts {
     pub outcome: &'static str,
 }
 
-/// As [`strongroom_policy::Decision`], with the powers of the token added.
-pub(super) struct Verdict {
-    pub allowed: bool,
-    pub refusal: Refusal,
-    pub deciding: Vec<Arc<str>>,
-    pub errors: Vec<String>,
-    pub considered: u32,
-}
-
-impl Verdict {
-    fn builtin(power: &'static str) -> Self {
-        Self {
-            allowed: true,
-            refusal: Refusal::Policy(Reason::Permitted),
-            deciding: vec![power.into()],
-            errors: Vec::new(),
-            considered: 0,
-        }
-    }
-    fn refused(refusal: Refusal) -> Self {
-        Self {
-            allowed: false,
-            refusal,
-            deciding: Vec::new(),
-            errors: Vec::new(),
-            considered: 0,
-        }
-    }
-}
-
 impl InForce {
-    /// The whole of who may do what:
-    /// a recovery token: policies and tokens, whatever the documents say or how they fare (it is the way back when they refuse everyone);
-    /// any other: nothing while a document is damaged; then what the documents say; and where they say neither yes nor no, a set-up
-    /// token may do everything, and everybody some acts on what is their own.
-    pub(super) fn weigh(&self, ask: &Ask, path: &str) -> Verdict {
-        if ask.context.purpose == Purpose::Recover {
-            return if recovers(ask.action) {
-                Verdict::builtin("builtin:recover")
-            } else {
-                Verdict::refused(Refusal::BeyondRecovery)
-            };
-        }
-        if self.is_damaged() {
-            return Verdict::refused(Refusal::Damaged);
+    /// What the policy crate weighs, and nothing while a document is damaged, except with a recovery token.
+    pub(super) fn weigh(&self, ask: &Ask, path: &str) -> Result<Verdict, Refusal> {
+        if self.is_damaged() && ask.context.purpose != Purpose::Recover {
+            return Err(Refusal::Damaged);
         }
         let context = Context {
             own: ask.claim == Claim::Own,
             ..ask.context
         };
-        let said = self.set().decide(&Request {
+        Ok(self.set().weigh(&Request {
             principal: &ask.principal,
             action: ask.action,
             path,
             context: &context,
-        });
-        if !said.allowed && said.reason == Reason::NoPermit {
-            if ask.context.purpose == Purpose::Setup {
-                return Verdict {
-                    considered: said.considered,
-                    ..Verdict::builtin("builtin:setup")
-                };
-            }
-            if ask.claim == Claim::Own && needs_no_policy(ask.action) {
-                return Verdict {
-                    considered: said.considered,
-                    ..Verdict::builtin("builtin:own")
-                };
-            }
-        }
-        Verdict {
-            allowed: said.allowed,
-            refusal: Refusal::Policy(said.reason),
-            deciding: said.deciding,
-            errors: said.errors,
-            considered: said.considered,
-        }
+        }))
     }
 
     /// [`Self::weigh`] for a caller, with the permit.
     pub(super) fn decide(self: &Arc<Self>, caller: &Arc<Caller>, ask: Ask, path: &Path) -> Decision {
-        let verdict = self.weigh(&ask, path.as_str());
+        let (verdict, refusal) = match self.weigh(&ask, path.as_str()) {
+            Ok(verdict) if verdict.allowed => (verdict, None),
+            Ok(verdict) => {
+                let refusal = Refusal::Policy(verdict.reason);
+                (verdict, Some(refusal))
+            }
+            Err(refusal) => (Verdict::default(), Some(refusal)),
+        };
         let facts = Facts {
             set_hash: *self.set().hash(),
+            asked: Asked::of(&ask),
             deciding: verdict.deciding,
             errors: verdict.errors,
             considered: verdict.considered,
-            outcome: if verdict.allowed {
-                "permitted"
-            } else {
-                verdict.refusal.code()
-            },
+            outcome: refusal.map_or("permitted", Refusal::code),
         };
-        let permit = match verdict.allowed {
-            true => Ok(Permit {
+        let permit = match refusal {
+            None => Ok(Permit {
                 caller: caller.clone(),
                 ask,
                 path: path.clone(),
                 force: self.clone(),
             }),
-            false => Err(verdict.refusal),
+            Some(refusal) => Err(refusal),
         };
         Decision { permit, facts }
-    }
-}
-
-/// What a token of `operator recover` may do: write policies and trusts and hand out tokens again, nothing else.
-const fn recovers(action: Action) -> bool {
-    use Action::*;
-    match action {
-        PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke | TrustRead | TrustWrite => true,
-        Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke
-        | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate
-        | TimeConfirm | LogIn => false,
-    }
-}
-
-/// What needs no permit where it concerns what is the caller's own: its token (and tokens made from it), its leases, the names of the
-/// mounts it may see, and what policies say about itself; and a log-in, which proves itself.
-pub const fn needs_no_policy(action: Action) -> bool {
-    use Action::*;
-    match action {
-        TokenCreate | TokenRead | TokenRenew | TokenRevoke | LeaseRead | Renew | Revoke | List | PolicyRead | LogIn => {
-            true
-        }
-        Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead
-        | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate | TimeConfirm | TrustRead
-        | TrustWrite => false,
     }
 }
 
@@ -225,11 +179,35 @@ pub(super) fn ask(caller: &Caller, action: Action, claim: Claim, peer: Peer, now
         now_unix_secs: i64::try_from(now.0 / 1000).unwrap_or(i64::MAX),
         purpose: caller.purpose(),
         token_age_secs: caller.issued().secs_until(now),
+        binding: match caller.log_in().and_then(|log_in| log_in.bound) {
+            None => Binding::None,
+            Some(Bound::Certificate(_)) => Binding::Certificate,
+            Some(Bound::Key(_)) => Binding::Key,
+        },
+        strength: strength(caller),
     };
     Ask {
         principal: caller.identity().principal(),
         action,
         claim,
         context,
+    }
+}
+
+/// See `auth_strength` in the schema. An app role's secret can be copied like a token; what others vouch for is more; a key in hand is most.
+fn strength(caller: &Caller) -> u8 {
+    match caller.log_in() {
+        Some(log_in) if log_in.bound.is_some() => 3,
+        Some(_) => match caller
+            .identity()
+            .principal()
+            .attributes()
+            .get(METHOD)
+            .map(String::as_str)
+        {
+            None | Some("role") => 1,
+            Some(_) => 2,
+        },
+        None => 1,
     }
 }

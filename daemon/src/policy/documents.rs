@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use strongroom_policy::{Context, Principal, check};
+use strongroom_policy::{Binding, Context, Decision as Verdict, Principal, check};
 
 const MANIFEST: &[Part<'static>] = &[Part::Raw(b"manifest")];
 /// How often a change looks again for memory to catch up with a commit that is being acknowledged.
@@ -187,6 +187,8 @@ impl PolicyRoom {
                     own: false,
                     purpose: Purpose::Session,
                     token_age_secs: 0,
+                    binding: Binding::None,
+                    strength: 1,
                     ..permit.ask.context
                 };
                 Ask {
@@ -197,8 +199,13 @@ impl PolicyRoom {
                 }
             }
         };
-        let verdict = self.force.load_full().weigh(&ask, path.as_str());
-        let reason = verdict.refusal.to_string();
+        let (verdict, reason) = match self.force.load_full().weigh(&ask, path.as_str()) {
+            Ok(verdict) => {
+                let reason = verdict.reason.to_string();
+                (verdict, reason)
+            }
+            Err(refusal) => (Verdict::default(), refusal.to_string()),
+        };
         Ok(Explained {
             allowed: verdict.allowed,
             deciding: verdict.deciding,

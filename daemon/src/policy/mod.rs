@@ -22,11 +22,11 @@ mod tests;
 
 pub(crate) use caller::Standing;
 pub use caller::{Bound, Caller, Identity, LogIn};
-pub use decide::{Claim, Decision, Facts, Refusal, needs_no_policy};
+pub use decide::{Asked, Claim, Decision, Facts, Refusal};
 pub use documents::{Explained, Policy, Whom};
 pub use error::PolicyError;
 pub use permit::{Mismatch, Permit};
-pub use strongroom_policy::{Action, Peer, Principal, Purpose};
+pub use strongroom_policy::{Action, Peer, Principal, Purpose, needs_no_policy};
 
 use crate::{
     base::{path::Path, time::Clock},

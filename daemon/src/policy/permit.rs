@@ -68,7 +68,9 @@ impl Permit {
             claim: Claim::Policy,
             ..self.ask.clone()
         };
-        self.force.weigh(&ask, path.as_str()).allowed
+        self.force
+            .weigh(&ask, path.as_str())
+            .is_ok_and(|verdict| verdict.allowed)
     }
 
     /// Another permit for the same caller, in the same call, under the same policies: for a call that does several things, each decided on

@@ -6,6 +6,7 @@ use crate::{
     base::time::{ManualClock, Timestamp},
     store::{CommitError, Part, testing},
 };
+use strongroom_policy::Reason;
 use zeroize::Zeroizing;
 
 struct Fixture {
@@ -393,7 +394,10 @@ async fn a_damaged_forbid_opens_no_door() {
             Peer::Unix,
         );
         assert_eq!(own.permit.unwrap_err(), Refusal::Damaged);
-        assert_eq!(f.refusal(&f.recover, Action::Read, "kv/dev/a"), Refusal::BeyondRecovery);
+        assert_eq!(
+            f.refusal(&f.recover, Action::Read, "kv/dev/a"),
+            Refusal::Policy(Reason::BeyondRecovery)
+        );
         f.put_as(&f.recover, "not-prod", NOT_PROD).await;
         assert!(f.room.damage().is_empty());
         for f in [&f, &reload(f.store.clone()).await] {

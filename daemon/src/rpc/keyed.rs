@@ -27,9 +27,10 @@ keyed!(
         RoleDeleteRequest, CredsIssueRequest, CredsRotateRequest, LeaseRenewRequest, LeaseRevokeRequest,
         FetchRequest, TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
         SealRequest, RotateRequest, ConfirmTimeRequest, TrustPutRequest, TrustDeleteRequest, TrustEndRequest,
-        TrustMakeSecretRequest;
+        TrustMakeSecretRequest, IdentityPutRequest;
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,
         PolicyExplainRequest, AuditTailRequest, AuditHashRequest, AuditHeadRequest, ListSlotsRequest,
-        ListQuarantineRequest, LoginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest,
+        ListQuarantineRequest, LoginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest, IdentityListRequest,
+        IdentityGetRequest,
 );

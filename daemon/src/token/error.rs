@@ -27,6 +27,9 @@ pub enum TokenError {
     /// No such token, or it has ended.
     #[error("there is no such token, or it has ended")]
     NotFound,
+    /// No such identity.
+    #[error("there is no such identity")]
+    NoIdentity,
     /// A name outside the alphabet.
     #[error("{what} is 1 to 64 of a-z 0-9 . _ -, and begins with a letter or digit")]
     Name {

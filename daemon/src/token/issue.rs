@@ -1,7 +1,9 @@
 //! Making tokens: for oneself, for a named identity, and the vault's own two.
 
 use super::{
-    IDENTITIES_MAX, SESSION_TOKENS_MAX, TOKENS_MAX, TokenError, TokenRoom, manage,
+    IDENTITIES_MAX, SESSION_TOKENS_MAX, TOKENS_MAX, TokenError, TokenRoom,
+    identities::{Changed, Edit},
+    manage,
     record::{self, IdentityRecord, Mac, SessionRecord, TokenRecord},
     table,
     text::TokenText,
@@ -14,7 +16,7 @@ use crate::{
         time::Timestamp,
     },
     policy::{Action, Mismatch, Permit, Purpose},
-    store::{Change, Part},
+    store::{Change, Part, Version},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,6 +64,12 @@ pub enum Ceremony {
 }
 
 impl Ceremony {
+    /// Whether it is one of the vault's own names.
+    pub(super) fn names(name: &str) -> bool {
+        [Self::Setup, Self::Recover]
+            .iter()
+            .any(|own| own.purpose().as_str() == name)
+    }
     const fn purpose(self) -> Purpose {
         match self {
             Self::Setup => Purpose::Setup,
@@ -160,10 +168,7 @@ impl TokenRoom {
     }
 
     async fn for_identity(&self, permit: &Permit, name: &str, ask: &NewToken) -> Result<(Change, Created), TokenError> {
-        if [Ceremony::Setup, Ceremony::Recover]
-            .iter()
-            .any(|own| own.purpose().as_str() == name)
-        {
+        if Ceremony::names(name) {
             return Err(TokenError::ReservedName);
         }
         let now = self.clock.now();
@@ -184,27 +189,64 @@ impl TokenRoom {
         asked: Option<(&Permit, &NewToken)>,
         now: Timestamp,
     ) -> Result<IdentityId, TokenError> {
-        Self::path_of(name)?;
-        let key = [Part::Name(name)];
-        let found = match self.identities.get(&key).await? {
-            Some(found) => Some((
-                record::identity(&found.value).ok_or(TokenError::Damaged("identity"))?,
-                found.version,
-            )),
-            None => None,
-        };
-        let (groups, attributes) = asked
+        let found = self.stored_identity(name).await?;
+        let next = asked
             .map(|(_, ask)| (ask.groups.clone(), ask.attributes.clone()))
             .unwrap_or_default();
         let exactly = asked.is_some_and(|(_, ask)| ask.exactly);
-        let unchanged = !exactly && groups.is_empty() && attributes.is_empty();
+        if let Some((former, _)) = &found
+            && !exactly
+            && next.0.is_empty()
+            && next.1.is_empty()
+        {
+            return Ok(former.id);
+        }
+        let permit = asked.map(|(permit, _)| permit);
+        Ok(self.write_identity(change, name, found, next, permit, now)?.id)
+    }
+
+    /// The identity of this name, made or changed as `edit` says.
+    pub(super) async fn edit(
+        &self,
+        change: &mut Change,
+        name: &str,
+        permit: &Permit,
+        edit: &Edit,
+    ) -> Result<IdentityRecord, TokenError> {
+        let found = self.stored_identity(name).await?;
+        let next = match &found {
+            Some((former, _)) => edit.of((&former.groups, &former.attributes)),
+            None if edit.must_exist => return Err(TokenError::NoIdentity),
+            None => edit.of((&BTreeSet::new(), &BTreeMap::new())),
+        };
+        self.write_identity(change, name, found, next, Some(permit), self.clock.now())
+    }
+
+    async fn stored_identity(&self, name: &str) -> Result<Option<(IdentityRecord, Version)>, TokenError> {
+        Self::path_of(name)?;
+        let Some(found) = self.identities.get(&[Part::Name(name)]).await? else {
+            return Ok(None);
+        };
+        let record = record::identity(&found.value).ok_or(TokenError::Damaged("identity"))?;
+        Ok(Some((record, found.version)))
+    }
+
+    /// `next` in the place of what was found, if it differs. `permit`: of whoever must be allowed to give and take what differs.
+    fn write_identity(
+        &self,
+        change: &mut Change,
+        name: &str,
+        found: Option<(IdentityRecord, Version)>,
+        (groups, attributes): Changed,
+        permit: Option<&Permit>,
+        now: Timestamp,
+    ) -> Result<IdentityRecord, TokenError> {
+        let key = [Part::Name(name)];
         let record = match found {
-            Some((former, _)) if unchanged || (former.groups == groups && former.attributes == attributes) => {
-                return Ok(former.id);
-            }
+            Some((former, _)) if former.groups == groups && former.attributes == attributes => return Ok(former),
             Some((former, version)) => {
                 let record = former.with(groups, attributes);
-                may_change(asked.map(|(permit, _)| permit), &former, &record)?;
+                may_change(permit, &former, &record)?;
                 change.require_version(&self.identities, &key, version);
                 record
             }
@@ -212,27 +254,22 @@ impl TokenRoom {
                 if self.table.read().identities() >= IDENTITIES_MAX {
                     return Err(TokenError::Full("identities"));
                 }
-                let blank = IdentityRecord::new(
-                    IdentityId::random(&*self.random),
-                    name,
-                    BTreeSet::new(),
-                    BTreeMap::new(),
-                    now,
-                );
+                let id = IdentityId::random(&*self.random);
+                let blank = IdentityRecord::new(id, name, BTreeSet::new(), BTreeMap::new(), now);
                 let record = blank.with(groups, attributes);
-                may_change(asked.map(|(permit, _)| permit), &blank, &record)?;
+                may_change(permit, &blank, &record)?;
                 change.require_absent(&self.identities, &key);
                 record
             }
         };
         table::principal(&record)?;
-        let (id, memory) = (record.id, self.table.clone());
         change.put(&self.identities, &key, record::encode(&record)?);
+        let (memory, learned) = (self.table.clone(), record.clone());
         change.then(move || {
             // Checked above to be one that policies can express.
-            let _ = memory.write().learn(&record);
+            let _ = memory.write().learn(&learned);
         });
-        Ok(id)
+        Ok(record)
     }
 
     /// A session with its first token.

@@ -3,7 +3,7 @@
 //! May touch: `base`, `policy` (callers and permits), `store::View` and `store::Change`. Tokens of everyday use are made from tokens: the
 //! first one comes from `init` or `operator recover`.
 //! Reading order: `text` (the format), `pepper` (the hash), `record` (what is stored), `table` (what is in memory), `issue` (making),
-//! `manage` (show, renew, revoke), `sweep` (ending); `log_in` (tokens from a proof), `sealed` (those that carry all there is to know),
+//! `manage` (show, renew, revoke), `identities`, `sweep` (ending); `log_in` (tokens from a proof), `sealed` (those that carry all there is to know),
 //! `marks` (what ends them).
 //!
 //! - A *child* speaks for its maker's identity in its maker's session, never longer than its maker may live, and ends with it.
@@ -14,6 +14,7 @@
 //!   is marked in that commit and done by the sweep and the lease room, also after a crash.
 
 mod error;
+mod identities;
 mod issue;
 mod log_in;
 mod manage;
@@ -28,6 +29,7 @@ mod tests;
 mod text;
 
 pub use error::{TokenError, Unidentified};
+pub use identities::{Edit, IdentityInfo};
 pub use issue::{Ceremony, Created, NewToken};
 pub use log_in::{Arrival, subject_id, trust_id};
 pub use manage::{Renewed, Revoked, Target, TokenInfo, is_name};

@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 use strongroom_policy::{Principal, PrincipalError};
@@ -25,7 +26,9 @@ pub(super) struct Table {
     /// Sessions that are over, between one that lives and those they made: so that revoking the former still reaches the latter.
     links: HashMap<SessionId, Link>,
     identities: HashMap<IdentityId, Arc<Identity>>,
-    names: HashMap<String, IdentityId>,
+    names: BTreeMap<String, IdentityId>,
+    /// How many tokens speak for whom.
+    held: HashMap<IdentityId, usize>,
     /// When each session's last token ends.
     due: BTreeSet<(Timestamp, SessionId)>,
     /// Sessions that ended with the one that made them; their records are still to be removed.
@@ -114,6 +117,19 @@ impl Table {
         self.identities.get(self.names.get(name)?)
     }
 
+    /// Identities with their tokens, in order of name, after `after`, at most `limit`.
+    pub fn by_name(&self, after: Option<&str>, limit: usize) -> Vec<(Arc<Identity>, usize)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range::<str, _>((after, Bound::Unbounded));
+        let known = names.filter_map(|(_, id)| Some((self.identities.get(id)?.clone(), self.tokens_of(*id))));
+        known.take(limit).collect()
+    }
+
+    /// How many tokens speak for an identity, or for a subject of a trust whose log-ins are stored.
+    pub fn tokens_of(&self, identity: IdentityId) -> usize {
+        self.held.get(&identity).copied().unwrap_or_default()
+    }
+
     /// An identity was made or changed.
     pub fn learn(&mut self, record: &IdentityRecord) -> Result<(), PrincipalError> {
         let principal = principal(record)?;
@@ -146,6 +162,7 @@ impl Table {
             None => self.identities.get(&record.identity).cloned(),
             Some(log_in) => logged_in(record.identity, log_in),
         };
+        *self.held.entry(record.identity).or_default() += record.tokens.len();
         for (accessor, token) in &record.tokens {
             self.accessors.insert(*accessor, id);
             // Without its identity (a damaged record) a token opens nothing.
@@ -242,6 +259,12 @@ impl Table {
             self.by_mac.remove(&key(&token.mac));
         }
         self.due.remove(&(former.record.expires(), id));
+        if let Some(held) = self.held.get_mut(&former.record.identity) {
+            *held = held.saturating_sub(former.record.tokens.len());
+            if *held == 0 {
+                self.held.remove(&former.record.identity);
+            }
+        }
         Some(former)
     }
 

@@ -1,4 +1,4 @@
-//! The room as a whole: what is decided (`decisions`), sets and their cost (`sets`), text that is hostile or wrong (`texts`), and
+//! The room as a whole: what is decided (`decisions`), who could (`prospects`), sets and their cost (`sets`), text that is hostile or wrong (`texts`), and
 //! the index against Cedar without one (`sliced`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use proptest::prelude::ProptestConfig;
 
-use crate::{Action, Context, Peer, PolicySet, Principal, Purpose, Reason, Request};
+use crate::{Action, Binding, Context, Peer, PolicySet, Principal, Purpose, Reason, Request};
 
 mod decisions;
+mod prospects;
 mod sets;
 mod sliced;
 mod texts;
@@ -29,6 +30,8 @@ fn context() -> Context {
         now_unix_secs: NOON,
         purpose: Purpose::Session,
         token_age_secs: 60,
+        binding: Binding::None,
+        strength: 1,
     }
 }
 

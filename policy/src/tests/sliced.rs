@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{NOON, cases};
 use crate::words::{LANGUAGE, uid};
-use crate::{Action, Context, Peer, PolicySet, Principal, Purpose, ROOT, Reason, Request};
+use crate::{Action, Binding, Context, Peer, PolicySet, Principal, Purpose, ROOT, Reason, Request};
 
 /// Names chosen to be prefixes of each other.
 const PATHS: &[&str] = &[
@@ -67,11 +67,13 @@ const CONDITIONS: &[&str] = &[
     "when { context.weekday_utc > 5 }",
     "when { context.now < datetime(\"2026-10-02\") }",
     "when { context.token_purpose == S::Purpose::\"setup\" }",
+    "when { context.token_binding == S::Binding::\"key\" }",
+    "unless { context.auth_strength >= 2 }",
     "when { context.token_age_secs * 4611686018427387904 > 5 }",
     "when { context.token_age_secs + 9223372036854775807 > 5 }",
 ];
 
-fn policy() -> impl Strategy<Value = String> {
+pub(super) fn policy() -> impl Strategy<Value = String> {
     let paths = PATHS.iter().map(|s| (*s).to_owned()).collect();
     (
         prop::bool::weighted(0.7),
@@ -87,14 +89,14 @@ fn policy() -> impl Strategy<Value = String> {
 }
 
 #[derive(Debug)]
-struct Question {
-    principal: Principal,
-    action: Action,
-    path: &'static str,
-    context: Context,
+pub(super) struct Question {
+    pub principal: Principal,
+    pub action: Action,
+    pub path: &'static str,
+    pub context: Context,
 }
 
-fn question() -> impl Strategy<Value = Question> {
+pub(super) fn question() -> impl Strategy<Value = Question> {
     let principal = (
         0_u8..3,
         prop::sample::subsequence(GROUPS, 0..=3),
@@ -107,14 +109,31 @@ fn question() -> impl Strategy<Value = Question> {
         Peer::Tls("2001:db8::1".parse().unwrap()),
     ]);
     let purpose = prop::sample::select(vec![Purpose::Session, Purpose::Setup, Purpose::Recover]);
-    let context = (any::<bool>(), peer, NOON - 500_000..NOON + 500_000, purpose, 0_u64..4);
-    let context = context.prop_map(|(own, peer, now_unix_secs, purpose, token_age_secs)| Context {
-        own,
+    let bound = prop::sample::select(vec![
+        (Binding::None, 1),
+        (Binding::None, 2),
+        (Binding::Certificate, 3),
+        (Binding::Key, 3),
+    ]);
+    let context = (
+        any::<bool>(),
         peer,
-        now_unix_secs,
+        NOON - 500_000..NOON + 500_000,
         purpose,
-        token_age_secs,
-    });
+        0_u64..4,
+        bound,
+    );
+    let context = context.prop_map(
+        |(own, peer, now_unix_secs, purpose, token_age_secs, (binding, strength))| Context {
+            own,
+            peer,
+            now_unix_secs,
+            purpose,
+            token_age_secs,
+            binding,
+            strength,
+        },
+    );
     let action = prop::sample::select(Action::ALL);
     (principal, action, prop::sample::select(PATHS), context).prop_map(|((id, groups, tag), action, path, context)| {
         let groups = groups.into_iter().map(str::to_owned).collect();
@@ -174,6 +193,8 @@ fn model(policies: &cedar_policy::PolicySet, question: &Question) -> (Reason, Ve
         "weekday_utc": time.weekday().to_monday_one_offset(),
         "token_purpose": { "__entity": { "type": "S::Purpose", "id": context.purpose.as_str() } },
         "token_age_secs": context.token_age_secs,
+        "token_binding": { "__entity": { "type": "S::Binding", "id": context.binding.as_str() } },
+        "auth_strength": context.strength,
     });
     let action = question.action.entity().unwrap().uid();
     let context = cedar_policy::Context::from_json_value(context, Some((schema, &action))).unwrap();

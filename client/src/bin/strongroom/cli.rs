@@ -7,7 +7,7 @@ use crate::{
     context::Context,
     creds, doctor,
     failure::Failure,
-    fetch, generate, kv, lease, login, mount, operator,
+    fetch, generate, group, identity, kv, lease, login, mount, operator,
     output::{Answer, Format},
     policy, reconcile, role, token, trust, watch,
 };
@@ -159,9 +159,28 @@ Examples:
         after_help = "\
 Examples:
   strongroom policy put readers readers.cedar
-  strongroom policy explain read kv/prod/db"
+  strongroom policy explain read kv/prod/db
+  strongroom policy who-can read kv/prod/db"
     )]
     Policy(policy::Policy),
+    /// Whom tokens speak for
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom identity show
+  strongroom identity put deployer --attribute team=payments"
+    )]
+    Identity(identity::Identity),
+    /// Sets of identities
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom group create payments alice bob
+  strongroom group remove payments bob"
+    )]
+    Group(group::Group),
     /// Get a token for a proof of who you are, and keep it for the commands to come
     #[command(
         subcommand,
@@ -228,6 +247,8 @@ impl Command {
             Self::Lease(command) => command.run(context).await,
             Self::Token(command) => command.run(context).await,
             Self::Policy(command) => command.run(context).await,
+            Self::Identity(command) => command.run(context).await,
+            Self::Group(command) => command.run(context).await,
             Self::Login(command) => command.run(context).await,
             Self::Logout(command) => command.run(context).await,
             Self::Trust(command) => command.run(context).await,

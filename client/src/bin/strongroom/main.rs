@@ -1,12 +1,12 @@
 //! `strongroom`: the command line for people and scripts.
 //!
 //! A room of the client crate: it uses the library `strongroom_client` (and `strongroom_audit` for the
-//! offline verifier), never daemon code. One file per noun. No secret is ever taken from the command
+//! offline verifier, `strongroom_policy` to try policies), never daemon code. One file per noun. No secret is ever taken from the command
 //! line itself: tokens, shares, passwords and values come from stdin, a file, or a prompt.
 //!
 //! Reading order: `cli` (the words), `settings` (flags, environment, config file), `input` (how secrets
 //! come in), `output` and `failure` (how answers go out), `context` (what a command is given), then the
-//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy`, `login`, `trust`, `ci`, `audit`, `doctor`, `fetch`,
+//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy/`, `identity`, `group`, `login`, `trust`, `ci`, `audit`, `doctor`, `fetch`,
 //! `watch`, `run/`, `agent/`,
 //! `generate` (completion, man pages).
 
@@ -21,6 +21,8 @@ mod doctor;
 mod failure;
 mod fetch;
 mod generate;
+mod group;
+mod identity;
 mod input;
 mod kv;
 mod lease;

@@ -32,18 +32,28 @@ fn parsed(record: &Encoded) -> Value {
 fn a_record_says_who_what_where_when_why_and_how_it_ended() {
     let mut trail = trail(Paths::Clear);
     trail.path(&Path::parse("kv/prod/db").unwrap());
-    let name: Arc<str> = "build".into();
-    trail.identified(
-        IdentityId::from_bytes([1; 16]),
-        &name,
-        Accessor::from_bytes([2; 16]),
-        SessionId::from_bytes([3; 16]),
-    );
+    let attributes = [("team".to_owned(), "payments".to_owned())].into();
+    trail.identified(Who {
+        id: IdentityId::from_bytes([1; 16]),
+        principal: Principal::new([1; 16], "build", ["ci".to_owned()].into(), attributes)
+            .unwrap()
+            .into(),
+        accessor: Accessor::from_bytes([2; 16]),
+        session: SessionId::from_bytes([3; 16]),
+    });
     trail.decided(Decided {
         policy_hash: [0xee; 32],
         allowed: true,
         deciding: vec!["writers".into()],
         errors: 0,
+        asked: Asked {
+            action: "write",
+            own: false,
+            purpose: "session",
+            age_secs: 7,
+            binding: "none",
+            strength: 2,
+        },
     });
     trail.param_u64("cas", 3);
     trail.param_bool("dry", false);
@@ -53,9 +63,10 @@ fn a_record_says_who_what_where_when_why_and_how_it_ended() {
     trail.param_time("until", Timestamp(0));
     let common = json!({
         "v": 1, "time": "2026-11-18T11:06:40.123Z", "boot": "b0".repeat(16), "request": "1e".repeat(16),
-        "identity": {"id": "01".repeat(16), "name": "build"}, "accessor": "02".repeat(16), "session": "03".repeat(16),
+        "identity": {"id": "01".repeat(16), "name": "build", "groups": ["ci"], "attributes": {"team": "payments"}}, "accessor": "02".repeat(16), "session": "03".repeat(16),
         "source": {"transport": "tls", "addr": "192.0.2.7:4711"}, "op": "kv.put", "path": "kv/prod/db",
-        "policy": {"hash": "ee".repeat(32), "decision": "allow", "deciding": ["writers"]},
+        "policy": {"hash": "ee".repeat(32), "decision": "allow", "deciding": ["writers"],
+            "asked": {"action": "write", "purpose": "session", "age_secs": 7, "binding": "none", "strength": 2}},
         "params": {"cas": 3, "dry": false, "kind": "kv", "to": "kv/other", "mount": "09".repeat(16), "until": "1970-01-01T00:00:00.000Z"},
     });
     let mut request = common.clone();

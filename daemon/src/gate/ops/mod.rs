@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod creds;
 pub mod delivery;
+pub mod identity;
 pub mod kv;
 pub mod lease;
 pub mod login;

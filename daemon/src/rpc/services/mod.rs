@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod creds;
 mod delivery;
+mod identity;
 mod kv;
 mod lease;
 mod mount;
@@ -63,10 +64,10 @@ impl StreamReader {
 /// Adds every service of `strongroom.v1`.
 pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
     use v1::{
-        audit_server::AuditServer, creds_server::CredsServer, delivery_server::DeliveryServer, kv_server::KvServer,
-        lease_server::LeaseServer, login_server::LoginServer, mount_server::MountServer,
-        operator_server::OperatorServer, policy_server::PolicyServer, token_server::TokenServer,
-        trust_server::TrustServer,
+        audit_server::AuditServer, creds_server::CredsServer, delivery_server::DeliveryServer,
+        identity_server::IdentityServer, kv_server::KvServer, lease_server::LeaseServer, login_server::LoginServer,
+        mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
+        token_server::TokenServer, trust_server::TrustServer,
     };
     let services = Services {
         gate,
@@ -93,7 +94,8 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         PolicyServer,
         AuditServer,
         LoginServer,
-        TrustServer
+        TrustServer,
+        IdentityServer
     )
 }
 

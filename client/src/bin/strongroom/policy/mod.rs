@@ -1,4 +1,9 @@
-//! `strongroom policy`: Cedar policies.
+//! `strongroom policy`: Cedar policies: written, explained, and tried before they are written.
+
+mod cases;
+mod documents;
+mod simulate;
+mod who_can;
 
 use crate::{
     cli::pair,
@@ -9,7 +14,7 @@ use crate::{
 };
 use clap::Subcommand;
 use serde_json::json;
-use strongroom_client::v1;
+use strongroom_client::{Client, v1};
 
 /// Names asked for in one page.
 const PAGE: u32 = 1000;
@@ -73,6 +78,51 @@ Examples:
         #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
         attributes: Vec<(String, String)>,
     },
+    /// Put cases to the policies, and compare with what is expected; exit code 1 when one differs
+    ///
+    /// Without --policies the daemon's are tested; with it those of the files alone, and no daemon is needed; with --stored too, the daemon's
+    /// as they would be with the files put over them.
+    #[command(after_help = "\
+Examples:
+  strongroom policy test cases.toml
+  strongroom policy test cases.toml --policies policies/
+  strongroom policy test cases.toml --stored --policies readers.cedar --delete old-readers
+
+A case; only action, path and expect must be there:
+  [[case]]
+  name = \"payments reads its own\"
+  identity = \"pay-api\"                     # its name; id = \"9f86...\" for policies that name one
+  groups = [\"payments\"]
+  attributes = { department = \"finance\" }
+  action = \"read\"
+  path = \"kv/prod/payments/db\"
+  expect = \"allow\"                         # or \"deny\"
+  by = [\"readers#payments\"]                # exactly these decide
+  ip = \"10.1.2.3\"                          # or transport = \"unix\"
+  time = \"2026-10-01T12:00:00Z\"
+  own = false                               # what it acts on is its own
+  purpose = \"session\"
+  token_age_secs = 0
+  binding = \"none\"                         # certificate, key
+  strength = 1")]
+    Test(cases::Test),
+    /// Decide the past again under a proposed change, and list what would come out otherwise; exit code 1 when something would
+    ///
+    /// Reads the audit log (which takes `audit_read`) and the policies (`policy_read`). Nothing is written.
+    #[command(after_help = "\
+Examples:
+  strongroom policy simulate --policies readers.cedar
+  strongroom policy simulate --delete old-readers --from 0 --output json")]
+    Simulate(simulate::Simulate),
+    /// Tell who could do something, and on which conditions
+    ///
+    /// Conditions on the caller are settled; those on the call (address, time, transport, ...) are named. Sessions of log-ins stand
+    /// under their trust.
+    #[command(after_help = "\
+Examples:
+  strongroom policy who-can read kv/prod/db
+  strongroom policy who-can issue pg/readers --output json")]
+    WhoCan(who_can::WhoCan),
 }
 
 impl Policy {
@@ -96,6 +146,9 @@ impl Policy {
                 Ok(Answer::new(json, Human::Text(text)))
             }
             Self::List => list(context).await,
+            Self::Test(test) => test.run(context).await,
+            Self::Simulate(simulate) => simulate.run(context).await,
+            Self::WhoCan(who_can) => who_can.run(context).await,
             Self::Delete { name } => {
                 let request = v1::PolicyDeleteRequest {
                     name: name.clone(),
@@ -159,8 +212,8 @@ async fn put(context: &Context, name: String, file: &str, cas: Option<u64>) -> R
     Ok(Answer::said(json, format!("{name}: version {}", done.version)))
 }
 
-async fn list(context: &Context) -> Result<Answer, Failure> {
-    let client = context.client().await?;
+/// Every policy that the caller may read, in order.
+async fn names(client: &Client) -> Result<Vec<String>, Failure> {
     let mut request = v1::PolicyListRequest {
         page_size: PAGE,
         ..Default::default()
@@ -177,6 +230,11 @@ async fn list(context: &Context) -> Result<Answer, Failure> {
         request.page_token = page.next_page_token;
     }
     names.sort();
+    Ok(names)
+}
+
+async fn list(context: &Context) -> Result<Answer, Failure> {
+    let names = names(&context.client().await?).await?;
     let rows = names.iter().map(|name| vec![name.clone()]).collect();
     Ok(Answer::new(
         json!({"names": names}),
