@@ -185,7 +185,7 @@ async fn a_source_is_limited_before_it_is_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_does_not_slow_relief() {
     let world = world(
-        "[limits]\nrequests_max = 64\nlatency_target_ms = 50\n[limits.rates]\nreads_per_identity = \"300/s burst 300\"\nrelief_per_identity = \"50/s burst 50\"\n",
+        "[limits]\nrequests_max = 64\nlatency_target_ms = 50\n[limits.rates]\nreads_per_identity = \"300/s burst 300\"\nrelief_per_identity = \"2/s burst 100\"\n",
     );
     let root = world.client().await;
     root.put("kv/limited", &value("x"), None).await.unwrap();
@@ -228,7 +228,22 @@ async fn a_flood_does_not_slow_relief() {
             }
         });
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Whatever the machine can send: until the flooder is over both of its rates.
+    let began = Instant::now();
+    let over = |limit: &str| {
+        world
+            .daemon()
+            .metrics()
+            .contains(&format!("strongroom_limited_total{{limit=\"{limit}\"}}"))
+    };
+    while !(over("reads_per_identity") && over("relief_per_identity")) {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{}",
+            world.daemon().metrics()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let flooded = relief(&quiet, 60).await;
     let began = Instant::now();
     let revoke = v1::TokenRevokeRequest {
