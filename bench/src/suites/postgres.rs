@@ -209,7 +209,7 @@ pub async fn revoke(options: &Options) -> Result<Vec<Found>, Fault> {
     Ok(vec![Found {
         suite: "revoke-postgres",
         what: format!(
-            "{conns} connections, {count} accounts a window; ours: locked, sessions ended, dropped, proven gone on a fresh connection"
+            "{conns} connections, {count} accounts a window; ours: locked, sessions ended, dropped, proven gone on a connection of its own"
         ),
         rows,
         figure: Figure::Rate,

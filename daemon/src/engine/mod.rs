@@ -157,7 +157,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn renew(&self, durable: &Durable, plan: &Plan, expires: Timestamp) -> Result<(), EngineError>;
 
     /// Ends the account and proves it: locked, its sessions ended, what it owned given away, dropped, read back on a
-    /// fresh connection. What is gone is done, if `birth` lets that be believed.
+    /// connection that did not act and is new, or a second old at most. What is gone is done, if `birth` lets that be believed.
     /// # Errors
     /// `NotYet` while the account might still appear. Others: try again later.
     async fn revoke(&self, durable: &Durable, plan: &Plan, birth: &Birth) -> Result<(), EngineError>;

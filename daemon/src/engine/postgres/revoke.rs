@@ -1,7 +1,7 @@
 //! Ending an account, and proving it.
 //!
 //! Order: lock the log-in (committed before sessions are counted, so that none can follow), end the sessions, give away what
-//! the account owns in every database that `pg_shdepend` names, drop it, read back on a fresh connection. Each step may
+//! the account owns in every database that `pg_shdepend` names, drop it, read back by a witness. Each step may
 //! have happened before: what is gone is done. *Never was* is another matter, see [`end_creators`].
 
 use super::{
@@ -14,7 +14,10 @@ use crate::{
     lease::Birth,
 };
 use parking_lot::Mutex;
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 use tokio_postgres::{error::SqlState, types::Type};
 
@@ -23,7 +26,9 @@ const ROUNDS_MAX: u32 = 3;
 /// How often sessions are looked at while they end, and the pause between: 5 s in all.
 const LOOKS_MAX: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Accounts that one fresh connection proves gone.
+/// Age of a connection that proves accounts gone. Under load one is opened a second, not one an account.
+const WITNESS_AGE_MAX: Duration = Duration::from_secs(1);
+/// Accounts in one question.
 const PROOFS_MAX: usize = 256;
 
 pub(super) async fn revoke(
@@ -181,18 +186,25 @@ async fn give_away(
     session.run(&sql).await
 }
 
-/// Proves accounts gone, many on one fresh connection: whoever's turn it is proves for all that wait. A connection that
-/// was used before might still see what it saw then (a pooler, a standby).
+/// Proves accounts gone, many in one question: whoever's turn it is asks for all that wait. It asks on a connection that
+/// makes and ends nothing and is [`WITNESS_AGE_MAX`] old at most: one that acted, or lived long, might still see what it
+/// saw then (a pooler, a standby, a former primary).
 #[derive(Default)]
 pub(super) struct Proofs {
     waiting: Mutex<Vec<Waiting>>,
     turn: tokio::sync::Mutex<()>,
+    witness: Arc<Mutex<Option<Witness>>>,
 }
 
 struct Waiting {
     account: String,
     oid: Option<u32>,
     answer: oneshot::Sender<bool>,
+}
+
+struct Witness {
+    session: Session,
+    opened: Instant,
 }
 
 impl Proofs {
@@ -223,14 +235,43 @@ impl Proofs {
             let count = waiting.len().min(PROOFS_MAX);
             waiting.drain(..count).collect()
         };
-        let session = door.open_root().await?;
-        let remains = remains(&session, &batch).await?;
+        let remains = self.remains(door, &batch).await?;
         for Waiting { account, oid, answer } in batch {
             let present = remains.accounts.contains(&account) || oid.is_some_and(|oid| remains.sessions.contains(&oid));
             // The one who asked may have gone.
             let _ = answer.send(!present);
         }
         Ok(())
+    }
+
+    async fn remains(&self, door: &Door, batch: &[Waiting]) -> Result<Remains, EngineError> {
+        let young = self
+            .witness
+            .lock()
+            .take()
+            .filter(|witness| witness.opened.elapsed() < WITNESS_AGE_MAX && !Door::is_closed(&witness.session));
+        if let Some(witness) = young {
+            // One that fails is no proof of anything: a new one is asked.
+            if let Ok(remains) = remains(&witness.session, batch).await {
+                *self.witness.lock() = Some(witness);
+                return Ok(remains);
+            }
+        }
+        let witness = Witness {
+            opened: Instant::now(),
+            session: door.open_root().await?,
+        };
+        let remains = remains(&witness.session, batch).await?;
+        *self.witness.lock() = Some(witness);
+        let slot = Arc::downgrade(&self.witness);
+        tokio::spawn(async move {
+            tokio::time::sleep(WITNESS_AGE_MAX).await;
+            if let Some(slot) = slot.upgrade() {
+                slot.lock()
+                    .take_if(|witness| witness.opened.elapsed() >= WITNESS_AGE_MAX);
+            }
+        });
+        Ok(remains)
     }
 }
 

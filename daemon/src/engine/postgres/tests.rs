@@ -290,6 +290,38 @@ async fn owned_objects_survive_their_owner_and_hostile_names_are_only_names() {
     assert!(real.exists("app"));
 }
 
+/// R-LEASE-3: proofs in a row share one young connection; one that died proves nothing and is replaced; none is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_proven_gone_by_a_witness_that_is_young() {
+    const WITNESS: &str = "FROM pg_stat_activity WHERE usename = 'strongroom' AND query LIKE '%usesysid = ANY%'";
+    let real = Real::start();
+    let engine = real.postgres();
+    let witnesses = || real.lines(&format!("SELECT pid {WITNESS}"));
+    let end_one = async || {
+        let (plan, _) = real.make(&engine).await;
+        engine
+            .revoke(&Durable::for_test(), &plan, &seen(real.around.boot))
+            .await
+            .unwrap();
+        assert!(!real.exists(&plan.account));
+        witnesses()
+    };
+    let first = end_one().await;
+    assert_eq!(first.len(), 1);
+    assert_eq!(
+        end_one().await,
+        first,
+        "a second proof within a second asks the same witness"
+    );
+    real.lines(&format!("SELECT pg_terminate_backend(pid) {WITNESS}"));
+    let next = end_one().await;
+    assert_eq!(next.len(), 1);
+    assert_ne!(next, first);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(witnesses().is_empty(), "it is closed once it is a second old");
+    assert_ne!(end_one().await, next);
+}
+
 /// R-LEASE-2: the daemon died while its CREATE ROLE stood in the server, waiting for a lock. The account must not appear
 /// after it was declared never to have been.
 #[tokio::test(flavor = "multi_thread")]
