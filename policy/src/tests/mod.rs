@@ -1,5 +1,5 @@
 //! The room as a whole: what is decided (`decisions`), who could (`prospects`), sets and their cost (`sets`), text that is hostile or wrong (`texts`), and
-//! the index against Cedar without one (`sliced`).
+//! the index against Cedar without one (`sliced`), and against another implementation (`cedar_go`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use proptest::prelude::ProptestConfig;
 
 use crate::{Action, Binding, Context, Peer, PolicySet, Principal, Purpose, Reason, Request};
 
+mod cedar_go;
 mod decisions;
 mod prospects;
 mod sets;

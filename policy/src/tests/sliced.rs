@@ -73,6 +73,31 @@ const CONDITIONS: &[&str] = &[
     "when { context.token_age_secs + 9223372036854775807 > 5 }",
 ];
 
+/// One of the above, or several joined: by `&&`, `||`, `!` and `if`.
+fn condition() -> impl Strategy<Value = String> {
+    // Parts that say something of whatever they are joined with, whatever the scope.
+    let part = |text: &&&str| !text.contains("action") && !text.contains("resource ==");
+    let parts = CONDITIONS
+        .iter()
+        .filter(part)
+        .filter_map(|text| text.strip_prefix("when {")?.strip_suffix('}'));
+    let atom = prop::sample::select(parts.map(str::to_owned).collect::<Vec<_>>());
+    let joined = atom.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) && ({b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) || ({b})")),
+            inner.clone().prop_map(|a| format!("!({a})")),
+            (inner.clone(), inner.clone(), inner).prop_map(|(a, b, c)| format!("if ({a}) then ({b}) else ({c})")),
+        ]
+    });
+    let clause =
+        (prop::sample::select(vec!["when", "unless"]), joined).prop_map(|(word, body)| format!("{word} {{ {body} }}"));
+    prop_oneof![
+        3 => prop::sample::select(CONDITIONS).prop_map(str::to_owned),
+        2 => clause,
+    ]
+}
+
 pub(super) fn policy() -> impl Strategy<Value = String> {
     let paths = PATHS.iter().map(|s| (*s).to_owned()).collect();
     (
@@ -80,7 +105,7 @@ pub(super) fn policy() -> impl Strategy<Value = String> {
         head("principal", (0..3).map(id).collect(), GROUPS),
         action_head(),
         head("resource", paths, PATHS),
-        prop::sample::select(CONDITIONS),
+        condition(),
     )
         .prop_map(|(permit, principal, action, resource, condition)| {
             let effect = if permit { "permit" } else { "forbid" };
@@ -147,6 +172,38 @@ pub(super) fn question() -> impl Strategy<Value = Question> {
     })
 }
 
+/// The principal, as Cedar's JSON has it.
+pub(super) fn principal_json(who: &Principal) -> serde_json::Value {
+    json!({
+        "uid": { "type": "S::Identity", "id": who.id() },
+        "attrs": { "name": who.name() },
+        "tags": who.attributes(),
+        "parents": who.groups().iter().map(|g| json!({ "type": "S::Group", "id": g })).collect::<Vec<_>>(),
+    })
+}
+
+/// The context, as Cedar's JSON has it.
+pub(super) fn context_json(context: &Context) -> serde_json::Value {
+    let time = jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::from_second(context.now_unix_secs).unwrap());
+    let (transport, ip) = match context.peer {
+        Peer::Unix => ("unix", "0.0.0.0".to_owned()),
+        Peer::Tls(ip) => ("tls", ip.to_canonical().to_string()),
+    };
+    json!({
+        "own": context.own,
+        "transport": { "__entity": { "type": "S::Transport", "id": transport } },
+        "ip": { "__extn": { "fn": "ip", "arg": ip } },
+        "now": { "__extn": { "fn": "datetime", "arg": time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() } },
+        "hour_utc": time.hour(),
+        "minute_utc": time.minute(),
+        "weekday_utc": time.weekday().to_monday_one_offset(),
+        "token_purpose": { "__entity": { "type": "S::Purpose", "id": context.purpose.as_str() } },
+        "token_age_secs": context.token_age_secs,
+        "token_binding": { "__entity": { "type": "S::Binding", "id": context.binding.as_str() } },
+        "auth_strength": context.strength,
+    })
+}
+
 /// The model: Cedar over all policies at once, its entities as a hierarchy of direct parents and its
 /// context from JSON, both validated against the schema. Only the rule for errors is added.
 fn model(policies: &cedar_policy::PolicySet, question: &Question) -> (Reason, Vec<String>) {
@@ -163,14 +220,8 @@ fn model(policies: &cedar_policy::PolicySet, question: &Question) -> (Reason, Ve
         entities.push(Entity::new_no_attrs(uid(&LANGUAGE.path, &path), above));
         parent = path;
     }
-    let principal = json!({
-        "uid": { "type": "S::Identity", "id": who.id() },
-        "attrs": { "name": who.name() },
-        "tags": who.attributes(),
-        "parents": who.groups().iter().map(|g| json!({ "type": "S::Group", "id": g })).collect::<Vec<_>>(),
-    });
     let schema = &LANGUAGE.schema;
-    entities.push(Entity::from_json_value(principal, Some(schema)).unwrap());
+    entities.push(Entity::from_json_value(principal_json(who), Some(schema)).unwrap());
     entities.extend(
         who.groups()
             .iter()
@@ -178,24 +229,7 @@ fn model(policies: &cedar_policy::PolicySet, question: &Question) -> (Reason, Ve
     );
     let entities = Entities::from_entities(entities, Some(schema)).unwrap();
 
-    let time = jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::from_second(context.now_unix_secs).unwrap());
-    let (transport, ip) = match context.peer {
-        Peer::Unix => ("unix", "0.0.0.0".to_owned()),
-        Peer::Tls(ip) => ("tls", ip.to_canonical().to_string()),
-    };
-    let context = json!({
-        "own": context.own,
-        "transport": { "__entity": { "type": "S::Transport", "id": transport } },
-        "ip": { "__extn": { "fn": "ip", "arg": ip } },
-        "now": { "__extn": { "fn": "datetime", "arg": time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() } },
-        "hour_utc": time.hour(),
-        "minute_utc": time.minute(),
-        "weekday_utc": time.weekday().to_monday_one_offset(),
-        "token_purpose": { "__entity": { "type": "S::Purpose", "id": context.purpose.as_str() } },
-        "token_age_secs": context.token_age_secs,
-        "token_binding": { "__entity": { "type": "S::Binding", "id": context.binding.as_str() } },
-        "auth_strength": context.strength,
-    });
+    let context = context_json(context);
     let action = question.action.entity().unwrap().uid();
     let context = cedar_policy::Context::from_json_value(context, Some((schema, &action))).unwrap();
     let (principal, resource) = (uid(&LANGUAGE.identity, who.id()), uid(&LANGUAGE.path, question.path));
