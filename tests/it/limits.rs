@@ -2,13 +2,13 @@
 
 use crate::{
     audit::records,
-    world::{World, eventually, value},
+    world::{World, eventually, postgres, value},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
-use strongroom_client::{Client, v1};
+use strongroom_client::{Client, Error, v1};
 use strongroom_tests::Lab;
 use tokio::{net::TcpSocket, task::JoinSet};
 use tonic::{Code, Status};
@@ -416,4 +416,35 @@ async fn refused_parts_share_the_budget() {
             .iter()
             .any(|record| record["op"] == "refusals.summary" && record["outcome"]["count"].as_u64() > Some(50))
     });
+}
+
+/// R-LEASE-5: an identity has as many leases as the configuration says; another is not disturbed, and what ends makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_have_quotas() {
+    let server = postgres();
+    let world = world("[limits]\nleases_per_identity_max = 2\n");
+    world.mount_postgres(&server);
+    world.put_policy(
+        "leases",
+        r#"permit(principal in S::Group::"leases", action == S::Action::"issue", resource in S::Path::"pg");"#,
+    );
+    let greedy = world.lab.client(&world.token("greedy", &["leases"])).await;
+    let first = greedy.issue("pg/readers", None).await.unwrap();
+    greedy.issue("pg/readers", None).await.unwrap();
+    match greedy.issue("pg/readers", None).await {
+        Err(Error::Exhausted(refusal)) => assert!(
+            refusal.reason == "EXHAUSTED" && refusal.message.contains("limits.leases_per_identity_max"),
+            "{refusal:?}"
+        ),
+        other => panic!("{other:?}"),
+    }
+    let modest = world.lab.client(&world.token("modest", &["leases"])).await;
+    modest.issue("pg/readers", None).await.unwrap();
+    greedy.revoke(first.lease_id.as_ref().unwrap()).await.unwrap();
+    let began = Instant::now();
+    while let Err(error) = greedy.issue("pg/readers", None).await {
+        assert!(matches!(error, Error::Exhausted(_)), "{error:?}");
+        assert!(began.elapsed() < Duration::from_secs(30), "what ended makes room");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

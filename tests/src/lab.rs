@@ -18,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const RATES_OFF: &str = r#"
 [limits]
 connections_per_source_max = 1000000
+leases_per_identity_max = 1000000000
+leases_per_mount_max = 1000000000
 
 [limits.rates]
 handshakes_per_source = "off"

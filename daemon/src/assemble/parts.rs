@@ -9,7 +9,7 @@ use crate::{
         time::{Clock, SystemClock},
     },
     config::{self, AuditPaths, AuditSync, Backend, Cipher, Config},
-    gate::{Foundations, Gate, Rooms, Setting},
+    gate::{Foundations, Gate, Quotas, Rooms, Setting},
     limit::{Bounds, Limiter, Rates},
     seal::{Token, Tokens},
     store::{Algorithm, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
@@ -135,6 +135,10 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
         random: Arc::clone(&random),
         boot,
         recorder,
+        quotas: Quotas {
+            per_identity: config.limits.leases_per_identity_max,
+            per_mount: config.limits.leases_per_mount_max,
+        },
         refusals: Refusals::default(),
         founding: AtomicBool::new(false),
     });

@@ -64,6 +64,8 @@ pub fn check(config: &Config) -> Result<(), Problem> {
             "limits.connections_per_source_max",
             limits.connections_per_source_max == 0,
         ),
+        ("limits.leases_per_identity_max", limits.leases_per_identity_max == 0),
+        ("limits.leases_per_mount_max", limits.leases_per_mount_max == 0),
         ("limits.latency_target_ms", limits.latency_target_ms == 0),
     ] {
         if zero {

@@ -194,6 +194,10 @@ pub struct Limits {
     pub connections_per_source_max: usize,
     /// While more than half of the reads and changes take longer than this in the daemon, fewer requests are let in at once. Default 250 ms.
     pub latency_target_ms: u64,
+    /// Leases of one identity, those that are being revoked included. Default 10,000.
+    pub leases_per_identity_max: u64,
+    /// Leases of one mount. Default 1,000,000.
+    pub leases_per_mount_max: u64,
     /// How often anybody may ask: `[limits.rates]`.
     pub rates: Rates,
 }
@@ -271,6 +275,8 @@ impl Default for Limits {
             handshake_secs: 10,
             connections_per_source_max: 2048,
             latency_target_ms: 250,
+            leases_per_identity_max: 10_000,
+            leases_per_mount_max: 1_000_000,
             rates: Rates::default(),
         }
     }

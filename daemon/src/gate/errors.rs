@@ -240,6 +240,7 @@ impl From<LeaseError> for Failure {
             LeaseError::Ended | LeaseError::AtMaximum => told(Reason::NotPossible, &error),
             LeaseError::Busy => told(Reason::Conflict, &error),
             LeaseError::MountClosed => told(Reason::NotPossible, &error),
+            LeaseError::Quota { .. } => told(Reason::Exhausted, &error),
             LeaseError::SessionEnded => Reason::Unauthenticated.into(),
             LeaseError::Target(target) if target.caller => told(Reason::Malformed, &target),
             LeaseError::Target(target) if target.outage => told(Reason::TargetUnavailable, &target).retry_after(TARGET),

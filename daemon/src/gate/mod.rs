@@ -22,6 +22,7 @@ mod tend;
 mod watch;
 mod who;
 
+pub use crate::lease::Quotas;
 pub use bounds::Place;
 pub use failure::{Failure, Reason, chain};
 pub use metrics::{Metrics, Readings};

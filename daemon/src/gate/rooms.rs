@@ -49,6 +49,8 @@ pub struct Foundations {
     pub boot: BootId,
     /// Makes records.
     pub recorder: Arc<Recorder>,
+    /// How many leases there may be.
+    pub quotas: lease::Quotas,
     /// How many refusals are written down.
     pub refusals: Refusals,
     /// Set while `init` runs: the vault's first records are then written.
@@ -271,6 +273,7 @@ fn lease_surroundings(store: &Arc<Store>, from: &Foundations, grounds: Grounds) 
         random: Arc::clone(&from.random),
         boot: from.boot,
         grounds: Arc::new(grounds),
+        quotas: from.quotas,
     }
 }
 

@@ -40,6 +40,18 @@ pub enum LeaseError {
     /// The mount is being disabled.
     #[error("the mount is being disabled")]
     MountClosed,
+    /// As many as there may be.
+    #[error(
+        "the {what} has {max} leases, as many as `limits.{key}` allows: revoke some (`strongroom lease revoke`), or let them end"
+    )]
+    Quota {
+        /// Of whom.
+        what: &'static str,
+        /// The key of the configuration.
+        key: &'static str,
+        /// What it allows.
+        max: u64,
+    },
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),

@@ -47,7 +47,7 @@ impl LeaseRoom {
     /// the intent, the credential is withheld and revoked by the intent. Commits by itself, evidence included: on `Ok` the
     /// response record of `trail` is durable, on `Err` the caller records the failure.
     /// # Errors
-    /// `SessionEnded`, `Target`, `Commit`.
+    /// `Quota`, `SessionEnded`, `Target`, `Commit`.
     pub async fn issue<T, F>(
         &self,
         permit: &Permit,
@@ -193,6 +193,7 @@ impl LeaseRoom {
         trail: &Trail,
         ask: Ask,
     ) -> Result<Held, LeaseError> {
+        let _room = self.inner.reserve(identity, ask.mount).await?;
         let lease = self.draft(identity, session, ask);
         let (mount, deadline) = (lease.mount, lease.deadline);
         let mut change = Change::new();

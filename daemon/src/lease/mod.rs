@@ -2,7 +2,7 @@
 //! durable, and nothing is forgotten before its end is proven. R-LEASE-1, R-LEASE-2, R-LEASE-3.
 //! May touch: base, notice (topics), store, audit. The world outside is behind [`Targets`], which the engine room implements.
 //!
-//! Reading order: `record` (what is on disk), `clock` (vault time), this file, `issue` (issue and renew), `revoke` (by id,
+//! Reading order: `record` (what is on disk), `clock` (vault time), this file, `quota` (how many), `issue` (issue and renew), `revoke` (by id,
 //! by scope), `sweep` (what is due), `queue` (whose turn), `driver` (the one task that runs it all), `error`.
 //!
 //! The due index orders every lease by the next instant at which something must be done about it: an intent by its
@@ -15,6 +15,7 @@ mod driver;
 mod error;
 mod issue;
 mod queue;
+mod quota;
 mod record;
 mod revoke;
 mod sweep;
@@ -25,6 +26,7 @@ pub use clock::{HOLD_MAX, Hold, JUMP_MAX_MS};
 pub use error::{LeaseError, TargetError};
 pub use issue::Ask;
 pub use queue::{BACKOFF_MAX, BACKOFF_MIN, LANE_QUEUE_MAX, LANE_WORKERS, WORKERS_MAX};
+pub use quota::Quotas;
 pub use record::{Lease, Plan, State};
 pub use revoke::{Revoked, Scope};
 
@@ -134,6 +136,8 @@ pub struct Surroundings {
     pub boot: BootId,
     /// See [`Grounds`].
     pub grounds: Arc<dyn Grounds>,
+    /// How many leases there may be.
+    pub quotas: Quotas,
 }
 
 /// What happened since the room opened; for metrics.
@@ -300,15 +304,7 @@ impl LeaseRoom {
     /// # Errors
     /// When the store cannot be read.
     pub async fn count(&self, scope: &Scope) -> Result<u64, LeaseError> {
-        let (mut count, mut after) = (0, None);
-        loop {
-            let (ids, next) = self.inner.page(Some(scope), after.as_ref(), COUNT_PAGE).await?;
-            count += ids.len() as u64;
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok(count),
-            }
-        }
+        Ok(self.inner.count(scope).await?)
     }
 
     /// Whether a lease of the mount is left, be it one whose record or name does not open: its account may live.
@@ -326,6 +322,18 @@ impl LeaseRoom {
 }
 
 impl Inner {
+    async fn count(&self, scope: &Scope) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let (ids, next) = self.page(Some(scope), after.as_ref(), COUNT_PAGE).await?;
+            count += ids.len() as u64;
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(count),
+            }
+        }
+    }
+
     async fn commit(&self, change: Change, records: Vec<crate::audit::Encoded>) -> Result<Committed, CommitError> {
         self.around.store.commit(change, records).await
     }

@@ -1,6 +1,6 @@
 //! What a lease is on disk, and the index rows that go with it in every commit.
 
-use super::error::LeaseError;
+use super::{error::LeaseError, quota::Tallies};
 use crate::{
     base::{
         format::Format1,
@@ -149,6 +149,8 @@ pub(super) struct Books {
     pub system: View,
     /// See [`Mark`].
     pub mark: Arc<Mark>,
+    /// How many leases whoever has.
+    pub tallies: Arc<Tallies>,
 }
 
 /// Where the next sweep begins. Whoever writes an earlier due row lowers it once the row can be read: a row may be written
@@ -178,6 +180,7 @@ impl Books {
             by_session: view(Table::LeaseBySession),
             system: view(Table::System),
             mark: Arc::new(Mark(AtomicU64::new(0))),
+            tallies: Arc::default(),
         }
     }
 
@@ -213,6 +216,7 @@ impl Books {
             .put(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id], empty())
             .put(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id], empty());
         self.put_due(change, lease.due, lease.id, lease.state);
+        self.tallies.came(change, lease.identity, lease.mount);
     }
 
     /// A change of a lease that must still be as it was read; its due row moves along. One precondition.
@@ -242,6 +246,7 @@ impl Books {
             .delete(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id])
             .delete(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id]);
         self.forget_due(change, lease.due, lease.id);
+        self.tallies.gone(change, lease.identity, lease.mount);
         change.tell(Topic::Lease(lease.id));
     }
 

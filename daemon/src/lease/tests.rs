@@ -1,8 +1,8 @@
 //! The room against a world that is only a set of accounts: what holds at every instant, and what holds in the end.
 
 use super::{
-    Ask, Birth, Durable, Grounds, Lease, LeaseError, LeaseRoom, Plan, Scope, State, Surroundings, TargetError, Targets,
-    record::Books, sweep::Kept,
+    Ask, Birth, Durable, Grounds, Lease, LeaseError, LeaseRoom, Plan, Quotas, Scope, State, Surroundings, TargetError,
+    Targets, record::Books, sweep::Kept,
 };
 use crate::{
     audit::{Paths, Recorder, Trail},
@@ -28,6 +28,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
+
+mod quota;
 
 const START: u64 = 1_795_000_000_000;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -122,6 +124,7 @@ struct Lab {
     boot: BootId,
     mount: MountId,
     permit: Permit,
+    quotas: Quotas,
     room: Option<LeaseRoom>,
 }
 
@@ -138,6 +141,10 @@ impl Lab {
             boot: BootId::random(&OsRandom),
             mount,
             permit: permit(Action::Issue, "pg/readers"),
+            quotas: Quotas {
+                per_identity: u64::MAX,
+                per_mount: u64::MAX,
+            },
             room: None,
         };
         let mut change = Change::new();
@@ -181,6 +188,7 @@ impl Lab {
                 sessions: self.view(Table::Session),
                 system: self.view(Table::System),
             }),
+            quotas: self.quotas,
         };
         self.room = Some(LeaseRoom::open(around, self.world.clone()).await.unwrap());
     }

@@ -102,6 +102,10 @@ impl<B: Bench> Lab<B> {
             random: Arc::new(OsRandom),
             boot: self.boot,
             grounds: Arc::new(Everything),
+            quotas: lease::Quotas {
+                per_identity: u64::MAX,
+                per_mount: u64::MAX,
+            },
         };
         let leases = Arc::new(LeaseRoom::open(around, engines.clone()).await.unwrap());
         self.rooms = Some(Rooms {
