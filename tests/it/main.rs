@@ -5,6 +5,7 @@
 mod agent;
 mod apps;
 mod audit;
+mod bound;
 mod broken;
 mod canary;
 mod creds;

@@ -12,14 +12,15 @@ use std::{path::PathBuf, time::Duration};
 
 /// Longest time one call may take, retries included, unless [`Builder::timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest token file read; a token has 56 characters.
-const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+/// Largest token file read; a token has 56 characters, a sealed one up to about 4,200.
+const TOKEN_FILE_BYTES_MAX: u64 = 8192;
 
 /// Makes a [`Client`]. Nothing is read or connected before [`connect`](Builder::connect).
 #[derive(Debug, Default)]
 pub struct Builder {
     address: Option<String>,
     trust: tls::Trust,
+    identity: Option<(PathBuf, PathBuf)>,
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     timeout: Option<Duration>,
@@ -44,6 +45,14 @@ impl Builder {
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust = tls::Trust::File(path.into());
+        self
+    }
+
+    /// PEM files of a certificate (chain, leaf first) and its key, shown to the daemon over TLS: to log in by it, and for tokens that are
+    /// bound to it. Read at `connect`.
+    #[must_use]
+    pub fn client_certificate(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity = Some((chain.into(), key.into()));
         self
     }
 
@@ -88,7 +97,7 @@ impl Builder {
             None => Address::Unix(super::DEFAULT_SOCKET.into()),
         };
         let tls = match address {
-            Address::Tls { .. } => Some(tls::config(&self.trust)?),
+            Address::Tls { .. } => Some(tls::config(&self.trust, self.identity.as_ref())?),
             Address::Unix(_) => None,
         };
         let token = match (self.token, self.token_file) {

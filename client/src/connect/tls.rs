@@ -4,7 +4,7 @@ use super::ConnectFailure;
 use crate::error::{Error, find};
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) enum Trust {
     Pem(Vec<u8>),
 }
 
-pub(super) fn config(trust: &Trust) -> Result<Arc<ClientConfig>, Error> {
+pub(super) fn config(trust: &Trust, identity: Option<&(PathBuf, PathBuf)>) -> Result<Arc<ClientConfig>, Error> {
     let (name, pem) = match trust {
         Trust::Pem(pem) => ("CA certificate".to_owned(), pem.clone()),
         Trust::File(path) => (path.display().to_string(), read(path)?),
@@ -53,11 +53,25 @@ pub(super) fn config(trust: &Trust) -> Result<Arc<ClientConfig>, Error> {
         return Err(Error::Config(format!("{name}: no certificate in it")));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| Error::Tls(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let fault = |file: &Path, e: &dyn std::fmt::Display| {
+                Error::Config(format!("client certificate {}: {e}", file.display()))
+            };
+            let certificates = CertificateDer::pem_file_iter(chain)
+                .and_then(Iterator::collect)
+                .map_err(|e| fault(chain, &e))?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| fault(key, &e))?;
+            builder
+                .with_client_auth_cert(certificates, private)
+                .map_err(|e| fault(chain, &e))?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
@@ -138,7 +152,7 @@ mod tests {
                 "CA certificate",
             ),
         ] {
-            let error = config(&trust).unwrap_err();
+            let error = config(&trust, None).unwrap_err();
             assert!(matches!(&error, Error::Config(m) if m.contains(word)), "{error}");
         }
     }

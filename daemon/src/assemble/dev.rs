@@ -125,8 +125,10 @@ async fn introduce(gate: &Arc<Gate>, place: &Place, dir: &Path) -> Result<(), Fa
             origin: Origin {
                 source,
                 doom: Doom::default(),
+                chain: Vec::new().into(),
             },
             id: gate.request_id(),
+            key_held: None,
             token: None,
             key: None,
             place: None,

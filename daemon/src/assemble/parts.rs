@@ -214,5 +214,6 @@ fn setting(config: &Config) -> Setting {
             AuditSync::Written => "written",
         },
         warnings,
+        origin: config.listener.origin.as_ref().map(|origin| origin.get_ref().clone()),
     }
 }

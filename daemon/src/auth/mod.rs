@@ -2,13 +2,15 @@
 //! nothing unless its token lives longer than 15 minutes (R-AUTH-1, R-AUTH-2, R-AUTH-4).
 //!
 //! May touch: `base`, `policy` (permits, callers), `token` (which makes the token), `store::View` and `store::Change`.
-//! Reading order: `trust` (what an operator writes), `refused` (every way to be refused), a method's folder (`jwt/`, `role/`, `unix/`), `replay` (a
+//! Reading order: `trust` (what an operator writes), `refused` (every way to be refused), a method's folder (`jwt/`, `role/`, `certificate/`, `unix/`), `dpop` (proof of a key, for each call), `replay` (a
 //! token logs in once), `limit` (failures by source), `documents` (trusts in the store), this file.
 //!
 //! What is proved decides nothing alone: the gate asks policies whether this caller may `log_in` at `sys/login/TRUST` (no permit is needed,
 //! a `forbid` counts), and everything after goes by the groups and claims that the token carries.
 
+mod certificate;
 mod documents;
+mod dpop;
 mod error;
 pub mod jwt;
 mod limit;
@@ -21,7 +23,9 @@ mod tests;
 mod trust;
 pub mod unix;
 
+pub use certificate::thumbprint;
 pub use documents::{Summary, Written};
+pub use dpop::{Proofs, Request as Proven};
 pub use error::AuthError;
 pub use jwt::{Check, Steps};
 pub use refused::Refused;
@@ -66,6 +70,8 @@ pub enum Proof {
         /// Good once.
         secret_id: SecretBytes,
     },
+    /// The connection's client certificate.
+    Certificate,
     /// The peer of the Unix socket, as the kernel tells.
     Peer,
 }
@@ -77,6 +83,8 @@ pub struct Connection {
     pub uid: Option<u32>,
     /// The peer's address, over TLS.
     pub ip: Option<IpAddr>,
+    /// The client's certificates, leaf first.
+    pub chain: Arc<[Box<[u8]>]>,
 }
 
 impl Proof {
@@ -85,6 +93,7 @@ impl Proof {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Role { .. } => "role",
+            Self::Certificate => "certificate",
             Self::Peer => "unix",
         }
     }
@@ -225,6 +234,21 @@ impl AuthRoom {
                         copied: Some(session),
                     }),
                 }
+            }
+            Proof::Certificate => {
+                let trust = self.trust(name).ok_or(Refused::NoTrust)?;
+                let Method::Certificate(method) = &trust.method else {
+                    return Err(Refused::NoTrust.into());
+                };
+                let named = method.recognise(&from.chain, self.clock.now())?;
+                let attributes = BTreeMap::from([("claim:name".to_owned(), named.subject.clone())]);
+                // Never without: what proved the caller is what its token is bound to.
+                let bound = from.chain.first().map(|leaf| Bound::Certificate(thumbprint(leaf)));
+                Ok(Recognised {
+                    arrival: arrival(&trust, &named.subject, named.groups, attributes, bound),
+                    used: None,
+                    secret: None,
+                })
             }
             Proof::Peer => {
                 let uid = from.uid.ok_or(Refused::Peer)?;

@@ -2,6 +2,7 @@
 
 use super::{
     AuthError, Refused,
+    certificate::{Certificate, CertificateTrust},
     jwt::{Jwt, JwtTrust},
     role::Role,
     unix::Unix,
@@ -33,6 +34,9 @@ pub struct Definition {
     /// Applications with a role id and a secret id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
+    /// Client certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// Users of this machine, on the Unix socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unix: Option<Unix>,
@@ -76,6 +80,8 @@ pub enum Method {
     Jwt(Box<JwtTrust>),
     /// See [`super::role`].
     Role(Role),
+    /// See [`super::certificate`].
+    Certificate(CertificateTrust),
     /// See [`super::unix`].
     Unix(Unix),
 }
@@ -86,6 +92,7 @@ impl Method {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Role(_) => "role",
+            Self::Certificate(_) => "certificate",
             Self::Unix(_) => "unix",
         }
     }
@@ -135,11 +142,12 @@ impl Definition {
     /// [`AuthError::Refused`], with everything that is wrong.
     pub fn method(&self) -> Result<Method, AuthError> {
         let mut faults = self.terms_faults();
-        let method = match (&self.jwt, &self.role, &self.unix) {
-            (Some(jwt), None, None) => JwtTrust::new(jwt.clone()).map(|trust| Method::Jwt(Box::new(trust))),
-            (None, Some(role), None) => role.checked().map(Method::Role),
-            (None, None, Some(unix)) => unix.checked().map(Method::Unix),
-            _ => Err(vec!["give exactly one method: `jwt`, `role`, `unix`".to_owned()]),
+        let method = match (&self.jwt, &self.role, &self.certificate, &self.unix) {
+            (Some(jwt), None, None, None) => JwtTrust::new(jwt.clone()).map(|trust| Method::Jwt(Box::new(trust))),
+            (None, Some(role), None, None) => role.checked().map(Method::Role),
+            (None, None, Some(certificate), None) => CertificateTrust::new(certificate).map(Method::Certificate),
+            (None, None, None, Some(unix)) => unix.checked().map(Method::Unix),
+            _ => Err(vec!["give exactly one method: `jwt`, `role`, `certificate`, `unix`".to_owned()]),
         };
         match method {
             Ok(method) if faults.is_empty() => Ok(method),
@@ -178,7 +186,9 @@ impl Definition {
             .iter()
             .flat_map(|unix| unix.bind.iter().flat_map(|binding| &binding.groups));
         let role = self.role.iter().flat_map(|role| &role.groups);
-        jwt.chain(role).chain(unix).cloned().collect()
+        let names = self.certificate.iter().flat_map(|trust| &trust.bind);
+        let certificate = names.flat_map(|name| &name.groups);
+        jwt.chain(role).chain(certificate).chain(unix).cloned().collect()
     }
 
     /// As JSON.

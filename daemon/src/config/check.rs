@@ -42,6 +42,12 @@ impl Problem {
 /// Checks everything, first problem first.
 pub fn check(config: &Config) -> Result<(), Problem> {
     listener(config)?;
+    if let Some(origin) = &config.listener.origin {
+        let host = origin.get_ref().strip_prefix("https://").unwrap_or_default();
+        if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+            return Err(Problem::at("listener.origin", origin, "https://HOST:PORT, without a slash behind"));
+        }
+    }
     store(config)?;
     for (name, hsm) in &config.hsm {
         check_hsm(name, hsm)?;

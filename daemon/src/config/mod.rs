@@ -48,6 +48,8 @@ pub struct Listener {
     pub tls_key: Option<Spanned<PathBuf>>,
     /// Allow TLS 1.2 clients too. Default false: TLS 1.3 alone.
     pub tls12: bool,
+    /// Where clients believe they are, `https://HOST:PORT` without a slash behind: what DPoP proofs must be for. Without it none is taken.
+    pub origin: Option<Spanned<String>>,
     /// Unix socket. Default `/run/strongroom/strongroom.sock`.
     pub socket: Spanned<PathBuf>,
     /// Prometheus metrics and health over plain HTTP. Default `127.0.0.1:9470`; `metrics_off = true` serves none.
@@ -234,6 +236,7 @@ impl Default for Listener {
             tls_cert: None,
             tls_key: None,
             tls12: false,
+            origin: None,
             socket: unspanned("/run/strongroom/strongroom.sock".into()),
             metrics: unspanned(SocketAddr::from(([127, 0, 0, 1], 9470))),
             metrics_off: false,

@@ -30,6 +30,8 @@ reasons! {
     Malformed = "MALFORMED", "the request is not well-formed";
     /// No token, or none that lives.
     Unauthenticated = "TOKEN_INVALID", "the token is missing, unknown, expired or revoked: log in again";
+    /// The token is bound to a key, and the call does not show that its caller holds it.
+    Possession = "POSSESSION", "the token is bound to a key: present its client certificate, or a fresh DPoP proof for this call";
     /// A proof that nobody believes.
     LoginRefused = "LOGIN_REFUSED", "the log-in was refused; the audit log says why, `strongroom ci explain` too";
     /// Not allowed, or not there: the two answer alike.

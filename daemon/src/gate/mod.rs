@@ -35,6 +35,7 @@ pub use who::{Call, ChangeKey, Doom, Origin, Source, is_owner};
 
 use crate::{
     audit::{Trail, Who},
+    auth::{self, Proofs},
     base::{id::RequestId, secret::SecretBytes, time::Timestamp},
     limit::Limiter,
     policy::{Caller, Peer},
@@ -54,6 +55,8 @@ pub struct Setting {
     pub audit_sync: &'static str,
     /// What the operator has accepted, in words.
     pub warnings: Vec<String>,
+    /// `https://HOST:PORT`, what DPoP proofs are for; `None`: none is taken.
+    pub origin: Option<String>,
 }
 
 /// The one way in.
@@ -65,6 +68,7 @@ pub struct Gate {
     /// Places of deliveries to streams.
     pushes: tokio::sync::Semaphore,
     metrics: Metrics,
+    proofs: Proofs,
     hsms: Vec<Hsm>,
     setting: Setting,
     started: Timestamp,
@@ -87,6 +91,7 @@ impl Gate {
             repeats: repeat::Repeats::default(),
             pushes: tokio::sync::Semaphore::new(watch::PUSHES_MAX),
             metrics: Metrics::default(),
+            proofs: Proofs::since(started),
             hsms,
             setting,
             started,
@@ -96,6 +101,22 @@ impl Gate {
     /// A fresh id for a request.
     pub fn request_id(&self) -> RequestId {
         RequestId::random(&*self.from.random)
+    }
+
+    /// The key whose holder signed `proof` (a DPoP proof) for a call of `path` with `token`. `None` for whatever is wrong with it: the call
+    /// then holds no key.
+    pub fn key_of(&self, proof: &str, path: &str, token: Option<&SecretBytes>) -> Option<[u8; 32]> {
+        let request = auth::Proven {
+            origin: self.setting.origin.as_deref()?,
+            path,
+            token: token.map(SecretBytes::expose),
+        };
+        self.proofs.take(proof, request, self.from.clock.now()).ok()
+    }
+
+    /// Whether DPoP proofs can be taken at all.
+    pub fn takes_proofs(&self) -> bool {
+        self.setting.origin.is_some()
     }
 
     /// The vault, for operations on it.
@@ -171,6 +192,7 @@ impl Gate {
         let call = Call {
             origin,
             id: self.request_id(),
+            key_held: None,
             token: None,
             key: None,
             place: None,

@@ -9,7 +9,7 @@ use tonic::Code;
 pub const fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::Malformed | Reason::TooLarge | Reason::FactorRefused => Code::InvalidArgument,
-        Reason::Unauthenticated | Reason::LoginRefused => Code::Unauthenticated,
+        Reason::Unauthenticated | Reason::LoginRefused | Reason::Possession => Code::Unauthenticated,
         Reason::Denied | Reason::OwnerOnly | Reason::PoliciesDamaged => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::AlreadyExists | Reason::AlreadyDone => Code::AlreadyExists,

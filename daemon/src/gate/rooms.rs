@@ -155,9 +155,13 @@ impl Rooms {
 
     /// Whose token a call presents.
     /// # Errors
-    /// `Unauthenticated`, whatever is wrong with it.
+    /// `Unauthenticated`, whatever is wrong with it; `Possession` when it is bound to a key that the caller does not show.
     pub fn identify(&self, call: &Call) -> Result<Arc<Caller>, Failure> {
-        self.bearer(call.token.as_ref())
+        let caller = self.bearer(call.token.as_ref())?;
+        match caller.log_in().and_then(|log_in| log_in.bound) {
+            Some(bound) if !call.holds(bound) => Err(Reason::Possession.into()),
+            _ => Ok(caller),
+        }
     }
 
     /// Whose token this is.

@@ -38,6 +38,8 @@ pub struct Watching {
     gate: Arc<Gate>,
     origin: Origin,
     id: RequestId,
+    /// Proved when the stream was opened.
+    key_held: Option<[u8; 32]>,
     token: Option<SecretBytes>,
     items: Vec<Standing>,
     values: bool,
@@ -51,12 +53,14 @@ impl Gate {
     /// What the caller is told: one item that is refused refuses the stream.
     pub async fn watch(self: &Arc<Self>, call: Call, items: Vec<Item>, values: bool) -> Result<Watching, Failure> {
         let (origin, id, token) = (call.origin.clone(), call.id, copy(call.token.as_ref()));
+        let key_held = call.key_held;
         let welcoming = welcoming(Arc::downgrade(self), copy(call.token.as_ref()), Self::peer(&call));
         let opened = self.run(call, Watch { items, welcoming }).await?;
         Ok(Watching {
             gate: Arc::clone(self),
             origin,
             id,
+            key_held,
             token,
             items: opened.items,
             values,
@@ -178,6 +182,7 @@ impl Watching {
         Call {
             origin: self.origin.clone(),
             id: self.id,
+            key_held: self.key_held,
             token: copy(self.token.as_ref()),
             key: None,
             place: None,

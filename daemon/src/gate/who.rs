@@ -2,7 +2,11 @@
 
 use super::Place;
 pub use crate::audit::Source;
-use crate::base::{id::RequestId, secret::SecretBytes};
+use crate::{
+    auth,
+    base::{id::RequestId, secret::SecretBytes},
+    policy::Bound,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -30,6 +34,8 @@ pub struct Origin {
     pub source: Source,
     /// Its end, at will.
     pub doom: Doom,
+    /// The client's certificates, leaf first, DER; empty: none. The handshake proved the leaf's key and nothing else.
+    pub chain: Arc<[Box<[u8]>]>,
 }
 
 /// An idempotency key, with a digest of what it was sent with.
@@ -48,12 +54,29 @@ pub struct Call {
     pub origin: Origin,
     /// Its id in logs and in the audit log.
     pub id: RequestId,
+    /// The key whose holder signed a DPoP proof for this very call (RFC 7638 thumbprint).
+    pub key_held: Option<[u8; 32]>,
     /// The bearer token as presented; nothing is known of it yet.
     pub token: Option<SecretBytes>,
     /// Names a change, so that asking twice makes it once.
     pub key: Option<ChangeKey>,
     /// `None` for what the daemon asks itself.
     pub place: Option<Place>,
+}
+
+impl Call {
+    /// Whether the caller holds the key that a token is bound to.
+    pub fn holds(&self, bound: Bound) -> bool {
+        match bound {
+            Bound::Certificate(digest) => self.certificate() == Some(digest),
+            Bound::Key(thumbprint) => self.key_held == Some(thumbprint),
+        }
+    }
+
+    /// SHA-256 of the connection's client certificate.
+    pub fn certificate(&self) -> Option<[u8; 32]> {
+        self.origin.chain.first().map(|leaf| auth::thumbprint(leaf))
+    }
 }
 
 /// Whether the peer is root, or runs as the daemon itself, on the Unix socket.

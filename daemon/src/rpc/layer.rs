@@ -61,6 +61,10 @@ fn asked_deadline(value: &[u8]) -> Option<Duration> {
     })
 }
 
+/// The path of a call, `/strongroom.v1.Kv/Get`: what a DPoP proof must be for.
+#[derive(Debug, Clone)]
+pub struct Called(pub Arc<str>);
+
 /// Set by the gate when it took the request over; what the layer sees unset was never recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Taken(Arc<AtomicBool>);
@@ -196,6 +200,8 @@ where
             return self.stream(request);
         }
         let taken = Taken::default();
+        let path = Called(request.uri().path().into());
+        request.extensions_mut().insert(path);
         request.extensions_mut().insert(taken.clone());
         request.extensions_mut().insert(place.clone());
         let asked = request

@@ -133,6 +133,11 @@ impl Doorway {
     }
 
     async fn hand_over(&self, stream: Stream, source: Source, held: (OwnedSemaphorePermit, Option<Held>)) {
+        let chain = match &stream {
+            Stream::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
+            Stream::Unix(_) => &[],
+        };
+        let chain = chain.iter().map(|certificate| Box::from(&certificate[..])).collect();
         // An error means that the server has stopped taking connections: dropping this one is right.
         let _ = self
             .out
@@ -141,6 +146,7 @@ impl Doorway {
                 origin: Origin {
                     source,
                     doom: Doom::default(),
+                    chain,
                 },
                 silent: Some(Box::pin(sleep(self.handshake))),
                 _place: held.0,

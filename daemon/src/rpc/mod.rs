@@ -12,7 +12,7 @@ mod services;
 mod status;
 mod tls;
 
-pub use layer::Taken;
+pub use layer::{Called, Taken};
 pub use tls::{Certificate, TlsError, provider};
 
 use crate::{config::Config, gate::Gate};

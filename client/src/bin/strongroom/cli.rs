@@ -64,6 +64,12 @@ pub struct Globals {
         hide_env_values = true
     )]
     pub ca_cert: Option<PathBuf>,
+    /// PEM file of a certificate to show to the daemon over TLS, for tokens that are bound to it
+    #[arg(long, global = true, env = "STRONGROOM_CLIENT_CERT", value_name = "FILE", hide_env_values = true, requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of that certificate's key
+    #[arg(long, global = true, env = "STRONGROOM_CLIENT_KEY", value_name = "FILE", hide_env_values = true, requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
     /// File that holds the token, `-` for stdin; a regular file must be mode 0600
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

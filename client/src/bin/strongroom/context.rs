@@ -57,6 +57,9 @@ impl Context {
         if let Some(path) = &self.settings.ca_cert {
             builder = builder.ca_file(path);
         }
+        if let Some((chain, key)) = &self.settings.client_cert {
+            builder = builder.client_certificate(chain, key);
+        }
         if let Some(timeout) = self.settings.timeout {
             builder = builder.timeout(timeout);
         }

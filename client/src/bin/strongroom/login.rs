@@ -45,6 +45,16 @@ Examples:
         #[command(flatten)]
         keep: Keep,
     },
+    /// By the client certificate of the connection (--client-cert, --client-key); the token is bound to it
+    #[command(after_help = "\
+Examples:
+  strongroom login certificate services --client-cert pay.pem --client-key pay.key")]
+    Certificate {
+        /// The trust
+        trust: String,
+        #[command(flatten)]
+        keep: Keep,
+    },
     /// As the user that runs this command, on the daemon's own machine
     #[command(after_help = "\
 Examples:
@@ -63,6 +73,9 @@ pub struct Keep {
     /// Show the token instead of writing ~/.config/strongroom/token
     #[arg(long)]
     show: bool,
+    /// Bind the token to the client certificate of this connection: it is of no use without that
+    #[arg(long)]
+    bind: bool,
 }
 
 /// End the token that the commands use, with its session, its leases, and ~/.config/strongroom/token
@@ -88,12 +101,18 @@ impl Login {
                 };
                 (String::new(), Proof::Role(role), keep)
             }
+            Self::Certificate { trust, keep } => (trust, Proof::Certificate(v1::LoginCertificate {}), keep),
             Self::Peer { trust, keep } => (trust, Proof::Peer(v1::LoginPeer {}), keep),
         };
         let request = v1::LoginRequest {
             trust,
             proof: Some(proof),
-            ..Default::default()
+            binding: if keep.bind {
+                v1::LoginBinding::Certificate
+            } else {
+                v1::LoginBinding::None
+            }
+            .into(),
         };
         let client = context.client_without_token().await?;
         // Never repeated by itself: a proof may be good once only.

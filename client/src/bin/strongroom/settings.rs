@@ -21,6 +21,8 @@ pub struct Settings {
     /// Flags that a person must repeat for another command to reach the same daemon.
     pub address_flag: Option<String>,
     pub ca_cert: Option<PathBuf>,
+    /// Chain and key.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
     pub token: Option<TokenFrom>,
     pub output: Format,
     pub timeout: Option<Duration>,
@@ -74,6 +76,7 @@ pub fn resolve(flags: &Globals) -> Result<Settings, Failure> {
     Ok(Settings {
         address,
         address_flag,
+        client_cert: flags.client_cert.clone().zip(flags.client_key.clone()),
         ca_cert: flags.ca_cert.clone().or(file.ca_cert),
         token,
         output: flags.output.or(file.output).unwrap_or_default(),

@@ -21,7 +21,7 @@ pub const USED_UNTIL_PARAM: &str = "used_until";
 pub struct LogIn {
     trust: String,
     proof: Proof,
-    bound: Option<Bound>,
+    bind: Binding,
     /// Found while identifying, used up by the commit.
     secret: Mutex<Option<SecretUse>>,
 }
@@ -36,12 +36,34 @@ pub struct LoggedIn {
 
 impl LogIn {
     /// Under the trust of this name; empty: the one that follows from the proof.
-    pub fn new(trust: String, proof: Proof, bound: Option<Bound>) -> Self {
+    pub fn new(trust: String, proof: Proof, bind: Binding) -> Self {
         Self {
             trust,
             proof,
-            bound,
+            bind,
             secret: Mutex::default(),
+        }
+    }
+}
+
+/// What the token is to be bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// Nothing, unless the method binds by itself.
+    None,
+    /// The connection's client certificate.
+    Certificate,
+    /// The key of the call's DPoP proof.
+    Key,
+}
+
+impl LogIn {
+    /// The caller's key, as this very call shows it.
+    fn bound(&self, call: &Call) -> Result<Option<Bound>, Refused> {
+        match self.bind {
+            Binding::None => Ok(None),
+            Binding::Certificate => call.certificate().map(Bound::Certificate).map(Some).ok_or(Refused::Possession),
+            Binding::Key => call.key_held.map(Bound::Key).map(Some).ok_or(Refused::Possession),
         }
     }
 }
@@ -84,10 +106,10 @@ impl Operation for LogIn {
         trail.param_word("method", self.proof.word());
         trail.param_word(
             "binding",
-            match self.bound {
-                None => "none",
-                Some(Bound::Certificate(_)) => "certificate",
-                Some(Bound::Key(_)) => "dpop",
+            match self.bind {
+                Binding::None => "none",
+                Binding::Certificate => "certificate",
+                Binding::Key => "dpop",
             },
         );
     }
@@ -97,17 +119,17 @@ impl Operation for LogIn {
         if let Err(wait) = rooms.auth.admit(&source) {
             return Err(Failure::with(Reason::Overloaded, "too many refused log-ins from here").retry_after(wait));
         }
-        let from = match call.origin.source {
-            Source::Unix(uid) => Connection {
-                uid: Some(uid),
-                ..Connection::default()
-            },
-            Source::Tls(addr) => Connection {
-                ip: Some(addr.ip()),
-                ..Connection::default()
-            },
+        let (uid, ip) = match call.origin.source {
+            Source::Unix(uid) => (Some(uid), None),
+            Source::Tls(addr) => (None, Some(addr.ip())),
         };
-        match rooms.auth.recognise(&self.trust, &self.proof, &from, self.bound).await {
+        let chain = Arc::clone(&call.origin.chain);
+        let from = Connection { uid, ip, chain };
+        let recognised = match self.bound(call) {
+            Ok(bound) => rooms.auth.recognise(&self.trust, &self.proof, &from, bound).await,
+            Err(refused) => Err(refused.into()),
+        };
+        match recognised {
             Ok(found) => {
                 if let Some(used) = found.used {
                     trail.param_id(USED_PARAM, &used.id);

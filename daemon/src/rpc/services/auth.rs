@@ -32,9 +32,7 @@ fn proof(proof: Option<WireProof>) -> Result<Proof, Failure> {
             secret_id: secret("role.secret_id", role.secret_id, SECRET_ID_BYTES_MAX)?,
         },
         Some(WireProof::Peer(_)) => Proof::Peer,
-        Some(WireProof::Certificate(_)) => {
-            return Err(malformed("certificate", "log-in by certificate is not there yet"));
-        }
+        Some(WireProof::Certificate(_)) => Proof::Certificate,
         None => return Err(malformed("proof", "none is given")),
     })
 }
@@ -42,11 +40,17 @@ fn proof(proof: Option<WireProof>) -> Result<Proof, Failure> {
 #[async_trait]
 impl login_server::Login for Services {
     async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
+        let takes_proofs = self.gate.takes_proofs();
         let parse = |m: v1::LoginRequest| {
-            if m.binding() != LoginBinding::None {
-                return Err(malformed("binding", "tokens bound to a key are not there yet"));
-            }
-            Ok(logins::LogIn::new(m.trust, proof(m.proof)?, None))
+            let bind = match m.binding() {
+                LoginBinding::None => logins::Binding::None,
+                LoginBinding::Certificate => logins::Binding::Certificate,
+                LoginBinding::Dpop if takes_proofs => logins::Binding::Key,
+                LoginBinding::Dpop => {
+                    return Err(malformed("binding", "this daemon takes no DPoP proofs: set `listener.origin`"));
+                }
+            };
+            Ok(logins::LogIn::new(m.trust, proof(m.proof)?, bind))
         };
         self.unary(request, parse, |logged_in| {
             let principal = logged_in.caller.identity().principal();

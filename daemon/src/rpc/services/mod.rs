@@ -12,7 +12,7 @@ mod operator;
 mod policy;
 mod token;
 
-use super::{keyed::Keyed, layer::Taken, parse::idempotency_key, status::status};
+use super::{keyed::Keyed, layer::{Called, Taken}, parse::idempotency_key, status::status};
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
     gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason},
@@ -172,10 +172,13 @@ impl Services {
             taken.set();
         }
         let token = bearer(&metadata);
+        let called = extensions.get::<Called>().map_or("", |called| &called.0);
+        let key_held = proof(&metadata).and_then(|proof| self.gate.key_of(proof, called, token.as_ref()));
         Ok((
             Call {
                 origin,
                 id: self.gate.request_id(),
+                key_held,
                 token,
                 key: None,
                 place: extensions.get::<Place>().cloned(),
@@ -183,6 +186,13 @@ impl Services {
             message,
         ))
     }
+}
+
+/// The one DPoP proof; two are none (RFC 9449, 4.3).
+fn proof(metadata: &MetadataMap) -> Option<&str> {
+    let mut proofs = metadata.get_all("dpop").iter();
+    let proof = proofs.next().filter(|_| proofs.next().is_none())?;
+    proof.to_str().ok()
 }
 
 /// The token of `authorization: Bearer`, unread.
