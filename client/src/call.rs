@@ -1,7 +1,7 @@
 //! One call: its deadline, its token, its idempotency key, and whether it may be repeated.
 
 use crate::{
-    connect::{Address, Builder},
+    connect::{Address, Builder, Prover},
     error::{Error, Refusal, find},
     secret::Secret,
     v1,
@@ -29,14 +29,20 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 type BearerValue = Option<MetadataValue<Ascii>>;
 
-/// Adds `authorization: Bearer ...` to every call.
+/// Adds `authorization: Bearer ...` to every call, and a DPoP proof where there is a key for it.
 #[derive(Clone)]
-pub struct Bearer(Arc<RwLock<BearerValue>>);
+pub struct Bearer(Arc<RwLock<BearerValue>>, Option<Arc<Prover>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        if let Some(prover) = &self.1 {
+            let method = request.extensions().get::<tonic::GrpcMethod<'static>>();
+            let proof = method.and_then(|method| prover.proof(method, request.metadata().get("authorization")));
+            let proof = proof.ok_or_else(|| Status::internal("no proof of the key could be made"))?;
+            request.metadata_mut().insert("dpop", proof);
         }
         Ok(request)
     }
@@ -210,8 +216,14 @@ impl Client {
         Builder::default()
     }
 
-    pub(crate) fn new(channel: Channel, address: Address, token: BearerValue, timeout: Duration) -> Self {
-        let token = Bearer(Arc::new(RwLock::new(token)));
+    pub(crate) fn new(
+        channel: Channel,
+        address: Address,
+        token: BearerValue,
+        prover: Option<Prover>,
+        timeout: Duration,
+    ) -> Self {
+        let token = Bearer(Arc::new(RwLock::new(token)), prover.map(Arc::new));
         let stubs = Stubs(InterceptedService::new(channel, token.clone()));
         Self {
             stubs,

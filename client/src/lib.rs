@@ -69,7 +69,7 @@ mod kv;
 mod secret;
 
 pub use call::{Bearer, Change, Client, Stubs, Transport};
-pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET};
+pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET, ProofKey};
 pub use creds::LeasedCredential;
 pub use delivery::{Delivered, Event, Follow, Kind, Want, WatchStream};
 pub use error::{Error, Refusal};

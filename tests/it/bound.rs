@@ -5,10 +5,13 @@ use crate::{
     world::{World, failure, value},
 };
 use data_encoding::BASE64URL_NOPAD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PKCS_ECDSA_P256_SHA256,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 use strongroom_client::{Client, Error, v1};
 use strongroom_tests::Lab;
 use tonic::Request;
@@ -46,9 +49,16 @@ async fn a_certificate_logs_in_and_its_token_is_bound() {
     let bind = json!([{"dns": "pay.example.com", "groups": ["pay"]}]);
     for (name, max) in [("services", 900), ("stored", 3600)] {
         let token = json!({"ttl_secs": 900, "max_ttl_secs": max});
-        put_trust(&world, name, &json!({"certificate": {"ca_pem": ca.pem(), "bind": bind}, "token": token}));
+        put_trust(
+            &world,
+            name,
+            &json!({"certificate": {"ca_pem": ca.pem(), "bind": bind}, "token": token}),
+        );
     }
-    world.put_policy("pay", r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#);
+    world.put_policy(
+        "pay",
+        r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#,
+    );
     world.client().await.put("kv/pay/a", &value("x"), None).await.unwrap();
     let path = |file: &str| dir.join(file).display().to_string();
     let with = |token: Option<&str>, file: Option<&str>, args: &[&str]| {
@@ -71,10 +81,13 @@ async fn a_certificate_logs_in_and_its_token_is_bound() {
     for trust in ["services", "stored"] {
         let ran = with(None, Some("pay"), &["login", "certificate", trust, "--show"]);
         let got: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
-        assert_eq!((got["groups"][0].clone(), got["sealed"].clone()), ("pay".into(), (trust == "services").into()));
-        let token = text(&got["token"]);
+        assert_eq!(
+            (got["groups"][0].clone(), got["sealed"].clone()),
+            ("pay".into(), (trust == "services").into())
+        );
+        let bearer = text(&got["token"]);
         let accessor = text(&got["accessor"]);
-        let token = Some(token.as_str());
+        let token = Some(bearer.as_str());
         assert_eq!(with(token, Some("pay"), &["kv", "get", "kv/pay/a"]).code, 0);
         for thief in [None, Some("twin"), Some("other")] {
             for args in [
@@ -84,23 +97,54 @@ async fn a_certificate_logs_in_and_its_token_is_bound() {
                 &["token", "revoke", "--own"],
                 &["token", "revoke", &accessor, "--session"],
             ] {
-                assert_eq!(failure(&with(token, thief, args))["reason"], "POSSESSION", "{thief:?} {args:?}");
+                assert_eq!(
+                    failure(&with(token, thief, args))["reason"],
+                    "POSSESSION",
+                    "{thief:?} {args:?}"
+                );
             }
         }
-        let local = world.lab.cli().with_token(token.unwrap()).run(&["--output", "json", "kv", "get", "kv/pay/a"]);
+        let local = world
+            .lab
+            .cli()
+            .with_token(&bearer)
+            .run(&["--output", "json", "kv", "get", "kv/pay/a"]);
         assert_eq!(failure(&local)["reason"], "POSSESSION");
         assert_eq!(with(token, Some("pay"), &["token", "revoke", "--own"]).code, 0);
-        assert_eq!(failure(&with(token, Some("pay"), &["kv", "get", "kv/pay/a"]))["reason"], "TOKEN_INVALID");
+        assert_eq!(
+            failure(&with(token, Some("pay"), &["kv", "get", "kv/pay/a"]))["reason"],
+            "TOKEN_INVALID"
+        );
     }
     let issuer = Issuer::new("bound");
     put_trust(&world, "bound", &issuer.trust(&["pay"]));
     let files = (path("other.pem"), path("other.key"));
     let jwt = issuer.token("b1", json!({}));
-    let args = ["--output", "json", "login", "jwt", "-", "--show", "--bind", "--client-cert", &files.0, "--client-key", &files.1];
+    let args = [
+        "--output",
+        "json",
+        "login",
+        "jwt",
+        "-",
+        "--show",
+        "--bind",
+        "--client-cert",
+        &files.0,
+        "--client-key",
+        &files.1,
+    ];
     let ran = world.lab.cli().over_tls(&world.lab).run_with(&args, jwt.as_bytes());
-    let token = text(&serde_json::from_str::<Value>(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))["token"]);
-    assert_eq!(with(Some(&token), Some("other"), &["kv", "get", "kv/pay/a"]).code, 0, "any certificate can be bound to");
-    assert_eq!(failure(&with(Some(&token), Some("pay"), &["kv", "get", "kv/pay/a"]))["reason"], "POSSESSION");
+    let token =
+        text(&serde_json::from_str::<Value>(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))["token"]);
+    assert_eq!(
+        with(Some(&token), Some("other"), &["kv", "get", "kv/pay/a"]).code,
+        0,
+        "any certificate can be bound to"
+    );
+    assert_eq!(
+        failure(&with(Some(&token), Some("pay"), &["kv", "get", "kv/pay/a"]))["reason"],
+        "POSSESSION"
+    );
 }
 
 /// A key that signs DPoP proofs.
@@ -122,7 +166,11 @@ impl Holder {
         claims
     }
     fn sign(&self, claims: &Value) -> String {
-        sign(&self.key, &json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk(&self.key)}), claims)
+        sign(
+            &self.key,
+            &json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk(&self.key)}),
+            claims,
+        )
     }
     fn proof(&self, path: &str, token: Option<&str>) -> String {
         self.sign(&self.claims(path, token))
@@ -151,9 +199,14 @@ async fn a_dpop_token_needs_a_fresh_proof_for_each_call() {
     let origin = format!("https://localhost:{}", lab.address.port());
     lab.listener = format!("origin = \"{origin}\"");
     let world = World::opened(lab);
+    // Proofs of the second in which the daemon started may have been taken by the run before: none of that second is taken.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let issuer = Issuer::new("dpop");
     put_trust(&world, "dpop", &issuer.trust(&["pay"]));
-    world.put_policy("pay", r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#);
+    world.put_policy(
+        "pay",
+        r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#,
+    );
     world.client().await.put("kv/pay/a", &value("x"), None).await.unwrap();
     let holder = |origin: &str| Holder {
         key: KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
@@ -196,7 +249,10 @@ async fn a_dpop_token_needs_a_fresh_proof_for_each_call() {
         ("used before", vec![used.clone()]),
         ("two", vec![mine.proof(GET, token), mine.proof(GET, token)]),
         ("of another key", vec![thief.proof(GET, token)]),
-        ("for another method of ours", vec![mine.proof("/strongroom.v1.Kv/Put", token)]),
+        (
+            "for another method of ours",
+            vec![mine.proof("/strongroom.v1.Kv/Put", token)],
+        ),
         ("for another token", vec![mine.proof(GET, Some("srm_at_x"))]),
         ("over no token", vec![mine.proof(GET, None)]),
         ("for another host", vec![with("htu", elsewhere.into())]),
@@ -216,17 +272,96 @@ async fn a_dpop_token_needs_a_fresh_proof_for_each_call() {
             request.metadata_mut().insert("dpop", proof.parse().unwrap());
         }
         let client = client.clone();
-        async move { client.stubs().token().revoke(request).await.map_err(|status| client.error(&status)) }
+        async move {
+            client
+                .stubs()
+                .token()
+                .revoke(request)
+                .await
+                .map_err(|status| client.error(&status))
+        }
     };
-    assert_eq!(revoke(None).await.unwrap_err().reason(), Some("POSSESSION"), "not even to revoke it");
-    revoke(Some(mine.proof("/strongroom.v1.Token/Revoke", token))).await.unwrap();
+    assert_eq!(
+        revoke(None).await.unwrap_err().reason(),
+        Some("POSSESSION"),
+        "not even to revoke it"
+    );
+    revoke(Some(mine.proof("/strongroom.v1.Token/Revoke", token)))
+        .await
+        .unwrap();
     let error = read(&client, &[&mine.proof(GET, token)]).await.unwrap_err();
     assert_eq!(error.reason(), Some("TOKEN_INVALID"));
+}
+
+/// R-AUTH-3: `login --dpop` makes a key and binds the token to it; the commands prove it by themselves, and the token without it is of no use.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_binds_and_proves_by_itself() {
+    let mut lab = Lab::with_tokens(&[]);
+    lab.listener = format!("origin = \"https://localhost:{}\"", lab.address.port());
+    let world = World::opened(lab);
+    let issuer = Issuer::new("dpop");
+    put_trust(&world, "dpop", &issuer.trust(&["pay"]));
+    world.put_policy(
+        "pay",
+        r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#,
+    );
+    world.client().await.put("kv/pay/a", &value("x"), None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let key = world.lab.dir().join("proof.key").display().to_string();
+    let cli = || world.lab.cli().over_tls(&world.lab);
+    let args = [
+        "--output",
+        "json",
+        "login",
+        "jwt",
+        "-",
+        "--show",
+        "--dpop",
+        "--proof-key",
+        &key,
+    ];
+    let ran = cli().run_with(&args, issuer.token("c1", json!({})).as_bytes());
+    let got: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+    let token = text(&got["token"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let get = ["--output", "json", "kv", "get", "kv/pay/a"];
+    for _ in 0..2 {
+        assert_eq!(
+            cli()
+                .with_token(&token)
+                .run(&[&get[..], &["--proof-key", &key]].concat())
+                .code,
+            0
+        );
+    }
+    assert_eq!(failure(&cli().with_token(&token).run(&get))["reason"], "POSSESSION");
+    let (_, other) = strongroom_client::ProofKey::generate().unwrap();
+    let theirs = world.lab.dir().join("other.key").display().to_string();
+    fs::write(&theirs, other.as_bytes()).unwrap();
+    let stolen = cli()
+        .with_token(&token)
+        .run(&[&get[..], &["--proof-key", &theirs]].concat());
+    assert_eq!(failure(&stolen)["reason"], "POSSESSION");
+    let local = world
+        .lab
+        .cli()
+        .with_token(&token)
+        .run(&[&get[..], &["--proof-key", &key]].concat());
+    assert!(
+        failure(&local)["message"].as_str().unwrap().contains("TLS"),
+        "{local:?}"
+    );
 }
 
 /// The log-in service, over a connection without a token.
 async fn bare(world: &World) -> v1::login_client::LoginClient<strongroom_client::Transport> {
     let address = format!("https://localhost:{}", world.lab.address.port());
-    let client = Client::builder().address(address).ca_file(world.lab.ca()).connect().await.unwrap();
+    let client = Client::builder()
+        .address(address)
+        .ca_file(world.lab.ca())
+        .connect()
+        .await
+        .unwrap();
     client.stubs().login()
 }

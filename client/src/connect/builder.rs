@@ -1,6 +1,6 @@
 //! [`Builder`]: address, trust, token, deadline.
 
-use super::{Address, channel, tls};
+use super::{Address, ProofKey, Prover, channel, tls};
 use crate::{
     call::{Client, bearer},
     delivery::Want,
@@ -21,6 +21,7 @@ pub struct Builder {
     address: Option<String>,
     trust: tls::Trust,
     identity: Option<(PathBuf, PathBuf)>,
+    proof_key: Option<PathBuf>,
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     timeout: Option<Duration>,
@@ -53,6 +54,14 @@ impl Builder {
     #[must_use]
     pub fn client_certificate(mut self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((chain.into(), key.into()));
+        self
+    }
+
+    /// PEM file (PKCS#8) of the P-256 key that the token is bound to: each call carries a DPoP proof of it (RFC 9449). Over TLS only, and to the
+    /// address that the daemon knows as its `listener.origin`. Read at `connect`. [`ProofKey::generate`](crate::ProofKey::generate) makes one.
+    #[must_use]
+    pub fn proof_key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.proof_key = Some(file.into());
         self
     }
 
@@ -105,12 +114,30 @@ impl Builder {
             (None, Some(path)) => Some(read_token(&path).await?),
             (None, None) => None,
         };
+        let prover = match (&self.proof_key, &address) {
+            (None, _) => None,
+            (Some(path), Address::Tls { .. }) => Some(Prover {
+                key: ProofKey::read(path)?,
+                origin: address.origin(),
+            }),
+            (Some(_), Address::Unix(_)) => {
+                return Err(Error::Config(
+                    "a proof key is of use over TLS only: give an https:// address".to_owned(),
+                ));
+            }
+        };
         let bearer = token.as_ref().map(bearer).transpose()?;
         let agent = concat!("strongroom-client/", env!("CARGO_PKG_VERSION"));
         let channel = channel(&address, tls, agent)
             .await
             .map_err(|e| Error::from_transport(&e, &address.to_string()))?;
-        Ok(Client::new(channel, address, bearer, self.timeout.unwrap_or(TIMEOUT)))
+        Ok(Client::new(
+            channel,
+            address,
+            bearer,
+            prover,
+            self.timeout.unwrap_or(TIMEOUT),
+        ))
     }
 }
 

@@ -1,13 +1,16 @@
 //! From an address to a channel: TLS 1.3 over TCP, or a Unix socket. Plain text over a network is not
-//! offered. Reading order: `address`, `tls`, `builder`.
+//! offered. Reading order: `address`, `tls`, `key`, `builder`.
 
 mod address;
 mod builder;
+mod key;
 mod tls;
 
 pub use address::{Address, DEFAULT_PORT, DEFAULT_SOCKET};
 pub use builder::Builder;
 pub(crate) use builder::read_token;
+pub use key::ProofKey;
+pub(crate) use key::Prover;
 
 use hyper_util::rt::TokioIo;
 use std::{io, sync::Arc, time::Duration};

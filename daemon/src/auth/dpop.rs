@@ -80,8 +80,12 @@ impl Proofs {
         if issued + AGE_SECS < seconds || issued > seconds + AHEAD_SECS || issued * 1000 < self.began.0 {
             return Err(wrong);
         }
-        let jti = text("jti").filter(|jti| (1..=JTI_BYTES_MAX).contains(&jti.len())).ok_or(wrong)?;
-        let digest = request.token.map(|token| BASE64URL_NOPAD.encode(&Sha256::digest(token)));
+        let jti = text("jti")
+            .filter(|jti| (1..=JTI_BYTES_MAX).contains(&jti.len()))
+            .ok_or(wrong)?;
+        let digest = request
+            .token
+            .map(|token| BASE64URL_NOPAD.encode(&Sha256::digest(token)));
         if text("ath") != digest.as_deref() {
             return Err(wrong);
         }
@@ -121,7 +125,12 @@ fn thumbprint(jwk: &Map<String, Value>) -> Option<[u8; 32]> {
     };
     let members = names
         .iter()
-        .map(|name| Some(format!("\"{name}\":{}", serde_json::to_string(jwk.get(*name)?.as_str()?).ok()?)))
+        .map(|name| {
+            Some(format!(
+                "\"{name}\":{}",
+                serde_json::to_string(jwk.get(*name)?.as_str()?).ok()?
+            ))
+        })
         .collect::<Option<Vec<_>>>()?;
     Some(Sha256::digest(format!("{{{}}}", members.join(","))).into())
 }
@@ -195,8 +204,15 @@ mod tests {
         assert_eq!(Some(jkt), thumbprint(jwk(&key).as_object().unwrap()));
         assert_eq!(take(&good), Err(Refused::Possession), "once");
         assert_eq!(take(&signed(&key, &header(&key), &claims("b"))), Ok(jkt));
-        assert_eq!(take(&signed(&other, &header(&other), &claims("a"))).map(|other| other != jkt), Ok(true));
-        let query = with(claims("q"), "htu", json!("https://vault.example.com:8470/strongroom.v1.Kv/Get?x=1#y"));
+        assert_eq!(
+            take(&signed(&other, &header(&other), &claims("a"))).map(|other| other != jkt),
+            Ok(true)
+        );
+        let query = with(
+            claims("q"),
+            "htu",
+            json!("https://vault.example.com:8470/strongroom.v1.Kv/Get?x=1#y"),
+        );
         assert_eq!(take(&signed(&key, &header(&key), &query)), Ok(jkt));
         for (name, value) in [
             ("htm", json!("GET")),
@@ -244,7 +260,10 @@ mod tests {
         }
         let early = Proofs::since(Timestamp((NOW + 1) * 1000));
         let fresh = signed(&key, &header(&key), &claims("z"));
-        assert!(early.take(&fresh, REQUEST, Timestamp(NOW * 1000)).is_err(), "from before this run");
+        assert!(
+            early.take(&fresh, REQUEST, Timestamp(NOW * 1000)).is_err(),
+            "from before this run"
+        );
     }
 
     /// RFC 7638, section 3.1: the example.
@@ -255,7 +274,10 @@ mod tests {
             "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
         });
         let digest = thumbprint(jwk.as_object().unwrap()).unwrap();
-        assert_eq!(BASE64URL_NOPAD.encode(&digest), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+        assert_eq!(
+            BASE64URL_NOPAD.encode(&digest),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
     }
 
     /// Names of proofs are bounded; when they are full nothing is taken rather than something twice.

@@ -147,7 +147,9 @@ impl Definition {
             (None, Some(role), None, None) => role.checked().map(Method::Role),
             (None, None, Some(certificate), None) => CertificateTrust::new(certificate).map(Method::Certificate),
             (None, None, None, Some(unix)) => unix.checked().map(Method::Unix),
-            _ => Err(vec!["give exactly one method: `jwt`, `role`, `certificate`, `unix`".to_owned()]),
+            _ => Err(vec![
+                "give exactly one method: `jwt`, `role`, `certificate`, `unix`".to_owned(),
+            ]),
         };
         match method {
             Ok(method) if faults.is_empty() => Ok(method),

@@ -45,7 +45,11 @@ pub fn check(config: &Config) -> Result<(), Problem> {
     if let Some(origin) = &config.listener.origin {
         let host = origin.get_ref().strip_prefix("https://").unwrap_or_default();
         if host.is_empty() || host.contains(['/', '?', '#', '@']) {
-            return Err(Problem::at("listener.origin", origin, "https://HOST:PORT, without a slash behind"));
+            return Err(Problem::at(
+                "listener.origin",
+                origin,
+                "https://HOST:PORT, without a slash behind",
+            ));
         }
     }
     store(config)?;

@@ -34,9 +34,15 @@ impl Place {
     /// # Errors
     /// When it cannot be made.
     pub fn new(name: &str, user: &str) -> io::Result<Self> {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("sr-{name}-{}-{count}", std::process::id()));
-        fs::create_dir(&dir)?;
+        let dir = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let dir = std::env::temp_dir().join(format!("sr-{name}-{}-{count}", std::process::id()));
+            match fs::create_dir(&dir) {
+                // Left by a process of the same number that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => break made.map(|()| dir)?,
+            }
+        };
         let place = Self {
             dir,
             user: unprivileged(user)?,

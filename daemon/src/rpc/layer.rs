@@ -200,8 +200,10 @@ where
             return self.stream(request);
         }
         let taken = Taken::default();
-        let path = Called(request.uri().path().into());
-        request.extensions_mut().insert(path);
+        if request.headers().contains_key("dpop") {
+            let called = Called(request.uri().path().into());
+            request.extensions_mut().insert(called);
+        }
         request.extensions_mut().insert(taken.clone());
         request.extensions_mut().insert(place.clone());
         let asked = request

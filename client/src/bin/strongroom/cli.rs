@@ -65,11 +65,34 @@ pub struct Globals {
     )]
     pub ca_cert: Option<PathBuf>,
     /// PEM file of a certificate to show to the daemon over TLS, for tokens that are bound to it
-    #[arg(long, global = true, env = "STRONGROOM_CLIENT_CERT", value_name = "FILE", hide_env_values = true, requires = "client_key")]
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_CLIENT_CERT",
+        value_name = "FILE",
+        hide_env_values = true,
+        requires = "client_key"
+    )]
     pub client_cert: Option<PathBuf>,
     /// PEM file of that certificate's key
-    #[arg(long, global = true, env = "STRONGROOM_CLIENT_KEY", value_name = "FILE", hide_env_values = true, requires = "client_cert")]
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_CLIENT_KEY",
+        value_name = "FILE",
+        hide_env_values = true,
+        requires = "client_cert"
+    )]
     pub client_key: Option<PathBuf>,
+    /// PEM file of the key that the token is bound to (DPoP) [default: ~/.config/strongroom/token.key, with the token beside it]
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_PROOF_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub proof_key: Option<PathBuf>,
     /// File that holds the token, `-` for stdin; a regular file must be mode 0600
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

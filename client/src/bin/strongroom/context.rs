@@ -6,7 +6,7 @@ use crate::{
     output::Out,
     settings::{Settings, TokenFrom},
 };
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, path::Path, time::Duration};
 use strongroom_client::{Client, Secret};
 
 /// One run of the program.
@@ -33,12 +33,17 @@ impl Context {
             Some(from) => Some(self.token(from)?),
             None => None,
         };
-        self.connect(token).await
+        self.connect(token, self.settings.proof_key.as_deref()).await
     }
 
     /// Connects without a token: status, init, unseal and recover need none.
     pub async fn client_without_token(&self) -> Result<Client, Failure> {
-        self.connect(None).await
+        self.connect(None, None).await
+    }
+
+    /// Connects without a token, with a key that the one to come is to be bound to.
+    pub async fn client_with_key(&self, key: &Path) -> Result<Client, Failure> {
+        self.connect(None, Some(key)).await
     }
 
     /// [`client`](Self::client) for work that takes long: waits this long unless `--timeout` says otherwise.
@@ -52,13 +57,16 @@ impl Context {
         client.with_timeout(self.settings.timeout.unwrap_or(patience))
     }
 
-    async fn connect(&self, token: Option<Secret>) -> Result<Client, Failure> {
+    async fn connect(&self, token: Option<Secret>, key: Option<&Path>) -> Result<Client, Failure> {
         let mut builder = Client::builder().address(&self.settings.address);
         if let Some(path) = &self.settings.ca_cert {
             builder = builder.ca_file(path);
         }
         if let Some((chain, key)) = &self.settings.client_cert {
             builder = builder.client_certificate(chain, key);
+        }
+        if let Some(key) = key {
+            builder = builder.proof_key(key);
         }
         if let Some(timeout) = self.settings.timeout {
             builder = builder.timeout(timeout);

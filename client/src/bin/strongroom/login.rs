@@ -5,13 +5,13 @@ use crate::{
     failure::Failure,
     input::Source,
     output::{Answer, or_dash},
-    settings::token_cache,
-    token::save,
+    settings::{key_cache, token_cache},
+    token::{save, save_key},
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
-use std::{fs, io};
-use strongroom_client::{Error, Secret, v1};
+use std::{fs, io, path::PathBuf};
+use strongroom_client::{Error, ProofKey, Secret, v1};
 
 #[derive(Debug, Subcommand)]
 pub enum Login {
@@ -20,7 +20,8 @@ pub enum Login {
 Examples:
   strongroom login jwt - < token.jwt
   strongroom login jwt @/var/run/secrets/strongroom/token --trust cluster-a
-  strongroom login jwt - --show --output json < token.jwt")]
+  strongroom login jwt - --show --output json < token.jwt
+  strongroom login jwt - --dpop < token.jwt")]
     Jwt {
         /// Where the JWT comes from: `-`, `@FILE` or `prompt`
         #[arg(default_value = "-", value_name = "SOURCE")]
@@ -74,8 +75,11 @@ pub struct Keep {
     #[arg(long)]
     show: bool,
     /// Bind the token to the client certificate of this connection: it is of no use without that
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dpop")]
     bind: bool,
+    /// Bind the token to a key (DPoP): it is of no use without that. The key is made when its file (--proof-key) is not there
+    #[arg(long)]
+    dpop: bool,
 }
 
 /// End the token that the commands use, with its session, its leases, and ~/.config/strongroom/token
@@ -107,20 +111,42 @@ impl Login {
         let request = v1::LoginRequest {
             trust,
             proof: Some(proof),
-            binding: if keep.bind {
-                v1::LoginBinding::Certificate
-            } else {
-                v1::LoginBinding::None
+            binding: match (keep.bind, keep.dpop) {
+                (true, _) => v1::LoginBinding::Certificate,
+                (_, true) => v1::LoginBinding::Dpop,
+                _ => v1::LoginBinding::None,
             }
             .into(),
         };
-        let client = context.client_without_token().await?;
+        let client = if keep.dpop {
+            context.client_with_key(&proof_key(context)?).await?
+        } else {
+            context.client_without_token().await?
+        };
         // Never repeated by itself: a proof may be good once only.
         let done = client
             .once(request, |s, r| async move { s.login().login(r).await })
             .await?;
         answer(done, &keep)
     }
+}
+
+/// The key's file, made when it is not there.
+fn proof_key(context: &Context) -> Result<PathBuf, Failure> {
+    let path = match &context.settings.proof_key {
+        Some(path) => path.clone(),
+        None => key_cache().ok_or_else(|| {
+            Failure::usage(
+                "there is no home directory to keep a key in",
+                "set HOME, or give --proof-key FILE",
+            )
+        })?,
+    };
+    if !path.exists() {
+        let (_, pem) = ProofKey::generate()?;
+        save_key(&path, &Secret::from(pem.as_str()))?;
+    }
+    Ok(path)
 }
 
 fn answer(done: v1::LoginResponse, keep: &Keep) -> Result<Answer, Failure> {
@@ -168,14 +194,15 @@ impl Logout {
             Err(Error::Unauthenticated(_)) => false,
             other => other.map(|_| true)?,
         };
-        let file = token_cache();
-        if let Some(Err(error)) = file.as_ref().map(fs::remove_file)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(Failure::other(
-                format!("the token is ended, but its file cannot be removed: {error}"),
-                "remove ~/.config/strongroom/token",
-            ));
+        for file in [token_cache(), key_cache()].into_iter().flatten() {
+            if let Err(error) = fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(Failure::other(
+                    format!("the token is ended, but {} cannot be removed: {error}", file.display()),
+                    "remove it",
+                ));
+            }
         }
         let said = if ended {
             "logged out"

@@ -23,6 +23,8 @@ pub struct Settings {
     pub ca_cert: Option<PathBuf>,
     /// Chain and key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// The key that the token is bound to.
+    pub proof_key: Option<PathBuf>,
     pub token: Option<TokenFrom>,
     pub output: Format,
     pub timeout: Option<Duration>,
@@ -73,11 +75,18 @@ pub fn resolve(flags: &Globals) -> Result<Settings, Failure> {
             .map(TokenFrom::File)
             .or_else(|| token_cache().filter(|path| path.exists()).map(TokenFrom::Cache)),
     };
+    // The key beside the token cache goes with that token alone.
+    let beside = || match &token {
+        Some(TokenFrom::Cache(_)) => key_cache().filter(|path| path.exists()),
+        _ => None,
+    };
+    let proof_key = flags.proof_key.clone().or_else(beside);
     Ok(Settings {
         address,
         address_flag,
         client_cert: flags.client_cert.clone().zip(flags.client_key.clone()),
         ca_cert: flags.ca_cert.clone().or(file.ca_cert),
+        proof_key,
         token,
         output: flags.output.or(file.output).unwrap_or_default(),
         timeout: flags.timeout.or(file.timeout),
@@ -97,6 +106,11 @@ fn directory() -> Option<PathBuf> {
 /// `~/.config/strongroom/token`; `None` without a home directory.
 pub fn token_cache() -> Option<PathBuf> {
     directory().map(|dir| dir.join("token"))
+}
+
+/// `~/.config/strongroom/token.key`.
+pub fn key_cache() -> Option<PathBuf> {
+    directory().map(|dir| dir.join("token.key"))
 }
 
 #[derive(Debug, Default)]

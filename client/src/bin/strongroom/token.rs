@@ -256,6 +256,11 @@ pub fn save(token: &Secret) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
+/// Writes a key's file, readable by this user alone, whole or not at all.
+pub fn save_key(path: &Path, pem: &Secret) -> Result<(), Failure> {
+    write_private(path, pem).map_err(|e| unwritable(path, &e))
+}
+
 fn cache() -> Result<PathBuf, Failure> {
     token_cache().ok_or_else(|| {
         Failure::usage(

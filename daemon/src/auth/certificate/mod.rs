@@ -88,9 +88,10 @@ impl CertificateTrust {
         if roots.is_empty() || roots.len() > AUTHORITIES_MAX {
             return Err(one("ca_pem: 1 to 16 certificates".to_owned()));
         }
-        let lists = CertificateRevocationListDer::pem_slice_iter(definition.crl_pem.as_deref().unwrap_or_default().as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| one(format!("crl_pem: {error}")))?;
+        let lists =
+            CertificateRevocationListDer::pem_slice_iter(definition.crl_pem.as_deref().unwrap_or_default().as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| one(format!("crl_pem: {error}")))?;
         if lists.len() > LISTS_MAX || (definition.crl_pem.is_some() && lists.is_empty()) {
             return Err(one("crl_pem: 1 to 16 lists".to_owned()));
         }
@@ -114,12 +115,10 @@ impl CertificateTrust {
         let leaf = CertificateDer::from(&leaf[..]);
         let rest: Vec<_> = rest.iter().map(|der| CertificateDer::from(&der[..])).collect();
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
-        self.verifier
-            .verify_client_cert(&leaf, &rest, now)
-            .map_err(|error| {
-                tracing::info!(%error, "a client certificate was refused");
-                Refused::Certificate
-            })?;
+        self.verifier.verify_client_cert(&leaf, &rest, now).map_err(|error| {
+            tracing::info!(%error, "a client certificate was refused");
+            Refused::Certificate
+        })?;
         let parsed = webpki::EndEntityCert::try_from(&leaf).map_err(|_| Refused::Certificate)?;
         let dns: BTreeSet<_> = parsed.valid_dns_names().map(str::to_ascii_lowercase).collect();
         let uris: BTreeSet<_> = parsed.valid_uri_names().collect();
@@ -160,8 +159,8 @@ impl Certificate {
 mod tests {
     use super::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
-        KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
+        IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
     };
 
     type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -174,12 +173,19 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn leaf(by: &Authority, names: &[SanType], serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Vec<Box<[u8]>> {
+    fn leaf(
+        by: &Authority,
+        names: &[SanType],
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Vec<Box<[u8]>> {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names.to_vec();
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "pay.example.com");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "pay.example.com");
         change(&mut params);
         let certificate = params.signed_by(&KeyPair::generate().unwrap(), by).unwrap();
         vec![certificate.der().to_vec().into()]
@@ -187,13 +193,13 @@ mod tests {
 
     fn revoked(by: &Authority, serial: u64, next: i32) -> String {
         let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2026, 1, 1),
+            this_update: date_time_ymd(2025, 1, 1),
             next_update: date_time_ymd(next, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
                 serial_number: SerialNumber::from(serial),
-                revocation_time: date_time_ymd(2026, 1, 1),
+                revocation_time: date_time_ymd(2025, 1, 1),
                 reason_code: None,
                 invalidity_date: None,
             }],
@@ -230,8 +236,12 @@ mod tests {
         let plain = |_: &mut CertificateParams| {};
         let pay = [dns("pay.example.com")];
         assert_eq!(by(&leaf(&ca, &pay, 1, plain)), Ok("dns:pay.example.com".to_owned()));
-        assert_eq!(by(&leaf(&ca, &[dns("x.example.com"), uri], 2, plain)), Ok("uri:spiffe://example.com/pay".to_owned()));
-        let server = |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        assert_eq!(
+            by(&leaf(&ca, &[dns("x.example.com"), uri], 2, plain)),
+            Ok("uri:spiffe://example.com/pay".to_owned())
+        );
+        let server =
+            |params: &mut CertificateParams| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let past = |params: &mut CertificateParams| params.not_after = date_time_ymd(2026, 1, 1);
         let future = |params: &mut CertificateParams| params.not_before = date_time_ymd(2030, 1, 1);
         for (chain, want) in [
@@ -252,14 +262,53 @@ mod tests {
             crl_pem: Some(revoked(&ca, 13, 2026)),
             ..definition.clone()
         });
-        assert!(stale.unwrap().recognise(&leaf(&ca, &pay, 1, plain), now).is_err(), "an expired list vouches for nobody");
+        assert!(
+            stale.unwrap().recognise(&leaf(&ca, &pay, 1, plain), now).is_err(),
+            "an expired list vouches for nobody"
+        );
         for (wrong, reason) in [
-            (Certificate { ca_pem: String::new(), ..definition.clone() }, "ca_pem"),
-            (Certificate { crl_pem: Some("x".to_owned()), ..definition.clone() }, "crl_pem"),
-            (Certificate { bind: Vec::new(), ..definition.clone() }, "1 to 64"),
-            (Certificate { bind: vec![name(Some("*.example.com"), None, "g")], ..definition.clone() }, "wildcards"),
-            (Certificate { bind: vec![name(Some("Pay.example.com"), None, "g")], ..definition.clone() }, "lower case"),
-            (Certificate { bind: vec![name(Some("a"), Some("b"), "g")], ..definition.clone() }, "exactly one"),
+            (
+                Certificate {
+                    ca_pem: String::new(),
+                    ..definition.clone()
+                },
+                "ca_pem",
+            ),
+            (
+                Certificate {
+                    crl_pem: Some("x".to_owned()),
+                    ..definition.clone()
+                },
+                "crl_pem",
+            ),
+            (
+                Certificate {
+                    bind: Vec::new(),
+                    ..definition.clone()
+                },
+                "1 to 64",
+            ),
+            (
+                Certificate {
+                    bind: vec![name(Some("*.example.com"), None, "g")],
+                    ..definition.clone()
+                },
+                "wildcards",
+            ),
+            (
+                Certificate {
+                    bind: vec![name(Some("Pay.example.com"), None, "g")],
+                    ..definition.clone()
+                },
+                "lower case",
+            ),
+            (
+                Certificate {
+                    bind: vec![name(Some("a"), Some("b"), "g")],
+                    ..definition.clone()
+                },
+                "exactly one",
+            ),
         ] {
             let faults = CertificateTrust::new(&wrong).err().unwrap().join("; ");
             assert!(faults.contains(reason), "{reason}: {faults}");

@@ -62,7 +62,11 @@ impl LogIn {
     fn bound(&self, call: &Call) -> Result<Option<Bound>, Refused> {
         match self.bind {
             Binding::None => Ok(None),
-            Binding::Certificate => call.certificate().map(Bound::Certificate).map(Some).ok_or(Refused::Possession),
+            Binding::Certificate => call
+                .certificate()
+                .map(Bound::Certificate)
+                .map(Some)
+                .ok_or(Refused::Possession),
             Binding::Key => call.key_held.map(Bound::Key).map(Some).ok_or(Refused::Possession),
         }
     }

@@ -47,7 +47,10 @@ impl login_server::Login for Services {
                 LoginBinding::Certificate => logins::Binding::Certificate,
                 LoginBinding::Dpop if takes_proofs => logins::Binding::Key,
                 LoginBinding::Dpop => {
-                    return Err(malformed("binding", "this daemon takes no DPoP proofs: set `listener.origin`"));
+                    return Err(malformed(
+                        "binding",
+                        "this daemon takes no DPoP proofs: set `listener.origin`",
+                    ));
                 }
             };
             Ok(logins::LogIn::new(m.trust, proof(m.proof)?, bind))

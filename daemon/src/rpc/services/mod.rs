@@ -12,7 +12,12 @@ mod operator;
 mod policy;
 mod token;
 
-use super::{keyed::Keyed, layer::{Called, Taken}, parse::idempotency_key, status::status};
+use super::{
+    keyed::Keyed,
+    layer::{Called, Taken},
+    parse::idempotency_key,
+    status::status,
+};
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
     gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason},
