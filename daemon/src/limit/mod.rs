@@ -185,12 +185,15 @@ impl Limiter {
         };
         let [of_identity, of_token, of_all] = names;
         let over = |limit, rate| move |wait| Over { limit, rate, wait };
+        // As one number and one byte: what a table hashes.
+        let (identity, token) = (u128::from_ne_bytes(*identity), u128::from_ne_bytes(*token));
+        let kind = work as u8;
         // The narrowest first: what one token wastes is not its identity's, nor everybody's.
         self.tokens
-            .admit((work, token), by_token, now)
+            .admit((kind, token), by_token, now)
             .map_err(over(of_token, by_token))?;
         self.identities
-            .admit((work, identity), by_identity, now)
+            .admit((kind, identity), by_identity, now)
             .map_err(over(of_identity, by_identity))?;
         all.map_or(Ok(()), |(cell, rate)| cell.admit(rate, now).map_err(over(of_all, rate)))
     }

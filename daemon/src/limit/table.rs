@@ -1,7 +1,8 @@
 //! Rates of many callers in constant memory: theoretical arrival times (GCRA) in sets of four cells, found by a keyed hash.
 //!
 //! A cell is a tag of its caller and the time when the caller's allowance is whole again. A cell whose time has passed is free: to forget it
-//! loses nothing. A caller that finds four others in debt shares the cell of the least: it is limited more, never less.
+//! loses nothing. A caller that finds four others in debt takes over the cell of the least, and the debt: whoever has no cell owes no more than each
+//! of the four says, so callers are only ever limited more, never less.
 
 use super::Rate;
 use std::{
@@ -101,14 +102,13 @@ impl Table {
         loop {
             let (cell, old) = choose(cells, tag, now);
             let (owner, whole_at) = (old >> TIME_BITS, old & TIME_MAX);
-            let shared = owner != tag && whole_at > now;
             // What another owes may be more than this caller ever could: it is no clock that went back.
-            let owed = if shared {
-                whole_at.min(now.saturating_add(rate.burst_micros()))
-            } else {
-                whole_at
+            let owed = match owner == tag {
+                true => whole_at,
+                false => whole_at.min(now.saturating_add(rate.burst_micros())),
             };
-            let new = next(owed, rate, now)? | (if shared { owner } else { tag } << TIME_BITS);
+            // The caller takes the cell over with all that is owed there. Its former owner owes no more than any cell of the set says.
+            let new = next(owed, rate, now)? | (tag << TIME_BITS);
             if cell
                 .0
                 .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
