@@ -365,15 +365,18 @@ fn may_have_acted(status: &Status) -> bool {
     }
 }
 
-/// A change that was sent and never answered is neither done nor not done, also when the daemon came back sealed meanwhile.
+/// A change that was sent and never answered is neither done nor not done, whatever became of its repetition that did not get to be made:
+/// the daemon came back sealed meanwhile, or is reached by TLS no more, or a limit came first.
 fn settle(error: Error, sent_change_unanswered: bool) -> Error {
+    let doubtful = |words: &str| format!("the change was sent and may have been made: {words}");
     match error {
-        Error::Unavailable(refusal) | Error::Sealed(refusal) if sent_change_unanswered => {
+        Error::Unavailable(refusal) | Error::Sealed(refusal) | Error::Exhausted(refusal) if sent_change_unanswered => {
             Error::Indeterminate(Refusal {
-                message: format!("the change was sent and may have been made: {}", refusal.message),
+                message: doubtful(&refusal.message),
                 ..refusal
             })
         }
+        Error::Tls(words) if sent_change_unanswered => Error::Indeterminate(Refusal::local("TLS", doubtful(&words))),
         other => other,
     }
 }
@@ -430,6 +433,12 @@ mod tests {
         let sealed = || Error::Sealed(Refusal::local("SEALED", "the vault is sealed"));
         assert!(matches!(settle(sealed(), true), Error::Indeterminate(_)));
         assert!(matches!(settle(sealed(), false), Error::Sealed(_)));
+        // The same when the repetition does not get through TLS any more, or a limit refuses it.
+        assert!(matches!(settle(Error::Tls("no".into()), true), Error::Indeterminate(_)));
+        assert!(matches!(settle(Error::Tls("no".into()), false), Error::Tls(_)));
+        let limited = || Error::Exhausted(Refusal::local("RATE_LIMITED", "asked too often"));
+        assert!(matches!(settle(limited(), true), Error::Indeterminate(_)));
+        assert!(matches!(settle(limited(), false), Error::Exhausted(_)));
     }
 
     #[test]

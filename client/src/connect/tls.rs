@@ -107,7 +107,8 @@ pub(super) fn explain(error: &io::Error) -> ConnectFailure {
     let Some(tls) = find::<rustls::Error>(error)
         .or_else(|| error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()))
     else {
-        return ConnectFailure::Tls(format!(
+        // The network, a proxy, or a daemon that goes down: worth another try, unlike what TLS itself refuses.
+        return ConnectFailure::Reach(format!(
             "the handshake broke off: {error}; is this the TLS port of strongroomd?"
         ));
     };
