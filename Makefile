@@ -33,7 +33,7 @@ test: build kryoptic ## every test, on real servers and tokens, and the campaign
 kryoptic: deps ## the HSM suite on a second vendor's token
 	@hsm/kryoptic/test.sh
 
-campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|all
+campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|soak|all
 	target/debug/campaign $(or $(SUITE),all)
 
 BENCH_PROFILE := $(if $(filter d0,$(DURABILITY)),--profile bench-no-audit --features strongroom-bench/bench-no-audit,--release)

@@ -1,88 +1,10 @@
 //! Logging in: the real daemon believes tokens of an issuer that the test plays, app roles, and the kernel.
 
 use crate::world::{World, eventually, failure, shared, value};
-use data_encoding::BASE64URL_NOPAD;
-use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SigningKey};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeSet;
 use strongroom_client::{Error, v1};
-
-/// An issuer with one P-256 key.
-pub struct Issuer {
-    pub name: String,
-    key: rcgen::KeyPair,
-}
-
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn b64(value: &Value) -> String {
-    BASE64URL_NOPAD.encode(value.to_string().as_bytes())
-}
-
-/// The two integers of an ECDSA signature in DER, each in 32 bytes: rcgen signs as X.509 does, JWS has them bare.
-pub fn bare(der: &[u8]) -> Vec<u8> {
-    let integer = |at: usize| {
-        let length = usize::from(der[at + 1]);
-        let bytes = &der[at + 2..at + 2 + length];
-        let bytes = bytes.strip_prefix(&[0]).unwrap_or(bytes);
-        ([vec![0; 32 - bytes.len()], bytes.to_vec()].concat(), at + 2 + length)
-    };
-    let (r, next) = integer(2);
-    [r, integer(next).0].concat()
-}
-
-/// A public P-256 key as a JWK.
-pub fn jwk(key: &rcgen::KeyPair) -> Value {
-    let point = key.der_bytes();
-    json!({
-        "kty": "EC", "crv": "P-256",
-        "x": BASE64URL_NOPAD.encode(&point[1..33]), "y": BASE64URL_NOPAD.encode(&point[33..65]),
-    })
-}
-
-pub fn sign(key: &rcgen::KeyPair, header: &Value, claims: &Value) -> String {
-    let signed = format!("{}.{}", b64(header), b64(claims));
-    let signature = bare(&key.sign(signed.as_bytes()).unwrap());
-    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
-}
-
-impl Issuer {
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: format!("https://{name}.example.com"),
-            key: rcgen::KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-        }
-    }
-    pub fn jwks(&self) -> Value {
-        let mut key = jwk(&self.key);
-        key["kid"] = "k1".into();
-        json!({"keys": [key]})
-    }
-    /// A trust in its subjects `job`, who get `groups`.
-    pub fn trust(&self, groups: &[&str]) -> Value {
-        json!({"jwt": {
-            "issuer": self.name, "audience": "strongroom-tests", "algorithms": ["ES256"],
-            "keys": {"static": {"jwks": self.jwks()}},
-            "bind": [{"claims": {"sub": "job"}, "groups": groups}],
-            "attributes": ["sub", "ref"],
-        }})
-    }
-    pub fn token(&self, jti: &str, more: Value) -> String {
-        let mut claims = json!({
-            "iss": self.name, "aud": "strongroom-tests", "sub": "job", "jti": jti, "ref": "main", "iat": now(), "exp": now() + 300,
-        });
-        claims
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        sign(&self.key, &json!({"alg": "ES256", "kid": "k1", "typ": "JWT"}), &claims)
-    }
-}
+pub use strongroom_tests::issuer::{Issuer, jwk, now, sign};
 
 pub fn put_trust(world: &World, name: &str, trust: &Value) {
     world
@@ -160,10 +82,7 @@ when { principal.hasTag("claim:ref") && principal.getTag("claim:ref") == "main" 
         .with_token(&text(&dev["token"]))
         .run(&["--output", "json", "kv", "get", "kv/jobs/a"]);
     assert_eq!(failure(&denied)["reason"], "DENIED", "its claim is another");
-    let stranger = Issuer {
-        name: issuer.name.clone(),
-        key: rcgen::KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-    };
+    let stranger = issuer.forged();
     let forged = refused(world, &stranger.token("j3", json!({})));
     assert!(
         !text(&forged["message"]).contains("signature"),

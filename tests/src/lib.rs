@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod cli;
 pub mod daemon;
 pub mod demo;
+pub mod issuer;
 pub mod lab;
 
 pub use cli::{Cli, Ran};

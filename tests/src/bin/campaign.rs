@@ -1,10 +1,10 @@
-//! `campaign [--short] [--seed N] kill|power|flip|rotate|all`: see `strongroom_tests::campaign`. Exit code 1 when an invariant broke or a
-//! control stayed green. The other words it knows are the processes that it starts itself.
+//! `campaign [--short] [--seed N] [--minutes N] kill|power|flip|rotate|soak|all`: see `strongroom_tests::campaign`. Minutes are for `soak`. Exit
+//! code 1 when an invariant broke or a control stayed green. The other words it knows are the processes that it starts itself.
 
 use std::{path::Path, process::ExitCode};
-use strongroom_tests::campaign::{Plan, Scale, Tried, dice, flip, kill, power, report::say, rotate};
+use strongroom_tests::campaign::{Plan, Scale, Tried, dice, flip, kill, power, report::say, rotate, soak};
 
-const USAGE: &str = "usage: campaign [--short] [--seed N] kill|power|flip|rotate|all";
+const USAGE: &str = "usage: campaign [--short] [--seed N] [--minutes N] kill|power|flip|rotate|soak|all";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +53,7 @@ fn suites(args: &[&str]) -> Tried<bool> {
         Plan {
             scale: Scale::Whole,
             seed: dice::any_seed(),
+            minutes: None,
         },
         Vec::new(),
     );
@@ -61,7 +62,8 @@ fn suites(args: &[&str]) -> Tried<bool> {
         match *arg {
             "--short" => plan.scale = Scale::Short,
             "--seed" => plan.seed = args.next().ok_or(USAGE)?.parse()?,
-            "all" => wanted.extend(["power", "flip", "kill", "rotate"]),
+            "--minutes" => plan.minutes = Some(args.next().ok_or(USAGE)?.parse()?),
+            "all" => wanted.extend(["power", "flip", "kill", "rotate", "soak"]),
             suite => wanted.push(suite),
         }
     }
@@ -75,6 +77,7 @@ fn suites(args: &[&str]) -> Tried<bool> {
             "flip" => flip::run(plan)?,
             "kill" => wait(kill::run(plan))??,
             "rotate" => wait(rotate::run(plan))??,
+            "soak" => wait(soak::run(plan))??,
             _ => return Err(USAGE.into()),
         };
     }

@@ -168,6 +168,21 @@ impl Bench {
         builder.connect().await.map_err(doing("connecting"))
     }
 
+    /// The same over TLS, through a proxy that listens on `port`.
+    pub async fn client_over(&self, port: u16, token: Option<&str>) -> Result<Client, strongroom_client::Error> {
+        let address = format!("https://localhost:{port}");
+        let mut builder = Client::builder().address(address).ca_file(self.lab.ca()).timeout(CALL);
+        if let Some(token) = token {
+            builder = builder.token(token);
+        }
+        builder.connect().await
+    }
+
+    /// Of the daemon that runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
     pub async fn state(&self, client: &Client) -> Tried<v1::VaultState> {
         let status = client
             .read(v1::StatusRequest {}, |s, r| async move { s.operator().status(r).await })

@@ -3,7 +3,7 @@
 //! Run whole by `make campaign SUITE=..`, in short form by CI. What they found: docs/CAMPAIGNS.md.
 //!
 //! Reading order: this file, `dice`, `steps`, `report`, then a suite: `power` (power cuts) and `flip` (changed bytes) on the store;
-//! `kill` (kill -9) and `rotate` on the real daemon, which stand on `bench` and `proxy`.
+//! `kill` (kill -9), `rotate` and `soak` (everything at once, for long) on the real daemon, which stand on `bench` and `proxy`.
 
 mod bench;
 pub mod dice;
@@ -13,6 +13,7 @@ pub mod power;
 mod proxy;
 pub mod report;
 pub mod rotate;
+pub mod soak;
 pub mod steps;
 mod trail;
 
@@ -49,6 +50,8 @@ pub struct Plan {
     pub scale: Scale,
     /// Printed, so that a run can be made again.
     pub seed: u64,
+    /// Another length than the scale's, for suites that run for a time.
+    pub minutes: Option<u64>,
 }
 
 /// Adds what was being done to an error.

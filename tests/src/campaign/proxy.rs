@@ -1,10 +1,14 @@
-//! A TCP proxy in front of PostgreSQL that can stop the world at one statement: before the server hears it, or after the server has done it
-//! and before the daemon hears so. What is held can be dropped, or delivered late, as a network would.
+//! A TCP proxy in front of PostgreSQL, or of the daemon, that can stop the world at one statement: before the server hears it, or after the
+//! server has done it and before the daemon hears so. What is held can be dropped, or delivered late, as a network would. It can also cut
+//! every connection, and let every piece come late.
 
 use super::{Tried, doing};
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -43,6 +47,10 @@ struct Arm {
 #[derive(Default)]
 struct Shared {
     arm: Mutex<Option<Arm>>,
+    open: AtomicU64,
+    cut: watch::Sender<u64>,
+    lag_millis: AtomicU64,
+    lagged: AtomicU64,
 }
 
 /// The proxy; ends when dropped.
@@ -121,6 +129,24 @@ impl Proxy {
         *self.lock() = None;
     }
 
+    /// Ends every connection; how many there were.
+    pub fn cut(&self) -> u64 {
+        let open = self.shared.open.load(Ordering::SeqCst);
+        self.shared.cut.send_modify(|cuts| *cuts += 1);
+        open
+    }
+
+    /// From now on every piece, each way, comes this much later (zero: at once).
+    pub fn lag(&self, lag: Duration) {
+        let millis = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
+        self.shared.lag_millis.store(millis, Ordering::SeqCst);
+    }
+
+    /// Pieces that came late until now.
+    pub fn lagged(&self) -> u64 {
+        self.shared.lagged.load(Ordering::SeqCst)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arm>> {
         self.shared.arm.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,6 +159,14 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    async fn lag(&self) {
+        let millis = self.lag_millis.load(Ordering::SeqCst);
+        if millis > 0 {
+            self.lagged.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+
     /// Takes the arm if this chunk is what it waits for.
     fn matches(&self, chunk: &[u8]) -> Option<Arm> {
         let mut arm = self.arm.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,15 +183,24 @@ fn join(near: TcpStream, far: TcpStream, shared: Arc<Shared>) {
     let (answers, gate) = watch::channel(None::<watch::Receiver<Fate>>);
     let notify = Arc::new(Mutex::new(None));
     let dropped = Arc::new(AtomicBool::new(false));
-    tokio::spawn(requests(
-        near_in,
-        far_out,
-        shared,
-        answers,
-        notify.clone(),
-        dropped.clone(),
-    ));
-    tokio::spawn(replies(far_in, near_out, gate, notify, dropped));
+    let mut cut = shared.cut.subscribe();
+    tokio::spawn(async move {
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        let there = requests(
+            near_in,
+            far_out,
+            shared.clone(),
+            answers,
+            notify.clone(),
+            dropped.clone(),
+        );
+        let back = replies(far_in, near_out, shared.clone(), gate, notify, dropped);
+        tokio::select! {
+            _ = async { tokio::join!(there, back) } => {}
+            _ = cut.changed() => {}
+        }
+        shared.open.fetch_sub(1, Ordering::SeqCst);
+    });
 }
 
 type Slot = Arc<Mutex<Option<Arc<Notify>>>>;
@@ -172,6 +215,7 @@ async fn requests(
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        shared.lag().await;
         let chunk = buffer.get(..read).unwrap_or_default();
         match shared.matches(chunk) {
             Some(arm) if arm.hold == Hold::Request => {
@@ -196,12 +240,14 @@ async fn requests(
 async fn replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    shared: Arc<Shared>,
     gate: watch::Receiver<Option<watch::Receiver<Fate>>>,
     notify: Slot,
     dropped: Arc<AtomicBool>,
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        shared.lag().await;
         let held = gate.borrow().clone();
         if let Some(fate) = held {
             if let Some(reached) = notify.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -110,6 +110,15 @@ fn doubtful(error: &Error) -> bool {
 impl Load {
     /// Starts it on the book of an earlier one.
     pub fn start(client: &Client, book: Arc<Mutex<Book>>, dice: &Dice, with_leases: bool) -> Self {
+        Self::of(client, book, dice, WRITERS, with_leases)
+    }
+
+    /// Without the writers.
+    pub fn of_leases(client: &Client, book: Arc<Mutex<Book>>, dice: &Dice) -> Self {
+        Self::of(client, book, dice, 0, true)
+    }
+
+    fn of(client: &Client, book: Arc<Mutex<Book>>, dice: &Dice, writers: u64, with_leases: bool) -> Self {
         let load = Self {
             book,
             writing: Arc::default(),
@@ -118,7 +127,7 @@ impl Load {
             tasks: Vec::new(),
         };
         let mut tasks = Vec::new();
-        for writer in 0..WRITERS {
+        for writer in 0..writers {
             let part = load.part(client, dice.fork(writer));
             tasks.push(tokio::spawn(part.write(writer)));
         }

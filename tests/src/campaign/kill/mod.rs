@@ -7,7 +7,8 @@
 mod check;
 mod load;
 
-pub use check::revoke;
+pub use check::{CLEANED_WITHIN, check, revoke};
+pub use load::{Book, Fate as LeaseFate, Load, open, value};
 
 use super::{
     Dice, Plan, Report, Steps, Tried,
@@ -16,8 +17,6 @@ use super::{
     proxy::{Fate, Hold},
     report::say,
 };
-use check::{CLEANED_WITHIN, check};
-use load::{Book, Load, open};
 use std::{
     sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},

@@ -8,7 +8,7 @@
 //! rotation fell in between.
 
 mod client;
-mod root;
+pub mod root;
 
 use super::{
     Dice, Plan, Report, Steps, Tried,
@@ -17,7 +17,8 @@ use super::{
     proxy::{Fate, Hold},
     report::say,
 };
-use client::{Worker, read};
+use client::Worker;
+pub use client::read;
 use std::time::Duration;
 use strongroom_client::{Client, v1};
 use tokio::time::{sleep, timeout};

@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Log-ins of the engine that the server knows.
 const LOG_INS: &str = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'strongroom%' AND rolcanlogin";
 
-async fn rotate(client: &Client) -> Tried<String> {
+/// Rotates it once; the new account.
+pub async fn rotate(client: &Client) -> Tried<String> {
     let request = v1::MountRotateRootRequest {
         path: "pg".into(),
         ..Default::default()
