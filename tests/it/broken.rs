@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 /// Puts something that is no policy in a policy's place, as nobody but the vault's own keys could: authentic, and not what the manifest lists.
 async fn damage(world: &World, policy: &str) {
     let config = DiskConfig {
+        caches: strongroomd::store::Caches::default(),
         dir: world.lab.data(),
         engine: EngineKind::Fjall,
         reserve_bytes: 0,

@@ -162,8 +162,6 @@ fn a_refused_pin_waits_for_a_person() {
     let pin = world.lab.dir().join("hsm-main/pin");
     let right = fs::read(&pin).unwrap();
     assert!(world.take_daemon().stop().success());
-    fs::write(&pin, "0000-not-the-pin").unwrap();
-    world.start();
     let unseal = |world: &World| {
         let lines = world.lines("daily");
         world.cli().run_with(
@@ -171,11 +169,17 @@ fn a_refused_pin_waits_for_a_person() {
             lines.as_bytes(),
         )
     };
+    // A file that others can read gives no PIN.
+    fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
+    world.start();
+    let loose = crate::world::failure(&unseal(&world));
+    assert!(loose.to_string().contains("chmod 0600"), "{loose}");
+    assert!(world.take_daemon().stop().success());
+    fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&pin, "0000-not-the-pin").unwrap();
+    world.start();
     let refused = crate::world::failure(&unseal(&world));
-    assert!(
-        ["HSM_PIN_REFUSED", "HSM_UNAVAILABLE"].contains(&refused["reason"].as_str().unwrap()),
-        "{refused}"
-    );
+    assert_eq!(refused["reason"], "HSM_PIN_REFUSED", "{refused}");
     fs::write(&pin, &right).unwrap();
     world.restart();
     let held = crate::world::failure(&unseal(&world));

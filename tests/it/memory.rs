@@ -33,6 +33,7 @@ async fn keys(world: &World, data: &Path) -> Needles {
     let hsm = Hsm::start(world.lab.hsms[0].clone(), launcher).unwrap();
     let tokens = Tokens::new(vec![Arc::new(hsm) as Arc<dyn Token>]);
     let config = DiskConfig {
+        caches: strongroomd::store::Caches::default(),
         evidence: strongroomd::store::Evidence::default(),
         dir: data.to_owned(),
         engine: EngineKind::Fjall,

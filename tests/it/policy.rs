@@ -110,6 +110,27 @@ async fn deny_permit_forbid_and_explain() {
     );
     world.cli().ok(&["policy", "delete", "decided-shut"]);
     client.get("kv/decided/secret").await.unwrap();
+    // A name alone is the identity as it is stored, and one that is not there is said to be none.
+    let by_name = |name: &str| {
+        let args = [
+            "--output",
+            "json",
+            "policy",
+            "explain",
+            "read",
+            "kv/decided/a",
+            "--identity",
+            name,
+        ];
+        serde_json::from_str::<serde_json::Value>(&world.cli().run(&args).out).unwrap()
+    };
+    assert_eq!(by_name("decided")["allowed"], true);
+    let nobody = by_name("nobody-of-this-name");
+    assert_eq!(nobody["allowed"], false);
+    assert!(
+        nobody["reason"].as_str().unwrap().contains("no identity of this name"),
+        "{nobody}"
+    );
     let other = world.lab.cli().with_token(&token).run(&[
         "--output",
         "json",

@@ -333,6 +333,28 @@ async fn deadlines_are_kept() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
+/// R-OPS-4: a namespace that is not there is refused, never taken for the one that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_namespace_is_not_answered_from_this_one() {
+    let world = &shared().world;
+    let client = world.client().await;
+    client.put("kv/namespaced", &value("x"), None).await.unwrap();
+    let get = async |namespace: &'static str| {
+        let mut request = Request::new(v1::KvGetRequest {
+            path: "kv/namespaced".to_owned(),
+            ..Default::default()
+        });
+        request
+            .metadata_mut()
+            .insert("x-strongroom-namespace", namespace.parse().unwrap());
+        client.stubs().kv().get(request).await
+    };
+    get("root").await.unwrap();
+    for other in ["other", "root/team", "ROOT"] {
+        assert_eq!(get(other).await.unwrap_err().code(), Code::InvalidArgument, "{other}");
+    }
+}
+
 /// R-AUTH-1: a Unix peer is known by the kernel's word, and still needs a token for what needs one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_socket_is_no_token() {

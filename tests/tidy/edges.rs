@@ -33,8 +33,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "base", "limit", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease", "engine",
-            "gate",
+            "base", "process", "limit", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease",
+            "engine", "gate",
         ],
     ),
     (

@@ -128,7 +128,7 @@ async fn introduce(gate: &Arc<Gate>, place: &Place, dir: &Path) -> Result<(), Fa
                 chain: Vec::new().into(),
             },
             id: gate.request_id(),
-            key_held: None,
+            shown: None,
             token: None,
             key: None,
             place: None,

@@ -12,7 +12,7 @@ use crate::{
     gate::{Foundations, Gate, Quotas, Rooms, Setting},
     limit::{Bounds, Limiter, Rates},
     seal::{Token, Tokens},
-    store::{Algorithm, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
+    store::{Algorithm, Caches, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
     vault::{Parts, Vault},
 };
 use std::{
@@ -103,6 +103,7 @@ pub fn disk_config(config: &Config) -> DiskConfig {
             Backend::Memory => EngineKind::Memory,
         },
         reserve_bytes: config.store.reserve_mib << 20,
+        caches: Caches::of(config.store.cache_mib.get_ref() << 20),
         audit: Settings {
             dir: config.audit_dir(),
             segment_bytes: config.audit.segment_mib.get_ref() << 20,

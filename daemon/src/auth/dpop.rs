@@ -13,11 +13,14 @@ use data_encoding::BASE64URL_NOPAD;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 /// A proof may be this old, and this far ahead.
 const AGE_SECS: u64 = 60;
-const AHEAD_SECS: u64 = 5;
+const AHEAD_SECS: u64 = 2;
 /// Names of proofs in one generation, 16 bytes each.
 const SEEN_MAX: usize = if cfg!(test) { 32 } else { 1 << 19 };
 const JTI_BYTES_MAX: usize = 256;
@@ -33,20 +36,24 @@ pub struct Request<'r> {
     pub path: &'r str,
     /// The token presented with it; none when logging in.
     pub token: Option<&'r [u8]>,
+    /// The key that it must be of (RFC 7638 thumbprint), if that is known. Any other is refused before anything is verified or remembered.
+    pub expected: Option<[u8; 32]>,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// Since when the younger generation is filled, in seconds.
-    since: u64,
+    /// Since when the younger generation is filled: by a clock that nobody sets.
+    since: Option<Instant>,
     young: HashSet<[u8; 16]>,
     old: HashSet<[u8; 16]>,
 }
 
 /// Proofs of late.
 pub struct Proofs {
-    seen: Mutex<Seen>,
-    /// Proofs from before this run may have been taken by the one before.
+    /// Of calls with a token that is bound to a key, and of log-ins: who only asks to log in fills nothing that others need.
+    calls: Mutex<Seen>,
+    log_ins: Mutex<Seen>,
+    /// Proofs from before this run may have been taken by the one before, as may those that were ahead of it by then.
     began: Timestamp,
 }
 
@@ -54,7 +61,8 @@ impl Proofs {
     /// None yet.
     pub fn since(began: Timestamp) -> Self {
         Self {
-            seen: Mutex::default(),
+            calls: Mutex::default(),
+            log_ins: Mutex::default(),
             began,
         }
     }
@@ -68,6 +76,10 @@ impl Proofs {
         let Some(Value::Object(jwk)) = proof.header.get("jwk") else {
             return Err(wrong);
         };
+        let thumbprint = thumbprint(jwk).ok_or(wrong)?;
+        if request.expected.is_some_and(|expected| expected != thumbprint) {
+            return Err(wrong);
+        }
         let key = public_key(jwk).map_err(|_| wrong)?;
         let text = |name: &str| proof.claims.get(name).and_then(Value::as_str);
         let address = text("htu").and_then(|address| address.strip_prefix(request.origin));
@@ -77,7 +89,10 @@ impl Proofs {
         }
         let issued = proof.claims.get("iat").and_then(numeric_date).ok_or(wrong)?;
         let seconds = now.0 / 1000;
-        if issued + AGE_SECS < seconds || issued > seconds + AHEAD_SECS || issued * 1000 < self.began.0 {
+        if issued + AGE_SECS < seconds
+            || issued > seconds + AHEAD_SECS
+            || issued * 1000 < self.began.plus_secs(AHEAD_SECS).0
+        {
             return Err(wrong);
         }
         let jti = text("jti")
@@ -92,23 +107,29 @@ impl Proofs {
         if !key.verifies(proof.algorithm, proof.signed, &proof.signature) {
             return Err(wrong);
         }
-        let thumbprint = thumbprint(jwk).ok_or(wrong)?;
         // Last of all: only what would be taken is remembered.
-        self.remember(&thumbprint, jti, seconds)?;
+        let seen = if request.token.is_some() {
+            &self.calls
+        } else {
+            &self.log_ins
+        };
+        seen.lock().remember(&thumbprint, jti, Instant::now())?;
         Ok(thumbprint)
     }
+}
 
-    fn remember(&self, key: &[u8; 32], jti: &str, now: u64) -> Result<(), Refused> {
+impl Seen {
+    fn remember(&mut self, key: &[u8; 32], jti: &str, now: Instant) -> Result<(), Refused> {
         let digest = Sha256::digest([&key[..], jti.as_bytes()].concat());
         let mut name = [0; 16];
         name.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
-        let mut seen = self.seen.lock();
-        if now.saturating_sub(seen.since) > AGE_SECS + AHEAD_SECS {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > Duration::from_secs(AGE_SECS + AHEAD_SECS) {
             // What fell out of the older generation is too old to be taken anyway.
-            seen.old = std::mem::take(&mut seen.young);
-            seen.since = now;
+            self.old = std::mem::take(&mut self.young);
+            self.since = Some(now);
         }
-        if seen.young.len() >= SEEN_MAX || seen.old.contains(&name) || !seen.young.insert(name) {
+        if self.young.len() >= SEEN_MAX || self.old.contains(&name) || !self.young.insert(name) {
             return Err(Refused::Possession);
         }
         Ok(())
@@ -146,6 +167,7 @@ mod tests {
         origin: "https://vault.example.com:8470",
         path: "/strongroom.v1.Kv/Get",
         token: Some(b"srm_st_x"),
+        expected: None,
     };
 
     fn key() -> KeyPair {
@@ -225,7 +247,7 @@ mod tests {
             ("htu", json!("/strongroom.v1.Kv/Get")),
             ("htu", Value::Null),
             ("iat", json!(NOW - 61)),
-            ("iat", json!(NOW + 6)),
+            ("iat", json!(NOW + 3)),
             ("iat", json!(NOW.to_string())),
             ("iat", Value::Null),
             ("jti", json!("")),
@@ -258,12 +280,30 @@ mod tests {
         for text in ["", "a.b.c", &good[..good.len() - 4], &format!("{good}x")] {
             assert_eq!(take(text), Err(Refused::Possession), "{text}");
         }
-        let early = Proofs::since(Timestamp((NOW + 1) * 1000));
-        let fresh = signed(&key, &header(&key), &claims("z"));
-        assert!(
-            early.take(&fresh, REQUEST, Timestamp(NOW * 1000)).is_err(),
-            "from before this run"
+        let expecting = |key: &KeyPair, jti: &str| {
+            let request = Request {
+                expected: Some(jkt),
+                ..REQUEST
+            };
+            proofs.take(&signed(key, &header(key), &claims(jti)), request, Timestamp(NOW * 1000))
+        };
+        assert_eq!(
+            expecting(&other, "e1"),
+            Err(Refused::Possession),
+            "another key than the token's"
         );
+        assert_eq!(expecting(&key, "e1"), Ok(jkt));
+        // What the run before may have taken: everything up to as far ahead of its end as it took anything.
+        let begun = Proofs::since(Timestamp(NOW * 1000));
+        for (ahead, taken) in [(0, false), (1, false), (2, true)] {
+            let at = NOW + ahead;
+            let proof = signed(&key, &header(&key), &with(claims("z"), "iat", json!(at)));
+            assert_eq!(
+                begun.take(&proof, REQUEST, Timestamp(at * 1000)).is_ok(),
+                taken,
+                "{ahead} s after the start"
+            );
+        }
     }
 
     /// RFC 7638, section 3.1: the example.
@@ -280,19 +320,31 @@ mod tests {
         );
     }
 
-    /// Names of proofs are bounded; when they are full nothing is taken rather than something twice.
+    /// Names of proofs are bounded; when they are full nothing is taken rather than something twice. Log-ins have a table of their own, and no clock
+    /// that can be set makes anything forgotten.
     #[test]
     fn a_full_memory_takes_nothing() {
-        let (proofs, key) = (Proofs::since(Timestamp(0)), key());
-        let take = |jti: &str, at: u64| {
-            let proof = signed(&key, &header(&key), &with(claims(jti), "iat", json!(at)));
-            proofs.take(&proof, REQUEST, Timestamp(at * 1000)).is_ok()
-        };
-        assert!(take("first", NOW));
+        let (mut seen, began) = (Seen::default(), Instant::now());
+        let mut take = |jti: &str, secs: u64| seen.remember(&[7; 32], jti, began + Duration::from_secs(secs)).is_ok();
+        assert!(take("first", 0));
         for n in 1..SEEN_MAX {
-            assert!(take(&n.to_string(), NOW));
+            assert!(take(&n.to_string(), 0));
         }
-        assert!(!take("more", NOW));
-        assert!(take("later", NOW + 66) && !take("later", NOW + 66));
+        assert!(!take("more", 1));
+        assert!(
+            take("later", 63) && !take("later", 63) && !take("first", 64),
+            "the older generation counts"
+        );
+        assert!(take("first", 127), "too old by then to be taken for another reason");
+        let (proofs, key) = (Proofs::since(Timestamp(0)), key());
+        let log_in = Request { token: None, ..REQUEST };
+        let stranger = with(claims("x"), "ath", Value::Null);
+        assert!(
+            proofs
+                .take(&signed(&key, &header(&key), &stranger), log_in, Timestamp(NOW * 1000))
+                .is_ok()
+        );
+        assert!(proofs.calls.lock().young.is_empty());
+        assert_eq!(proofs.log_ins.lock().young.len(), 1);
     }
 }

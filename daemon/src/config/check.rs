@@ -110,6 +110,9 @@ fn listener(config: &Config) -> Result<(), Problem> {
 }
 
 fn store(config: &Config) -> Result<(), Problem> {
+    if !(4..=65_536).contains(config.store.cache_mib.get_ref()) {
+        return Err(Problem::at("store.cache_mib", &config.store.cache_mib, "4 to 65536"));
+    }
     let accepted = config.store.accept_risk.as_ref();
     match (config.store.backend.get_ref(), accepted) {
         (Backend::Sled, Some(text)) if text.get_ref() == SLED_RISK => Ok(()),

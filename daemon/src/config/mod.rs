@@ -70,8 +70,8 @@ pub struct Store {
     pub accept_risk: Option<Spanned<String>>,
     /// Below this much free space, writes are refused until there is more. Default 256 MiB.
     pub reserve_mib: u64,
-    /// Memory for cached (encrypted) blocks and records. Default 32 MiB.
-    pub cache_mib: u64,
+    /// Memory for cached (encrypted) records and blocks, 4 to 65,536. Default 40 MiB.
+    pub cache_mib: Spanned<u64>,
     /// `xaes-256-gcm` (default) or `aes-256-gcm` (counted).
     pub cipher: Cipher,
 }
@@ -251,7 +251,7 @@ impl Default for Store {
             path: unspanned("/var/lib/strongroom".into()),
             accept_risk: None,
             reserve_mib: 256,
-            cache_mib: 32,
+            cache_mib: unspanned(40),
             cipher: Cipher::Xaes256Gcm,
         }
     }
@@ -317,7 +317,7 @@ impl Config {
     /// # Errors
     /// What is wrong, in words, with key and line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let config: Self = toml::from_str(text).map_err(|error| unread(text, &error))?;
         check::check(&config).map_err(|problem| problem.locate(text))?;
         Ok(config)
     }
@@ -329,6 +329,26 @@ impl Config {
             |path| path.get_ref().clone(),
         )
     }
+}
+
+/// What is wrong, with line and key and never the value: a secret may stand where none belongs.
+fn unread(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line = text
+        .get(before.rfind('\n').map_or(0, |end| end + 1)..)
+        .unwrap_or_default();
+    let line = line.lines().next().unwrap_or_default();
+    let key = line
+        .split_once('=')
+        .map_or_else(String::new, |(key, _)| format!("{}: ", key.trim()));
+    // serde tells a string of the wrong kind by its content.
+    let message = error.message();
+    let message = match message.split_once("string \"") {
+        Some((head, tail)) => format!("{head}a string{}", tail.rsplit_once('"').map_or("", |(_, rest)| rest)),
+        None => message.to_owned(),
+    };
+    format!("line {}: {key}{message}", before.matches('\n').count() + 1)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ fn every_error_names_key_and_line() {
         ),
         ("[listener]\naddress = \"nowhere\"\n", vec!["line 2", "address"]),
         ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
+        ("[store]\ncache_mib = 3\n", vec!["line 2", "store.cache_mib"]),
         ("[audit]\nsync = \"never\"\n", vec!["line 2", "sync", "written"]),
         ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
         (
@@ -53,6 +54,20 @@ fn every_error_names_key_and_line() {
         for part in parts {
             assert!(error.contains(part), "{text:?} gave {error:?}, which lacks {part:?}");
         }
+    }
+}
+
+/// R-OPS-4: what was put where it does not belong is not shown.
+#[test]
+fn errors_show_no_values() {
+    for text in [
+        "[hsm.a]\nmodule = \"/m.so\"\npin = \"SUPERSECRET1234\"\n",
+        "[store]\n\nreserve_mib = \"SUPERSECRET1234\"\n",
+        "[store]\n\nreserve_mib = SUPERSECRET1234\n",
+        "\n\nSUPERSECRET1234\n",
+    ] {
+        let error = Config::parse(text).unwrap_err();
+        assert!(error.contains("line 3") && !error.contains("SUPERSECRET"), "{error}");
     }
 }
 

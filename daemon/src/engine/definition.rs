@@ -1,6 +1,6 @@
 //! Role definitions: the part that all kinds share, and the kind's own part as checked JSON.
 
-use super::EngineError;
+use super::{EngineError, lease_of};
 use crate::base::limits::{DEFINITION_BYTES_MAX, LEASE_TTL_DEFAULT_SECS, LEASE_TTL_MAX_SECS, LEASE_TTL_MIN_SECS};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -101,6 +101,15 @@ impl Definition {
             ),
             Self::Dynamic(role) if !(LEASE_TTL_MIN_SECS..=role.max_ttl).contains(&role.default_ttl) => {
                 wrong(format!("default_ttl: between {LEASE_TTL_MIN_SECS} seconds and max_ttl"))
+            }
+            // MariaDB's accounts have a host behind their name.
+            Self::Static(role)
+                if lease_of(role.account.split('@').next().unwrap_or_default().trim_matches('\'')).is_some() =>
+            {
+                wrong(format!(
+                    "account: {} has the name of a leased account, which ends with its lease",
+                    role.account
+                ))
             }
             Self::Static(role)
                 if role.rotation_period != 0

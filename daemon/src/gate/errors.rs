@@ -15,6 +15,7 @@ use crate::{
     vault::VaultError,
 };
 use std::time::Duration;
+use strongroom_hsm::{ErrorKind, HsmError};
 
 /// When a store that is being reopened is worth another try.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -138,6 +139,13 @@ impl From<AuthError> for Failure {
     }
 }
 
+fn pin_refused(error: &HsmError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::AuthFailed | ErrorKind::AuthHeld | ErrorKind::AuthLocked
+    )
+}
+
 impl From<SealError> for Failure {
     fn from(error: SealError) -> Self {
         match &error {
@@ -149,6 +157,10 @@ impl From<SealError> for Failure {
             SealError::SlotExists(_) => told(Reason::AlreadyExists, &error),
             SealError::LastSlot | SealError::TooManySlots => told(Reason::NotPossible, &error),
             SealError::Damaged(_) | SealError::DoesNotOpen(_) => told(Reason::Damaged, &error),
+            SealError::Hsm(failures) if failures.iter().any(|(_, hsm)| pin_refused(hsm)) => {
+                told(Reason::HsmPinRefused, &error)
+            }
+            SealError::HsmStep { source, .. } if pin_refused(source) => told(Reason::HsmPinRefused, &error),
             SealError::Hsm(_) | SealError::HsmStep { .. } | SealError::HsmMismatch(_) => {
                 told(Reason::HsmUnavailable, &error)
             }

@@ -59,7 +59,7 @@ reasons! {
     /// The HSM does not answer.
     HsmUnavailable = "HSM_UNAVAILABLE", "the HSM does not answer: `strongroom operator status` says more";
     /// The HSM refused the PIN; it is not tried again by itself.
-    HsmPinRefused = "HSM_PIN_REFUSED", "the HSM refused the PIN: correct it, then restart the daemon";
+    HsmPinRefused = "HSM_PIN_REFUSED", "the HSM refused the PIN, and no other try is made: correct it, then `strongroom operator forgive-pin HSM` on the daemon's machine";
     /// Too many requests at once.
     Overloaded = "OVERLOADED", "too many requests at once: try again in a moment";
     /// A rate is used up.

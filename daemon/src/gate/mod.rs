@@ -31,7 +31,7 @@ pub use operate::{Founded, HsmState, Presented, Status};
 pub use outcome::{code_name, code_of};
 pub use rooms::{Foundations, Open, Rooms};
 pub use watch::{Delivery, Watching};
-pub use who::{Call, ChangeKey, Doom, Origin, Source, is_owner};
+pub use who::{Call, ChangeKey, Doom, Origin, Shown, Source, is_owner};
 
 use crate::{
     audit::{Trail, Who},
@@ -103,10 +103,17 @@ impl Gate {
         RequestId::random(&*self.from.random)
     }
 
-    /// The key whose holder signed `proof` (a DPoP proof) for a call of `path` with `token`. `None` for whatever is wrong with it: the call
-    /// then holds no key.
-    pub fn key_of(&self, proof: &str, path: &str, token: Option<&SecretBytes>) -> Option<[u8; 32]> {
+    /// The key whose holder signed `proof` (a DPoP proof) for a call of `path` with `token`; with `expected`, only if it is that one. `None` for
+    /// whatever is wrong with it: the call then holds no key.
+    fn key_of(
+        &self,
+        proof: &str,
+        path: &str,
+        token: Option<&SecretBytes>,
+        expected: Option<[u8; 32]>,
+    ) -> Option<[u8; 32]> {
         let request = auth::Proven {
+            expected,
             origin: self.setting.origin.as_deref()?,
             path,
             token: token.map(SecretBytes::expose),
@@ -192,7 +199,7 @@ impl Gate {
         let call = Call {
             origin,
             id: self.request_id(),
-            key_held: None,
+            shown: None,
             token: None,
             key: None,
             place: None,

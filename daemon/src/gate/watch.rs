@@ -2,7 +2,7 @@
 //! (R-KV-4). Nothing is queued: the transport asks for the next delivery when the reader has room for it, and gets the newest.
 
 use super::{
-    Call, Failure, Gate, Origin, Reason,
+    Call, Failure, Gate, Origin, Reason, Shown,
     ops::delivery::{
         of_part,
         watch::{Again, Event, Item, Push, Standing, Subject, Watch, Welcoming},
@@ -39,7 +39,7 @@ pub struct Watching {
     origin: Origin,
     id: RequestId,
     /// Proved when the stream was opened.
-    key_held: Option<[u8; 32]>,
+    shown: Option<Arc<Shown>>,
     token: Option<SecretBytes>,
     items: Vec<Standing>,
     values: bool,
@@ -53,14 +53,14 @@ impl Gate {
     /// What the caller is told: one item that is refused refuses the stream.
     pub async fn watch(self: &Arc<Self>, call: Call, items: Vec<Item>, values: bool) -> Result<Watching, Failure> {
         let (origin, id, token) = (call.origin.clone(), call.id, copy(call.token.as_ref()));
-        let key_held = call.key_held;
+        let shown = call.shown.clone();
         let welcoming = welcoming(Arc::downgrade(self), copy(call.token.as_ref()), Self::peer(&call));
         let opened = self.run(call, Watch { items, welcoming }).await?;
         Ok(Watching {
             gate: Arc::clone(self),
             origin,
             id,
-            key_held,
+            shown,
             token,
             items: opened.items,
             values,
@@ -182,7 +182,7 @@ impl Watching {
         Call {
             origin: self.origin.clone(),
             id: self.id,
-            key_held: self.key_held,
+            shown: self.shown.clone(),
             token: copy(self.token.as_ref()),
             key: None,
             place: None,

@@ -1,14 +1,15 @@
 //! Where a call comes from and what it carries, before anybody believes it.
 
-use super::Place;
+use super::{Gate, Place};
 pub use crate::audit::Source;
 use crate::{
     auth,
     base::{id::RequestId, secret::SecretBytes},
     policy::Bound,
 };
+use std::fmt;
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -54,8 +55,8 @@ pub struct Call {
     pub origin: Origin,
     /// Its id in logs and in the audit log.
     pub id: RequestId,
-    /// The key whose holder signed a DPoP proof for this very call (RFC 7638 thumbprint).
-    pub key_held: Option<[u8; 32]>,
+    /// The DPoP proof that came with it.
+    pub shown: Option<Arc<Shown>>,
     /// The bearer token as presented; nothing is known of it yet.
     pub token: Option<SecretBytes>,
     /// Names a change, so that asking twice makes it once.
@@ -64,12 +65,50 @@ pub struct Call {
     pub place: Option<Place>,
 }
 
+/// A DPoP proof as it came. It is looked at once, and only for a token that is bound to a key, or a log-in that asks for one: whoever has no such
+/// token makes nobody verify or remember anything.
+pub struct Shown {
+    gate: Arc<Gate>,
+    proof: String,
+    path: Arc<str>,
+    found: OnceLock<Option<[u8; 32]>>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shown(for {})", self.path)
+    }
+}
+
+impl Shown {
+    /// For a call of `path`.
+    pub fn new(gate: Arc<Gate>, proof: &str, path: Arc<str>) -> Arc<Self> {
+        Arc::new(Self {
+            gate,
+            proof: proof.to_owned(),
+            path,
+            found: OnceLock::new(),
+        })
+    }
+}
+
 impl Call {
+    /// The key whose holder signed a proof for this very call (RFC 7638 thumbprint); with `expected`, only if it is that one.
+    pub fn key_held(&self, expected: Option<[u8; 32]>) -> Option<[u8; 32]> {
+        let shown = self.shown.as_ref()?;
+        let take = || {
+            shown
+                .gate
+                .key_of(&shown.proof, &shown.path, self.token.as_ref(), expected)
+        };
+        *shown.found.get_or_init(take)
+    }
+
     /// Whether the caller holds the key that a token is bound to.
     pub fn holds(&self, bound: Bound) -> bool {
         match bound {
             Bound::Certificate(digest) => self.certificate() == Some(digest),
-            Bound::Key(thumbprint) => self.key_held == Some(thumbprint),
+            Bound::Key(thumbprint) => self.key_held(Some(thumbprint)) == Some(thumbprint),
         }
     }
 

@@ -125,10 +125,14 @@ impl Meta {
     /// Versions beyond the maximum go, the oldest first; a label of the operator's (or of rotation) holds its version. Answers those
     /// whose values may have a record.
     fn prune(&mut self) -> Vec<u64> {
-        let excess = self
-            .versions
-            .len()
-            .saturating_sub(usize::try_from(self.versions_max).unwrap_or(usize::MAX));
+        // What an operator's label holds is beside the maximum: the newest and the one before it stay whatever was labelled.
+        let labelled = |version: u64| {
+            self.labels
+                .iter()
+                .any(|(label, at)| *at == version && label != PREVIOUS && label != CURRENT)
+        };
+        let counted = self.versions.iter().filter(|entry| !labelled(entry.version)).count();
+        let excess = counted.saturating_sub(usize::try_from(self.versions_max).unwrap_or(usize::MAX));
         let held = |version: u64| {
             self.labels
                 .iter()

@@ -69,6 +69,17 @@ pub fn limits() -> Result<Vec<String>, ProcessError> {
     )?;
     call("give up new privileges", rustix::thread::set_no_new_privs(true))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let files = getrlimit(Resource::Nofile);
+    call(
+        "raise RLIMIT_NOFILE to its maximum",
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: files.maximum,
+                maximum: files.maximum,
+            },
+        ),
+    )?;
     if getrlimit(Resource::Memlock).current.is_none() {
         use rustix::mm::{MlockAllFlags, mlockall};
         call(
@@ -81,6 +92,13 @@ pub fn limits() -> Result<Vec<String>, ProcessError> {
         true => vec!["swap is on and not all memory is locked: keys are safe, other secrets may reach the swap; set LimitMEMLOCK=infinity".to_owned()],
         false => Vec::new(),
     })
+}
+
+/// Connections from the network at most, so that half of the files this process may have open stay for the store, for engines and for operators
+/// on this machine.
+pub fn connections_that_fit(wanted: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    wanted.min(usize::try_from(files / 2).unwrap_or(usize::MAX)).max(1)
 }
 
 fn swap_is_on() -> bool {

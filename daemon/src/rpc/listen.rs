@@ -12,7 +12,10 @@ use std::{
     io,
     path::Path,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -156,11 +159,16 @@ impl Doorway {
     }
 }
 
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
 async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     match result {
         Ok(accepted) => Some(accepted),
         Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
+            // Many may come at once: one line for a hundred of them.
+            if REFUSED.fetch_add(1, Ordering::Relaxed).is_multiple_of(100) {
+                tracing::warn!(%error, "connections cannot be accepted");
+            }
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -182,9 +190,16 @@ pub fn bind_unix(path: &Path) -> Result<UnixListener, RpcError> {
             "another daemon answers there",
         )));
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bind(error)),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            return Err(bind(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is something that is not a socket; it was left alone: correct `listener.socket`",
+            )));
+        }
+        Ok(_) => std::fs::remove_file(path).map_err(bind)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(bind(error)),
     }
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(bind)?;
@@ -292,5 +307,25 @@ impl AsyncWrite for Stream {
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is no socket is not ours to remove; a socket that nobody answers on is.
+    #[tokio::test]
+    async fn only_sockets_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious.key");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind_unix(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        let socket = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let ours = bind_unix(&socket).unwrap();
+        assert!(bind_unix(&socket).is_err(), "a live one stays");
+        drop(ours);
     }
 }

@@ -15,7 +15,7 @@ mod tls;
 pub use layer::{Called, Taken};
 pub use tls::{Certificate, TlsError, provider};
 
-use crate::{config::Config, gate::Gate};
+use crate::{config::Config, gate::Gate, process};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
@@ -123,7 +123,7 @@ impl Bound {
         let limits = &config.limits;
         let (doorway, connections) = listen::Doorway::new(
             Arc::clone(&gate),
-            limits.connections_max,
+            process::connections_that_fit(limits.connections_max),
             Duration::from_secs(limits.handshake_secs),
         );
         let mut accepting = tokio::task::JoinSet::new();

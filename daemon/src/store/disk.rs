@@ -68,16 +68,42 @@ impl EngineKind {
     }
 
     /// How it is opened in `dir` (its own directory, made when missing).
-    pub fn opener(self, dir: &Path) -> Opener {
-        let dir = dir.to_owned();
+    pub fn opener(self, dir: &Path, caches: Caches) -> Opener {
+        let (dir, blocks) = (dir.to_owned(), caches.block_bytes);
         match self {
-            Self::Fjall => Box::new(move || Ok(Box::new(FjallEngine::open(&dir)?))),
-            Self::Sled => Box::new(move || Ok(Box::new(SledEngine::open(&dir)?))),
+            Self::Fjall => Box::new(move || Ok(Box::new(FjallEngine::open_with_cache(&dir, blocks)?))),
+            Self::Sled => Box::new(move || Ok(Box::new(SledEngine::open_with_cache(&dir, blocks)?))),
             Self::Memory => {
                 let memory = memory::Memory::default();
                 Box::new(move || Ok(Box::new(MemoryEngine::open(memory.clone()))))
             }
         }
+    }
+}
+
+/// Memory for what is read again: all of it is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caches {
+    /// Records, in front of the engine.
+    pub record_bytes: u64,
+    /// The engine's blocks.
+    pub block_bytes: u64,
+}
+
+impl Caches {
+    /// Two parts records, three parts blocks, of `bytes` in all.
+    pub const fn of(bytes: u64) -> Self {
+        let record_bytes = bytes / 5 * 2;
+        Self {
+            record_bytes,
+            block_bytes: bytes - record_bytes,
+        }
+    }
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self::of(40 << 20)
     }
 }
 
@@ -94,6 +120,8 @@ pub struct DiskConfig {
     pub audit: audit::Settings,
     /// When a read or a refusal counts as recorded.
     pub evidence: Evidence,
+    /// How much is kept in memory.
+    pub caches: Caches,
 }
 
 /// An open disk. Cheap to clone; the last clone closes it, if [`Disk::close`] did not.
@@ -116,7 +144,7 @@ impl Disk {
         let reserve = (config.reserve_bytes > 0).then(|| config.dir.join("reserve"));
         let space = Space::new(reserve, config.reserve_bytes, SPACE_EVERY);
         let disk = Self::open_with(
-            config.engine.opener(&engine_dir),
+            (config.engine.opener(&engine_dir, config.caches), config.caches),
             Some(lock),
             (space, config.evidence),
             random,
@@ -133,7 +161,7 @@ impl Disk {
 
     /// The same over any engine and any drain.
     pub(super) fn open_with(
-        opener: Opener,
+        (opener, caches): (Opener, Caches),
         lock: Option<File>,
         (space, evidence): (Space, Evidence),
         random: Arc<dyn Random>,
@@ -143,7 +171,7 @@ impl Disk {
             &mut dyn Iterator<Item = Result<Bytes, StoreError>>,
         ) -> Result<Arc<dyn Drain>, OpenError>,
     ) -> Result<Self, OpenError> {
-        let embedded = Arc::new(Embedded::open(opener)?);
+        let embedded = Arc::new(Embedded::open(opener, caches.record_bytes)?);
         let (ids, heads) = match read_format(&embedded)? {
             Some(ids) => (ids, read_heads(&embedded)?),
             None => make(&embedded, &*random)?,

@@ -30,7 +30,7 @@ mod xaes;
 pub use batch::{Committed, Version};
 pub use change::Change;
 pub use commit::{Drain, Evidence};
-pub use disk::{Disk, DiskConfig, EngineKind, FORMAT_VERSION};
+pub use disk::{Caches, Disk, DiskConfig, EngineKind, FORMAT_VERSION};
 pub use error::{CommitError, OpenError, StoreError, UnlockError};
 pub use keyring::{GENERATIONS_MAX, Keyring, KeyringEdit, KeyringError, PEPPERS_MAX, Pepper};
 pub use quarantine::QUARANTINE_MAX;

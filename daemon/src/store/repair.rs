@@ -39,7 +39,7 @@ impl Disk {
         same_engine(&config.dir, config.engine)?;
         let mut end = None;
         let disk = Self::open_with(
-            config.engine.opener(&engine_dir),
+            (config.engine.opener(&engine_dir, config.caches), config.caches),
             Some(lock),
             (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
             random,
@@ -58,7 +58,10 @@ impl Disk {
     pub fn follow_log(config: &DiskConfig, head: ChainHead) -> Result<(), OpenError> {
         let _lock = lock(&config.dir)?;
         same_engine(&config.dir, config.engine)?;
-        let embedded = Embedded::open(config.engine.opener(&config.dir.join("engine")))?;
+        let embedded = Embedded::open(
+            config.engine.opener(&config.dir.join("engine"), config.caches),
+            config.caches.record_bytes,
+        )?;
         let heads = Heads {
             chain: head,
             outbox_from: head.seq,
@@ -96,6 +99,7 @@ fn unreadable(error: StoreError) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Caches;
     use crate::{
         audit::{Outcome, Paths, Recorder, Settings, Trail, repair},
         base::{id::BootId, random::OsRandom, time::SystemClock},
@@ -115,6 +119,7 @@ mod tests {
             segment_bytes: 1 << 20,
         };
         let config = DiskConfig {
+            caches: Caches::default(),
             evidence: Evidence::default(),
             dir: dir.path().into(),
             engine: EngineKind::Fjall,

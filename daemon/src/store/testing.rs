@@ -1,7 +1,7 @@
 //! An open store for the unit tests of any room: memory, or a real directory, with a drain that keeps the frames.
 
 use super::{
-    Algorithm, Disk, Drain, EngineKind, OpenError, Store,
+    Algorithm, Caches, Disk, Drain, EngineKind, OpenError, Store,
     commit::{Evidence, Space},
     physical::{
         Engine,
@@ -139,13 +139,19 @@ impl Rig {
             self.kept.clone(),
             (Space::new(None, self.reserve_bytes, Duration::ZERO), self.evidence),
         );
-        Disk::open_with(Box::new(opener), None, space, random, move |cluster, head, rows| {
-            if kept.behind {
-                follow(cluster, head, rows)
-                    .map_err(|why| OpenError::Audit(crate::audit::OpenError::OutboxRead(why)))?;
-            }
-            Ok(kept)
-        })
+        Disk::open_with(
+            (Box::new(opener), Caches::default()),
+            None,
+            space,
+            random,
+            move |cluster, head, rows| {
+                if kept.behind {
+                    follow(cluster, head, rows)
+                        .map_err(|why| OpenError::Audit(crate::audit::OpenError::OutboxRead(why)))?;
+                }
+                Ok(kept)
+            },
+        )
     }
 }
 
@@ -169,7 +175,7 @@ pub(crate) async fn store() -> Arc<Store> {
 pub(crate) fn disk(kind: EngineKind, dir: &Path) -> Disk {
     let kept = Arc::new(Kept::default());
     Disk::open_with(
-        kind.opener(dir),
+        (kind.opener(dir, Caches::default()), Caches::default()),
         None,
         (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
         Arc::new(OsRandom),

@@ -102,6 +102,11 @@ impl TokenRoom {
         }
     }
 
+    /// The identity of this name, as policies see it.
+    pub fn principal_named(&self, name: &str) -> Option<Arc<Principal>> {
+        self.table.read().named(name).map(|identity| identity.principal())
+    }
+
     /// One identity.
     /// # Errors
     /// `NoIdentity`.

@@ -28,6 +28,7 @@ fn subject() -> Subject {
     let database = storage.join("token.sql");
     fs::write(&conf, format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", database.display())).unwrap();
     fs::write(dir.path().join("pin"), PIN).unwrap();
+    fs::set_permissions(dir.path().join("pin"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut config = HsmConfig::new(
         "kryoptic",
         module,

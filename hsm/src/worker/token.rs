@@ -189,6 +189,14 @@ impl Token {
 fn read_pin(path: &Path) -> Result<Zeroizing<Vec<u8>>, HsmError> {
     let needed = |what: String| HsmError::new(ErrorKind::PinNeeded, format!("{}: {what}", path.display()));
     let mut file = File::open(path).map_err(|e| needed(e.to_string()))?;
+    let found = file.metadata().map_err(|e| needed(e.to_string()))?;
+    // A group may read: that is how secrets are mounted for a service's group.
+    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
+    if found.is_file() && mode & 0o037 != 0 {
+        return Err(needed(format!(
+            "mode {mode:04o} lets others at the PIN: chmod 0600, and change the PIN if somebody may have read it"
+        )));
+    }
     let mut pin = Zeroizing::new(vec![0; PIN_BYTES_MAX + 3]);
     let mut len = 0;
     while let Some(rest) = pin.get_mut(len..).filter(|r| !r.is_empty()) {

@@ -47,6 +47,7 @@ impl Subject {
     pub fn wrong_pin(&mut self) -> PathBuf {
         let file = self.dir.path().join("wrong-pin");
         fs::write(&file, "wrong-but-long-enough\n").unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         self.config.pin = strongroom_hsm::PinSource::File(file.clone());
         file
     }

@@ -103,6 +103,11 @@ pub(super) async fn check_account(engine: &Postgres, checks: &mut Vec<String>) -
     Ok(())
 }
 
+/// Of a role `r`: neither it nor any role that it can become has power over the server, or over accounts.
+pub(super) const HARMLESS: &str = "NOT r.rolsuper AND NOT r.rolcreaterole AND NOT r.rolreplication AND NOT r.rolbypassrls
+    AND NOT EXISTS (SELECT 1 FROM pg_roles p WHERE pg_has_role(r.oid, p.oid, 'MEMBER') AND p.oid <> r.oid AND (p.rolsuper OR p.rolcreaterole OR p.rolreplication OR p.rolbypassrls
+        OR p.rolname LIKE 'pg\\_%' AND p.rolname NOT IN ('pg_read_all_data', 'pg_write_all_data', 'pg_monitor', 'pg_read_all_stats', 'pg_read_all_settings', 'pg_stat_scan_tables')))";
+
 /// A template's group and owner must exist, be harmless, and be within the manager's reach.
 pub(super) async fn check_template(engine: &Postgres, template: &Template) -> Result<(), EngineError> {
     let manager = engine.config().manager.as_str();
@@ -112,10 +117,8 @@ pub(super) async fn check_template(engine: &Postgres, template: &Template) -> Re
         if name == manager || name == engine.pool.door.account() {
             return Err(EngineError::Config(format!("{key}: not the engine's own accounts")));
         }
-        let sql = "SELECT NOT rolsuper AND NOT rolcreaterole AND NOT rolreplication AND NOT rolbypassrls
-            AND NOT EXISTS (SELECT 1 FROM pg_roles p WHERE p.rolname LIKE 'pg\\_%' AND p.rolname NOT IN ('pg_read_all_data', 'pg_write_all_data', 'pg_monitor', 'pg_read_all_stats', 'pg_read_all_settings', 'pg_stat_scan_tables') AND pg_has_role(r.oid, p.oid, 'MEMBER'))
-            FROM pg_roles r WHERE rolname = $1";
-        match super::connect::first(&lent.ask(sql, &[(&name, Type::TEXT)]).await?)? {
+        let sql = format!("SELECT {HARMLESS} FROM pg_roles r WHERE rolname = $1");
+        match super::connect::first(&lent.ask(&sql, &[(&name, Type::TEXT)]).await?)? {
             Some(true) => {}
             Some(false) => {
                 return Err(EngineError::Config(format!(

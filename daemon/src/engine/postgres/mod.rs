@@ -284,17 +284,31 @@ impl Postgres {
             ));
         }
         let lent = self.pool.take().await?;
+        // Whose password is ours to set can be read by whoever may read the role: what it can do is handed out.
+        let sql = format!(
+            "SELECT r.rolcanlogin, {},
+                NOT EXISTS (SELECT 1 FROM pg_auth_members a JOIN pg_roles m ON m.rolname = $2
+                    WHERE (a.roleid = m.oid AND a.member = r.oid) OR (a.member = m.oid AND a.roleid = r.oid))
+            FROM pg_roles r WHERE r.rolname = $1",
+            cycle::HARMLESS
+        );
+        let manager = self.config().manager.as_str();
         let rows = lent
-            .ask(
-                "SELECT rolcanlogin AND NOT rolsuper AND NOT rolreplication FROM pg_roles WHERE rolname = $1",
-                &[(&account, Type::TEXT)],
-            )
+            .ask(&sql, &[(&account, Type::TEXT), (&manager, Type::TEXT)])
             .await?;
         lent.give_back();
-        match connect::first(&rows)? {
-            Some(true) => Ok(name),
-            Some(false) => Err(wrong(format!(
-                "{account} must be able to log in and be neither superuser nor replication"
+        let found = rows.first().map(|row| {
+            let is = |at| connect::column::<bool>(row, at);
+            Ok::<_, EngineError>((is(0)?, is(1)?, is(2)?))
+        });
+        match found.transpose()? {
+            Some((true, true, true)) => Ok(name),
+            Some((false, ..)) => Err(wrong(format!("{account} cannot log in: ALTER ROLE {name} LOGIN"))),
+            Some((_, false, _)) => Err(wrong(format!(
+                "{account} has attributes or memberships that must not be handed out (superuser, CREATEROLE, replication, bypass RLS, server files or programs)"
+            ))),
+            Some(_) => Err(wrong(format!(
+                "{account} is a member of {manager}, or {manager} of it: accounts of Strongroom's own are made and ended by it alone"
             ))),
             None => Err(wrong(format!("{account} does not exist in the target"))),
         }

@@ -322,6 +322,50 @@ async fn accounts_are_proven_gone_by_a_witness_that_is_young() {
     assert_ne!(end_one().await, next);
 }
 
+/// R-LEASE-3: whoever may read a static role has its account: none that has power over the server, over accounts, or is Strongroom's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_of_power_are_nobodys_static_role() {
+    let real = Real::start();
+    let engine = real.postgres();
+    let (plan, _) = real.make(&engine).await;
+    for sql in [
+        "CREATE ROLE maker LOGIN CREATEROLE",
+        "CREATE ROLE unseen LOGIN BYPASSRLS",
+        "CREATE ROLE shell LOGIN; GRANT pg_execute_server_program TO shell",
+        "CREATE ROLE over NOLOGIN CREATEROLE; CREATE ROLE under LOGIN; GRANT over TO under",
+        "CREATE ROLE sibling LOGIN; GRANT strongroom_manager TO sibling",
+        "CREATE ROLE mute NOLOGIN",
+    ] {
+        real.lines(sql);
+    }
+    let check = async |account: &str| {
+        let definition = Definition::parse(&format!(r#"{{"type":"static","account":"{account}"}}"#))?;
+        engine.check_role(&definition).await
+    };
+    check("app").await.unwrap();
+    for account in [
+        "maker",
+        "unseen",
+        "shell",
+        "under",
+        "sibling",
+        "mute",
+        "strongroom",
+        "nobody",
+        &plan.account,
+    ] {
+        let refused = check(account).await;
+        assert!(
+            matches!(&refused, Err(EngineError::Config(text)) if text.contains("account")),
+            "{account}: {refused:?}"
+        );
+        let changed = engine
+            .set_password(&Durable::for_test(), account, &password(&OsRandom))
+            .await;
+        assert!(changed.is_err(), "{account}: nor later");
+    }
+}
+
 /// R-LEASE-2: the daemon died while its CREATE ROLE stood in the server, waiting for a lock. The account must not appear
 /// after it was declared never to have been.
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ impl LogIn {
                 .map(Bound::Certificate)
                 .map(Some)
                 .ok_or(Refused::Possession),
-            Binding::Key => call.key_held.map(Bound::Key).map(Some).ok_or(Refused::Possession),
+            Binding::Key => call.key_held(None).map(Bound::Key).map(Some).ok_or(Refused::Possession),
         }
     }
 }

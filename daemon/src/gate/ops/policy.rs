@@ -130,12 +130,21 @@ impl Operation for Explain {
         })
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Explained>, Failure> {
-        let whom = self.whom.clone().map_or(Whom::Caller, Whom::Other);
-        Ok(Effect::Answer(rooms.policy.explain(
-            permit,
-            whom,
-            self.action,
-            &self.path,
-        )?))
+        // A name alone is the identity as it is stored; with groups or attributes it is as it would be.
+        let named = self
+            .whom
+            .as_ref()
+            .filter(|whom| whom.groups().is_empty() && whom.attributes().is_empty());
+        let stored = named.map(|whom| rooms.tokens.principal_named(whom.name()));
+        let unknown = matches!(stored, Some(None));
+        let whom = stored.flatten().or_else(|| self.whom.clone());
+        let whom = whom.map_or(Whom::Caller, Whom::Other);
+        let mut explained = rooms.policy.explain(permit, whom, self.action, &self.path)?;
+        if unknown {
+            explained
+                .reason
+                .push_str("; no identity of this name is stored: asked as one without groups and attributes");
+        }
+        Ok(Effect::Answer(explained))
     }
 }

@@ -109,7 +109,18 @@ impl Model {
         if former > 0 {
             self.labels.insert(PREVIOUS.to_owned(), former);
         }
-        while self.versions.len() > self.max {
+        // What an operator's label holds is beside the maximum.
+        let labelled = |labels: &BTreeMap<String, u64>, version: u64| {
+            let mine = |(label, at): (&String, &u64)| *at == version && label != PREVIOUS && label != CURRENT;
+            labels.iter().any(mine)
+        };
+        while self
+            .versions
+            .keys()
+            .filter(|version| !labelled(&self.labels, **version))
+            .count()
+            > self.max
+        {
             let held = |version: u64| {
                 version == former + 1
                     || self

@@ -15,12 +15,12 @@ mod token;
 use super::{
     keyed::Keyed,
     layer::{Called, Taken},
-    parse::idempotency_key,
+    parse::{idempotency_key, malformed},
     status::status,
 };
 use crate::{
     base::{limits::REQUEST_BYTES_MAX, secret::SecretBytes},
-    gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason},
+    gate::{Call, ChangeKey, Failure, Gate, Operation, Origin, Place, Reason, Shown},
     token::SEALED_TOKEN_BYTES_MAX,
 };
 use prost::Message;
@@ -173,17 +173,28 @@ impl Services {
         let Some(origin) = extensions.get::<Origin>().cloned() else {
             return Err(status(&Failure::new(Reason::Internal), ""));
         };
+        // There is one namespace yet. Whoever means another must not be answered from this one.
+        if metadata
+            .get_all("x-strongroom-namespace")
+            .iter()
+            .any(|name| !matches!(name.as_bytes(), b"" | b"root"))
+        {
+            let failure = malformed("x-strongroom-namespace", "there are no namespaces yet: leave it out");
+            return Err(status(&failure, ""));
+        }
         if let Some(taken) = extensions.get::<Taken>() {
             taken.set();
         }
         let token = bearer(&metadata);
-        let called = extensions.get::<Called>().map_or("", |called| &called.0);
-        let key_held = proof(&metadata).and_then(|proof| self.gate.key_of(proof, called, token.as_ref()));
+        let called = extensions.get::<Called>();
+        let shown = proof(&metadata)
+            .zip(called)
+            .map(|(proof, called)| Shown::new(Arc::clone(&self.gate), proof, Arc::clone(&called.0)));
         Ok((
             Call {
                 origin,
                 id: self.gate.request_id(),
-                key_held,
+                shown,
                 token,
                 key: None,
                 place: extensions.get::<Place>().cloned(),

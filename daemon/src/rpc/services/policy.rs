@@ -78,7 +78,7 @@ impl policy_server::Policy for Services {
     }
 }
 
-/// Somebody else is named by the name alone: groups and attributes are those of the message, so that what is not there yet can be asked.
+/// Somebody else by name is as they are stored; with groups or attributes, as the message says, so that what is not there yet can be asked.
 fn explain(m: v1::PolicyExplainRequest) -> Result<ops::Explain, Failure> {
     let action = m.action.parse().map_err(|error| malformed("action", error))?;
     let whom = if m.identity.is_empty() {

@@ -156,6 +156,7 @@ fn a_wrong_pin_is_tried_once() {
     two.add("auto", "hsm");
     let wrong = two.dir.path().join("wrong");
     std::fs::write(&wrong, "not-the-pin-at-all").unwrap();
+    std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut config = softhsm::create(&two.dir.path().join("first"), "first", "first", &launcher()).unwrap();
     two.first.stop();
     config.pin = PinSource::File(wrong);

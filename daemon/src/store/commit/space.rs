@@ -108,7 +108,7 @@ mod tests {
         let faults = Faults::default();
         let opened = faults.clone();
         let opener = move || Ok(Box::new(Faulty::over(MemoryEngine::default(), opened.clone())) as Box<dyn Engine>);
-        let embedded = Embedded::open(Box::new(opener)).unwrap();
+        let embedded = Embedded::open(Box::new(opener), 1 << 20).unwrap();
         let mut space = Space::new(Some(path.clone()), RESERVE, Duration::ZERO);
         let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
         assert!(blocks() >= RESERVE);

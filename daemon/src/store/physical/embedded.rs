@@ -16,10 +16,10 @@ use quick_cache::{
 /// Opens the engine, the first time and after a failure.
 pub type Opener = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send + Sync>;
 
-/// Stored records kept in memory: 16 MiB, of which no record takes more than 64 KiB.
-const CACHE_BYTES: u64 = 16 << 20;
+/// No record takes more than this of the cache.
 const CACHED_VALUE_BYTES_MAX: usize = 64 << 10;
-const CACHE_ITEMS_ESTIMATE: usize = 16 << 10;
+/// The usual size of a record, for the cache's own tables.
+const CACHED_VALUE_BYTES_USUAL: u64 = 1 << 10;
 /// What an entry costs beside its bytes.
 const CACHE_ENTRY_OVERHEAD: u64 = 160;
 
@@ -48,14 +48,14 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the engine.
+    /// Opens the engine, with so much memory for records.
     /// # Errors
     /// The engine's.
-    pub fn open(opener: Opener) -> Result<Self, EngineError> {
+    pub fn open(opener: Opener, cache_bytes: u64) -> Result<Self, EngineError> {
         let engine = attempt(&opener)?;
         let cache = Cache::with(
-            CACHE_ITEMS_ESTIMATE,
-            CACHE_BYTES,
+            usize::try_from(cache_bytes / CACHED_VALUE_BYTES_USUAL).unwrap_or(usize::MAX),
+            cache_bytes,
             ByBytes,
             DefaultHashBuilder::default(),
             DefaultLifecycle::default(),
@@ -275,8 +275,8 @@ mod tests {
                 memory: MemoryEngine::default(),
                 pause,
             }));
-            let embedded =
-                Arc::new(Embedded::open(Box::new(move || Ok(Box::new(parts.lock().take().unwrap())))).unwrap());
+            let opener: Opener = Box::new(move || Ok(Box::new(parts.lock().take().unwrap())));
+            let embedded = Arc::new(Embedded::open(opener, 1 << 20).unwrap());
             embedded
                 .commit(&[Write {
                     key: key.clone(),

@@ -60,15 +60,22 @@ impl FjallEngine {
     /// # Errors
     /// [`EngineError`] of the kind `Open`.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
+        Self::open_with_cache(path, BLOCK_CACHE_BYTES)
+    }
+
+    /// The same, with so much memory for blocks.
+    /// # Errors
+    /// As [`FjallEngine::open`].
+    pub fn open_with_cache(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         sound::check(path).map_err(io_failed)?;
         // Damaged files run into assertions of fjall's. A panic here must not be one of the daemon's.
-        catch_unwind(|| Self::open_sound(path))
+        catch_unwind(|| Self::open_sound(path, cache_bytes))
             .unwrap_or_else(|_| Err(io_failed(sound::damaged("the engine panicked at damaged files"))))
     }
 
-    fn open_sound(path: &Path) -> Result<Self, EngineError> {
+    fn open_sound(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         let database = Database::builder(path)
-            .cache_size(BLOCK_CACHE_BYTES)
+            .cache_size(cache_bytes)
             .max_journaling_size(JOURNALS_BYTES_MAX)
             .manual_journal_persist(true)
             .worker_threads(2) // so that a flush need not wait for a compaction

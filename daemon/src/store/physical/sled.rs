@@ -43,8 +43,15 @@ impl SledEngine {
     /// # Errors
     /// [`EngineError`] of the kind `Open`.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
+        Self::open_with_cache(path, CACHE_BYTES)
+    }
+
+    /// The same, with so much memory for pages.
+    /// # Errors
+    /// As [`SledEngine::open`].
+    pub fn open_with_cache(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         remove_half_written_snapshots(path).map_err(io_failed(Failure::Open))?;
-        let db = open_unlocked(path).map_err(failed(Failure::Open))?;
+        let db = open_unlocked(path, cache_bytes).map_err(failed(Failure::Open))?;
         let open = |path: &Path| File::open(path).map_err(io_failed(Failure::Open));
         let (segments, directory) = (open(&path.join("db"))?, open(path)?);
         let engine = Self {
@@ -95,12 +102,12 @@ impl SledEngine {
 
 /// sled's own threads hold its lock for a moment after its last handle is gone, so a store that is closed and opened again may find it taken.
 /// Other processes are kept out by the data directory's lock, which is ours.
-fn open_unlocked(path: &Path) -> sled::Result<Db> {
+fn open_unlocked(path: &Path, cache_bytes: u64) -> sled::Result<Db> {
     let began = Instant::now();
     loop {
         let opened = sled::Config::new()
             .path(path)
-            .cache_capacity(CACHE_BYTES)
+            .cache_capacity(cache_bytes)
             .flush_every_ms(None)
             .open();
         match opened {

@@ -20,6 +20,7 @@ async fn open(dir: &Path) -> (Disk, Arc<Store>) {
         segment_bytes: audit::SEGMENT_BYTES_MIN,
     };
     let config = DiskConfig {
+        caches: Caches::default(),
         evidence: Evidence::default(),
         dir: dir.join("store"),
         engine: EngineKind::Fjall,

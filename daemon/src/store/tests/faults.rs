@@ -92,7 +92,7 @@ async fn fjall_is_reopened_in_process() {
     let opener = move || Ok(Box::new(Faulty::over(FjallEngine::open(&path)?, given.clone())) as Box<dyn Engine>);
     let kept = Arc::new(Kept::default());
     let disk = Disk::open_with(
-        Box::new(opener),
+        (Box::new(opener), Caches::default()),
         None,
         (Space::new(None, 0, Duration::ZERO), Evidence::Synced),
         Arc::new(OsRandom),
@@ -290,6 +290,7 @@ async fn a_change_beyond_the_engine_is_refused() {
 async fn open_refuses_what_it_must() {
     let dir = tempfile::tempdir().unwrap();
     let config = |engine| DiskConfig {
+        caches: Caches::default(),
         evidence: Evidence::default(),
         dir: dir.path().join("store"),
         engine,

@@ -68,6 +68,7 @@ pub fn config(dir: &Path) -> DiskConfig {
         segment_bytes: audit::SEGMENT_BYTES_MIN,
     };
     DiskConfig {
+        caches: strongroomd::store::Caches::default(),
         evidence: strongroomd::store::Evidence::default(),
         dir: dir.join("store"),
         engine: EngineKind::Fjall,

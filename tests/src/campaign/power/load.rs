@@ -97,6 +97,7 @@ impl Load {
             segment_bytes: self.segment_bytes(),
         };
         DiskConfig {
+            caches: strongroomd::store::Caches::default(),
             evidence: strongroomd::store::Evidence::default(),
             dir: dir.join("store"),
             engine: self.engine,
