@@ -4,7 +4,7 @@
 use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "strongroom/v1/operator.proto",
     "strongroom/v1/kv.proto",
     "strongroom/v1/mount.proto",
@@ -16,10 +16,11 @@ const FILES: [&str; 11] = [
     "strongroom/v1/audit.proto",
     "strongroom/v1/auth.proto",
     "strongroom/v1/identity.proto",
+    "strongroom/v1/transit.proto",
 ];
 
 /// Every message with a field that is, or may be, a secret.
-const SECRET: [&str; 21] = [
+const SECRET: [&str; 31] = [
     "SlotShares",
     "InitResponse",
     "PresentRequest",
@@ -41,6 +42,16 @@ const SECRET: [&str; 21] = [
     "LoginResponse",
     "LoginExplainRequest",
     "TrustMakeSecretResponse",
+    "TransitPlain",
+    "TransitEncryptRequest",
+    "TransitPlaintext",
+    "TransitPlaintext.result",
+    "TransitDecryptResponse",
+    "TransitSignRequest",
+    "TransitHmacRequest",
+    "TransitToVerify",
+    "TransitVerifyRequest",
+    "TransitDataKeyResponse",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -79,6 +79,11 @@ impl Stubs {
     pub fn kv(&self) -> v1::kv_client::KvClient<Transport> {
         v1::kv_client::KvClient::new(self.0.clone())
     }
+    /// Keys that work for callers.
+    #[must_use]
+    pub fn transit(&self) -> v1::transit_client::TransitClient<Transport> {
+        v1::transit_client::TransitClient::new(self.0.clone())
+    }
     /// Engines and their roles.
     #[must_use]
     pub fn mount(&self) -> v1::mount_client::MountClient<Transport> {
@@ -151,6 +156,11 @@ changes!(
     CredsIssueRequest,
     CredsRotateRequest,
     ConfirmTimeRequest,
+    TransitCreateKeyRequest,
+    TransitRotateKeyRequest,
+    TransitConfigureKeyRequest,
+    TransitTrimKeyRequest,
+    TransitDeleteKeyRequest,
     FetchRequest,
     IdentityPutRequest,
     KvDeleteRequest,

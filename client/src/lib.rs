@@ -67,6 +67,7 @@ mod held;
 mod kept;
 mod kv;
 mod secret;
+mod transit;
 
 pub use call::{Bearer, Change, Client, Stubs, Transport};
 pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET, ProofKey};
@@ -79,6 +80,7 @@ pub use kv::{List, Listing, SecretVersion, Select};
 pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
 pub use strongroom_proto::v1;
+pub use transit::{DataKey, Signature};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

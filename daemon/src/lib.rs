@@ -22,6 +22,7 @@ pub mod rpc;
 pub mod seal;
 pub mod store;
 pub mod token;
+pub mod transit;
 pub mod vault;
 
 /// The unit tests run with the daemon's allocator: they look for keys in their own memory.

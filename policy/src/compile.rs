@@ -15,7 +15,7 @@ pub(crate) struct Compiled {
     pub id: Arc<str>,
     pub effect: Effect,
     /// The actions it can apply to, a bit each.
-    pub actions: u32,
+    pub actions: u64,
     pub principal: Head,
     pub resource: Head,
     /// Its `when` and `unless`; without, a scope that matches is all there is to it.
@@ -56,7 +56,7 @@ pub(crate) fn compile(policy: &Policy) -> Result<Compiled, Failure> {
         id: policy.id().to_string().into(),
         effect: policy.effect(),
         actions: match policy.action_constraint() {
-            ActionConstraint::Any => u32::MAX,
+            ActionConstraint::Any => u64::MAX,
             ActionConstraint::Eq(action) => actions_of(&action),
             ActionConstraint::In(list) => list.iter().fold(0, |set, action| set | actions_of(action)),
         },

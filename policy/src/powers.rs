@@ -51,7 +51,7 @@ const fn recovers(action: Action) -> bool {
         PolicyRead | PolicyWrite | TokenCreate | TokenRead | TokenRenew | TokenRevoke | TrustRead | TrustWrite => true,
         Read | Write | Delete | Undelete | Destroy | List | Metadata | Issue | Rotate | LeaseRead | Renew | Revoke
         | MountRead | MountWrite | RoleRead | RoleWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate
-        | TimeConfirm | LogIn => false,
+        | TimeConfirm | LogIn | Encrypt | Decrypt | Rewrap | Sign | Verify => false,
     }
 }
 
@@ -66,6 +66,6 @@ pub const fn needs_no_policy(action: Action) -> bool {
         }
         Read | Write | Delete | Undelete | Destroy | Metadata | Issue | Rotate | MountRead | MountWrite | RoleRead
         | RoleWrite | PolicyWrite | AuditRead | Seal | SlotRead | SlotWrite | KeyRotate | TimeConfirm | TrustRead
-        | TrustWrite => false,
+        | TrustWrite | Encrypt | Decrypt | Rewrap | Sign | Verify => false,
     }
 }

@@ -86,6 +86,16 @@ actions! {
     TokenRenew = "token_renew",
     /// The end of a token or a session.
     TokenRevoke = "token_revoke",
+    /// A text under a transit key, and data keys.
+    Encrypt = "encrypt",
+    /// The text of a ciphertext.
+    Decrypt = "decrypt",
+    /// A ciphertext under the newest version of its key, its text unseen.
+    Rewrap = "rewrap",
+    /// A signature or an HMAC.
+    Sign = "sign",
+    /// Whether a signature or an HMAC is right.
+    Verify = "verify",
     /// The audit log.
     AuditRead = "audit_read",
     /// Seal the vault.
@@ -119,7 +129,7 @@ impl fmt::Display for Action {
 
 impl Action {
     /// This action alone, as a set.
-    pub(crate) const fn bit(self) -> u32 {
+    pub(crate) const fn bit(self) -> u64 {
         1 << self as u32
     }
 
@@ -131,7 +141,7 @@ impl Action {
 
 /// The actions that `name`, an action or a group of actions, stands for. Taken from the schema, so
 /// that the index cannot disagree with the validator. Empty for a name the schema lacks.
-pub(crate) fn actions_of(name: &EntityUid) -> u32 {
+pub(crate) fn actions_of(name: &EntityUid) -> u64 {
     let known = Action::ALL.iter().zip(&LANGUAGE.actions);
     known
         .filter(|(_, known)| known.entity.uid() == *name || known.groups.contains(name))

@@ -34,11 +34,26 @@ redacted!(
     LoginResponse,
     LoginExplainRequest,
     TrustMakeSecretResponse,
+    TransitPlain,
+    TransitEncryptRequest,
+    TransitPlaintext,
+    TransitDecryptResponse,
+    TransitSignRequest,
+    TransitHmacRequest,
+    TransitToVerify,
+    TransitVerifyRequest,
+    TransitDataKeyResponse,
 );
 
 impl fmt::Debug for v1::login_request::Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Proof(redacted)")
+    }
+}
+
+impl fmt::Debug for v1::transit_plaintext::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Result(redacted)")
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     world::{World, eventually, postgres, value},
 };
 use std::{collections::BTreeSet, fs, time::Duration};
-use strongroom_client::{Client, v1};
+use strongroom_client::{Client, Secret, v1};
 use strongroom_tests::Lab;
 use strongroomd::engine::postgres::testing::ROOT_SECRET;
 
@@ -206,6 +206,7 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
     let pushed = watch.message().await.unwrap();
     secrets.none_in("Debug of a push", format!("{pushed:?}").as_bytes());
     drive_log_ins(world, secrets);
+    drive_transit(world, client, secrets).await;
     for args in [
         &["identity", "put", "canary", "--add-group", "canaries"][..],
         &["identity", "show", "canary"],
@@ -216,6 +217,61 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
     cli.ok(&["mount", "disable", "pg", "--revoke-leases"]);
     cli.ok(&["operator", "seal"]);
     world.unseal("daily");
+}
+
+/// Texts and keys of transit: what is encrypted, signed and made.
+async fn drive_transit(world: &World, client: &Client, secrets: &mut Secrets) {
+    let cli = world.cli();
+    cli.ok(&["mount", "enable", "transit", "--kind", "transit"]);
+    for (name, kind) in [("aes", "aes256-gcm"), ("mac", "hmac-sha256"), ("sign", "ed25519")] {
+        cli.ok(&["transit", "key", "create", &format!("transit/{name}"), "--kind", kind]);
+    }
+    let text = secrets.add("a text to encrypt", "canary-transit-text-10");
+    let sealed = client
+        .encrypt("transit/aes", &Secret::from(&*text), b"context")
+        .await
+        .unwrap();
+    cli.ok(&["transit", "key", "rotate", "transit/aes"]);
+    let again = client.rewrap("transit/aes", &sealed, b"context").await.unwrap();
+    let opened = client.decrypt("transit/aes", &again, b"context").await.unwrap();
+    assert_eq!(opened.expose(), text.as_bytes());
+    let refused = client.decrypt("transit/aes", &again, b"other").await.unwrap_err();
+    secrets.none_in("a ciphertext's refusal", format!("{refused} {refused:?}").as_bytes());
+    let input = secrets.add("an input to sign", "canary-transit-input-11");
+    for (key, made) in [
+        (
+            "transit/sign",
+            client.sign("transit/sign", input.as_bytes()).await.unwrap(),
+        ),
+        (
+            "transit/mac",
+            client.hmac("transit/mac", input.as_bytes()).await.unwrap(),
+        ),
+    ] {
+        assert!(client.verify(key, input.as_bytes(), &made).await.unwrap());
+    }
+    client.sign("transit/aes", input.as_bytes()).await.unwrap_err();
+    let made = client.data_key("transit/aes", 32, b"", false).await.unwrap();
+    secrets.0.add("a data key", made.plaintext.as_ref().unwrap().expose());
+    secrets.none_in("Debug of a data key", format!("{made:?}").as_bytes());
+    for args in [
+        &["transit", "key", "list", "transit"][..],
+        &["transit", "key", "show", "transit/aes"],
+        &[
+            "transit",
+            "key",
+            "configure",
+            "transit/aes",
+            "--min-decryption-version",
+            "2",
+            "--allow-deletion",
+            "true",
+        ],
+        &["transit", "key", "trim", "transit/aes", "--before", "2"],
+        &["transit", "key", "delete", "transit/aes"],
+    ] {
+        cli.ok(args);
+    }
 }
 
 /// Logging in, with what proves it in every place.

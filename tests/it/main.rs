@@ -24,6 +24,7 @@ mod python;
 mod rotate;
 mod seal;
 mod token;
+mod transit;
 mod typescript;
 mod wire;
 mod world;

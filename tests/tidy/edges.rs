@@ -19,13 +19,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("auth", &["base", "store", "policy", "token"]),
     ("mount", &["base", "store", "policy"]),
     ("kv", &["base", "notice", "store", "policy", "mount"]),
+    ("transit", &["base", "store", "policy", "mount"]),
     ("lease", &["base", "audit", "notice", "store", "policy"]),
     ("engine", &["base", "audit", "notice", "store", "policy", "lease"]),
     (
         "gate",
         &[
             "base", "limit", "audit", "notice", "store", "seal", "vault", "policy", "token", "auth", "mount", "kv",
-            "lease", "engine",
+            "transit", "lease", "engine",
         ],
     ),
     ("http", &["gate"]),
@@ -33,8 +34,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "rpc",
         &[
-            "base", "process", "limit", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "lease",
-            "engine", "gate",
+            "base", "process", "limit", "config", "audit", "seal", "vault", "policy", "token", "auth", "kv", "transit",
+            "lease", "engine", "gate",
         ],
     ),
     (

@@ -85,6 +85,8 @@ ids! {
     TrustId;
     /// One mount; a path that is enabled again gets another.
     MountId;
+    /// A transit key; a name that is used again gets another.
+    TransitKeyId;
 }
 
 fn parse(text: &str) -> Result<[u8; 16], IdError> {

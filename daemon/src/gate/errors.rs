@@ -12,6 +12,7 @@ use crate::{
     seal::{SealError, SessionError},
     store::{CommitError, KeyringChangeError, StoreError, UnlockError},
     token::TokenError,
+    transit::TransitError,
     vault::VaultError,
 };
 use std::time::Duration;
@@ -241,6 +242,36 @@ impl From<KvError> for Failure {
             KvError::Mount(error) => error.into(),
             KvError::Permit(error) => error.into(),
             KvError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TransitError> for Failure {
+    fn from(error: TransitError) -> Self {
+        match error {
+            TransitError::NotFound => told(Reason::NotFound, &error),
+            TransitError::Exists => told(Reason::AlreadyExists, &error),
+            TransitError::TooLarge => told(Reason::TooLarge, &error),
+            TransitError::Full => told(Reason::Exhausted, &error),
+            TransitError::NotBuilt
+            | TransitError::WrongKind { .. }
+            | TransitError::NotDeletable
+            | TransitError::Versions { .. }
+            | TransitError::NoVersion(_) => told(Reason::NotPossible, &error),
+            TransitError::Name
+            | TransitError::Kind
+            | TransitError::Batch
+            | TransitError::Context
+            | TransitError::DataKey
+            | TransitError::Ciphertext
+            | TransitError::OtherKey
+            | TransitError::DoesNotOpen
+            | TransitError::VersionMissing => told(Reason::Malformed, &error),
+            TransitError::Damaged => logged(Reason::Damaged, &error),
+            TransitError::Crypto | TransitError::Encode(_) | TransitError::Memory(_) => Self::internal(&error),
+            TransitError::Mount(error) => error.into(),
+            TransitError::Permit(error) => error.into(),
+            TransitError::Store(error) => error.into(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     policy::{Caller, Permit, PolicyRoom},
     store::{Change, CommitError, Committed, Store},
     token::{Ceremony, Created, TokenRoom},
+    transit::TransitRoom,
     vault::{self, Guard, RoomsError},
 };
 use parking_lot::Mutex;
@@ -87,6 +88,8 @@ pub struct Rooms {
     pub mounts: Arc<MountRoom>,
     /// Static secrets.
     pub kv: KvRoom,
+    /// Keys that work for callers.
+    pub transit: TransitRoom,
     /// Promises to revoke.
     pub leases: Arc<LeaseRoom>,
     /// Credentials.
@@ -134,6 +137,7 @@ impl Rooms {
             auth: AuthRoom::load(&store, Arc::clone(&tokens), clock()).await?,
             policy: PolicyRoom::load(&store, clock()).await?,
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
+            transit: TransitRoom::open(&store, Arc::clone(&mounts), clock(), random()),
             engines: EngineRoom::open(engines, Arc::clone(&leases)),
             hasher: Arc::new(AuditHasher::new(keyring.audit_key(), 1)?),
             pages: PageKey::derive(keyring.audit_key())?,

@@ -18,16 +18,18 @@ pub enum Kind {
     MariaDb,
     /// Redis accounts.
     Redis,
+    /// Keys that encrypt and sign for callers.
+    Transit,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Kv, Self::Postgres, Self::MariaDb, Self::Redis];
+    pub const ALL: &'static [Self] = &[Self::Kv, Self::Postgres, Self::MariaDb, Self::Redis, Self::Transit];
 
     /// Whether it makes accounts in a target, and so has roles and leases.
     pub const fn makes_accounts(self) -> bool {
         match self {
-            Self::Kv => false,
+            Self::Kv | Self::Transit => false,
             Self::Postgres | Self::MariaDb | Self::Redis => true,
         }
     }
@@ -39,6 +41,7 @@ impl Kind {
             Self::Postgres => "postgres",
             Self::MariaDb => "mariadb",
             Self::Redis => "redis",
+            Self::Transit => "transit",
         }
     }
 }

@@ -27,10 +27,13 @@ keyed!(
         RoleDeleteRequest, CredsIssueRequest, CredsRotateRequest, LeaseRenewRequest, LeaseRevokeRequest,
         FetchRequest, TokenCreateRequest, TokenRenewRequest, TokenRevokeRequest, PolicyPutRequest, PolicyDeleteRequest,
         SealRequest, RotateRequest, ConfirmTimeRequest, TrustPutRequest, TrustDeleteRequest, TrustEndRequest,
-        TrustMakeSecretRequest, IdentityPutRequest;
+        TrustMakeSecretRequest, IdentityPutRequest,
+        TransitCreateKeyRequest, TransitRotateKeyRequest, TransitConfigureKeyRequest, TransitTrimKeyRequest, TransitDeleteKeyRequest;
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,
         PolicyExplainRequest, AuditTailRequest, AuditHashRequest, AuditHeadRequest, ListSlotsRequest,
         ListQuarantineRequest, LoginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest, IdentityListRequest,
         IdentityGetRequest,
+        TransitListKeysRequest, TransitGetKeyRequest, TransitEncryptRequest, TransitDecryptRequest, TransitRewrapRequest,
+        TransitSignRequest, TransitVerifyRequest, TransitHmacRequest, TransitDataKeyRequest,
 );

@@ -39,6 +39,7 @@ pub use record::{Algorithm, Ids};
 pub use rewrap::{REWRAP_ROWS_MAX, Rewrapped};
 pub use table::{Namespace, OwnedPart, Part, RawTable, Table};
 pub use view::{Child, Children, Cursor, Entry, Page, Record, View};
+pub(crate) use xaes::{TAG_BYTES, XAES_NONCE_BYTES, Xaes};
 
 use crate::{
     base::{id::OpId, locked::LockedKey},

@@ -92,6 +92,10 @@ tables! {
         Trust = 0x38 "trust",
         /// Raw keyed hash of a secret id.
         RoleSecret = 0x39 "app role secret",
+        /// Raw mount id, name of the key.
+        TransitKey = 0x3a "transit key",
+        /// Raw mount id, raw key id, raw version u32 BE.
+        TransitVersion = 0x3b "transit key version",
     }
 }
 

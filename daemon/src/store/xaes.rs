@@ -13,25 +13,25 @@ use aes_gcm::{
 use zeroize::{Zeroize, Zeroizing};
 
 /// AES-256-GCM with a 96-bit nonce; half the key schedule, since GCM never decrypts a block.
-pub(super) type Gcm = AesGcm<Aes256Enc, U12>;
+pub(crate) type Gcm = AesGcm<Aes256Enc, U12>;
 /// Bytes of a tag.
-pub(super) const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 /// Bytes of AES-256-GCM's nonce.
-pub(super) const GCM_NONCE_BYTES: usize = 12;
+pub(crate) const GCM_NONCE_BYTES: usize = 12;
 /// Bytes of XAES-256-GCM's nonce.
-pub(super) const XAES_NONCE_BYTES: usize = 24;
+pub(crate) const XAES_NONCE_BYTES: usize = 24;
 
 /// The tag does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unsealed;
+pub(crate) struct Unsealed;
 
 /// A new AES-256-GCM cipher.
-pub(super) fn gcm(key: &[u8; 32]) -> Gcm {
+pub(crate) fn gcm(key: &[u8; 32]) -> Gcm {
     Gcm::new(key.into())
 }
 
 /// Encrypts `text` in place.
-pub(super) fn gcm_seal(
+pub(crate) fn gcm_seal(
     cipher: &Gcm,
     nonce: &[u8; GCM_NONCE_BYTES],
     aad: &[u8],
@@ -44,7 +44,7 @@ pub(super) fn gcm_seal(
 }
 
 /// Decrypts `text` in place, only once the tag was checked.
-pub(super) fn gcm_open(
+pub(crate) fn gcm_open(
     cipher: &Gcm,
     nonce: &[u8; GCM_NONCE_BYTES],
     aad: &[u8],
@@ -57,7 +57,7 @@ pub(super) fn gcm_open(
 }
 
 /// A key of XAES-256-GCM: the AES schedule and the CMAC subkey K1.
-pub(super) struct Xaes {
+pub(crate) struct Xaes {
     aes: Aes256Enc,
     k1: Zeroizing<[u8; 16]>,
 }

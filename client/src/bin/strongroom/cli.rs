@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     fetch, generate, group, identity, kv, lease, login, mount, operator,
     output::{Answer, Format},
-    policy, reconcile, role, token, trust, watch,
+    policy, reconcile, role, token, transit, trust, watch,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -127,6 +127,16 @@ Examples:
   strongroom kv list kv/prod"
     )]
     Kv(kv::Kv),
+    /// Encrypt, sign and authenticate with keys that stay in the vault
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom mount enable transit --kind transit
+  strongroom transit key create transit/orders --kind aes256-gcm
+  printf %s \"$CARD\" | strongroom transit encrypt transit/orders"
+    )]
+    Transit(transit::Transit),
     /// Engines at paths, and their configuration
     #[command(
         subcommand,
@@ -269,6 +279,7 @@ impl Command {
         match self {
             Self::Operator(command) => command.run(context).await,
             Self::Kv(command) => command.run(context).await,
+            Self::Transit(command) => command.run(context).await,
             Self::Mount(command) => command.run(context).await,
             Self::Reconcile(command) => command.run(context).await,
             Self::Role(command) => command.run(context).await,

@@ -37,6 +37,7 @@ mod role;
 mod run;
 mod settings;
 mod token;
+mod transit;
 mod trust;
 mod watch;
 

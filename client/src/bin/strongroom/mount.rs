@@ -24,7 +24,7 @@ Examples:
     Enable {
         /// `kv`, `pg`, `team/kv`
         path: String,
-        /// kv, mariadb, postgres or redis; `mount types` says what each is
+        /// kv, mariadb, postgres, redis or transit; `mount types` says what each is
         #[arg(long)]
         kind: String,
         /// Words for people
@@ -218,6 +218,7 @@ const TYPES: &[[&str; 3]] = &[
         "Redis 7 ACL users",
         "host username marker [port sslmode ca_pem connect_timeout_secs statement_timeout_secs connections]",
     ],
+    ["transit", "keys that encrypt and sign", "-"],
 ];
 
 fn types() -> Answer {

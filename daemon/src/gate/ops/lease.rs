@@ -252,7 +252,7 @@ fn everywhere() -> Result<Path, Failure> {
 fn scope(rooms: &Open, prefix: &Path) -> Result<Scope, Failure> {
     let place = rooms.mounts.resolve(prefix)?;
     match (place.mount.kind(), place.rest) {
-        (Kind::Kv, _) => Err(Reason::Denied.into()),
+        (Kind::Kv | Kind::Transit, _) => Err(Reason::Denied.into()),
         (Kind::Postgres | Kind::MariaDb | Kind::Redis, None) => Ok(Scope::Mount(place.mount.id())),
         (Kind::Postgres | Kind::MariaDb | Kind::Redis, Some(role)) => {
             Ok(Scope::Role(place.mount.id(), role.as_str().to_owned()))

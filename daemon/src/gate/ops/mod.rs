@@ -12,6 +12,7 @@ pub mod mount;
 pub mod operator;
 pub mod policy;
 pub mod token;
+pub mod transit;
 pub mod trust;
 
 /// What the files of this folder share.

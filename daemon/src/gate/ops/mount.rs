@@ -17,7 +17,7 @@ const LEASES_PATIENCE: Duration = Duration::from_secs(25);
 /// The engine that a mount of this kind has; secrets need none.
 fn engine_kind(kind: Kind) -> Option<engine::Kind> {
     match kind {
-        Kind::Kv => None,
+        Kind::Kv | Kind::Transit => None,
         Kind::Postgres => Some(engine::Kind::Postgres),
         Kind::MariaDb => Some(engine::Kind::MariaDb),
         Kind::Redis => Some(engine::Kind::Redis),
@@ -25,8 +25,12 @@ fn engine_kind(kind: Kind) -> Option<engine::Kind> {
 }
 
 fn reference(mount: &MountInfo) -> Result<MountRef, Failure> {
-    let kind = engine_kind(mount.kind())
-        .ok_or_else(|| Failure::with(Reason::NotPossible, "a kv mount has no configuration and no roles"))?;
+    let kind = engine_kind(mount.kind()).ok_or_else(|| {
+        Failure::with(
+            Reason::NotPossible,
+            "a kv or transit mount has no configuration and no roles",
+        )
+    })?;
     Ok(MountRef {
         id: mount.id(),
         path: mount.path().clone(),
@@ -94,8 +98,8 @@ impl Disable {
         mount: &MountInfo,
         trail: &Trail,
     ) -> Result<Change, Failure> {
-        if mount.kind() == Kind::Kv {
-            let empty = rooms.kv.is_empty(mount.id()).await?;
+        if !mount.kind().makes_accounts() {
+            let empty = rooms.kv.is_empty(mount.id()).await? && rooms.transit.is_empty(mount.id()).await?;
             return if empty {
                 Ok(Change::new())
             } else {

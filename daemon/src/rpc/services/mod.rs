@@ -11,6 +11,7 @@ mod mount;
 mod operator;
 mod policy;
 mod token;
+mod transit;
 
 use super::{
     keyed::Keyed,
@@ -72,7 +73,7 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         audit_server::AuditServer, creds_server::CredsServer, delivery_server::DeliveryServer,
         identity_server::IdentityServer, kv_server::KvServer, lease_server::LeaseServer, login_server::LoginServer,
         mount_server::MountServer, operator_server::OperatorServer, policy_server::PolicyServer,
-        token_server::TokenServer, trust_server::TrustServer,
+        token_server::TokenServer, transit_server::TransitServer, trust_server::TrustServer,
     };
     let services = Services {
         gate,
@@ -100,7 +101,8 @@ pub(super) fn add<L>(router: Router<L>, gate: Arc<Gate>) -> Router<L> {
         AuditServer,
         LoginServer,
         TrustServer,
-        IdentityServer
+        IdentityServer,
+        TransitServer
     )
 }
 
@@ -123,6 +125,7 @@ pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter
                 "strongroom.v1.Delivery",
                 "strongroom.v1.Lease",
                 "strongroom.v1.Token",
+                "strongroom.v1.Transit",
             ] {
                 reporter.set_service_status(service, state).await;
             }

@@ -28,7 +28,7 @@ pub const FORBIDDEN: &str = "kv/payroll/salaries";
 pub const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
-const FILLED: [Table; 14] = [
+const FILLED: [Table; 16] = [
     Table::Accessor,
     Table::Token,
     Table::Role,
@@ -43,6 +43,8 @@ const FILLED: [Table; 14] = [
     Table::System,
     Table::Trust,
     Table::RoleSecret,
+    Table::TransitKey,
+    Table::TransitVersion,
 ];
 
 /// A record: its table's id, its key in words, its value.

@@ -77,6 +77,8 @@ fn decide(permit: &Permit, of: &Trail, op: &'static str, action: Action, path: &
 /// What is asked for lies here, and takes this right to have.
 fn right(rooms: &Open, path: &Path) -> Result<(Kind, Action), Failure> {
     Ok(match rooms.mounts.resolve(path)?.mount.kind() {
+        // A key has nothing to deliver: it works where it is.
+        Kind::Transit => return Err(Reason::Denied.into()),
         kind @ Kind::Kv => (kind, Action::Read),
         kind @ (Kind::Postgres | Kind::MariaDb | Kind::Redis) => (kind, Action::Issue),
     })
