@@ -16,6 +16,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A text of an error at most.
 pub(super) const ERROR_BYTES_MAX: usize = 240;
+/// How often a statement is said again that met another one at the same role ("tuple concurrently updated"), and the pause before.
+const CONCURRENT_MAX: u32 = 3;
+const CONCURRENT_PAUSE: Duration = Duration::from_millis(20);
 /// What the network may add to the server's own statement timeout.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
@@ -208,7 +211,7 @@ impl Session {
     /// Runs a statement that answers nothing; `Some`: it failed with `unless`, and this is the server's detail.
     pub async fn run_unless(&self, sql: &str, unless: &SqlState) -> Result<Option<String>, EngineError> {
         let act = async {
-            match self.client.batch_execute(sql).await {
+            match self.execute(sql).await {
                 Err(error) if error.code() == Some(unless) => Ok(Some(
                     error
                         .as_db_error()
@@ -224,7 +227,24 @@ impl Session {
 
     /// Runs a statement that answers nothing.
     pub async fn run(&self, sql: &str) -> Result<(), EngineError> {
-        bounded(self.limit, self.client.batch_execute(sql)).await
+        bounded(self.limit, self.execute(sql)).await
+    }
+
+    /// Two statements that touch one role at once: PostgreSQL refuses the later one as a whole, so it is simply said again.
+    async fn execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        for _ in 0..CONCURRENT_MAX {
+            match self.client.batch_execute(sql).await {
+                Err(error)
+                    if error
+                        .as_db_error()
+                        .is_some_and(|refusal| refusal.message().contains("tuple concurrently")) =>
+                {
+                    tokio::time::sleep(CONCURRENT_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+        self.client.batch_execute(sql).await
     }
 
     /// Asks with typed parameters, in one round trip.

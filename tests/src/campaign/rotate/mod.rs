@@ -158,7 +158,7 @@ impl Campaign {
         }
         if let Err(error) = self.bench.log_in("app", new).await {
             wrong.push(format!(
-                "rotation {}: the new password does not open the account: {error}",
+                "rotation {}: the new password does not open the account: {error:?}",
                 self.rotations
             ));
         }
@@ -203,7 +203,7 @@ impl Campaign {
         let now = read(&self.client).await?;
         if let Err(error) = self.bench.log_in("app", &now).await {
             self.broken.push(format!(
-                "kill {} ({step}): what is read does not open the account: {error}",
+                "kill {} ({step}): what is read does not open the account: {error:?}",
                 self.kills
             ));
         }

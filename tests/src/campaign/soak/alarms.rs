@@ -16,6 +16,12 @@ const CLASSES: &[(&str, &str, &[&str])] = &[
         "the target cannot be reached",
         &["database cut off", "database slow"],
     ),
+    // A proof that was still to come asked by the log-in that was retired meanwhile; the successor proves it.
+    (
+        "a lease is not revoked yet",
+        "is not permitted to log in",
+        &["root rotation"],
+    ),
     // The answer to what made its account was lost; the intent waits out the longest that it may still come into being.
     (
         "a lease is not revoked yet",
