@@ -63,7 +63,8 @@ fn suites(args: &[&str]) -> Tried<bool> {
             "--short" => plan.scale = Scale::Short,
             "--seed" => plan.seed = args.next().ok_or(USAGE)?.parse()?,
             "--minutes" => plan.minutes = Some(args.next().ok_or(USAGE)?.parse()?),
-            "all" => wanted.extend(["power", "flip", "kill", "rotate", "soak"]),
+            // `soak` is asked for by name until its alarms are all known (docs/KNOWN_ISSUES).
+            "all" => wanted.extend(["power", "flip", "kill", "rotate"]),
             suite => wanted.push(suite),
         }
     }

@@ -55,12 +55,15 @@ pub(super) async fn revoke(
         } else {
             None
         };
-        lent.give_back();
         if oid.is_none() && !birth.activated && !birth.deadline_passed {
+            lent.give_back();
             return Err(EngineError::NotYet(birth.deadline));
         }
         // For an account that was not found this is the second look.
-        if engine.proofs.gone(&engine.pool.door, account, oid).await? {
+        let gone = engine.proofs.gone(&engine.pool.door, account, oid).await;
+        // Only now: who waits for the pool to be drained, to retire its log-in, waits for proofs too.
+        lent.give_back();
+        if gone? {
             return Ok(());
         }
     }
