@@ -5,7 +5,10 @@ use crate::{
     base::{id::BootId, secret::SecretBytes},
     engine::{EngineError, error::cut, pool, server},
 };
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinHandle;
 use tokio_postgres::{
     Client, NoTls, Row,
@@ -16,9 +19,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// A text of an error at most.
 pub(super) const ERROR_BYTES_MAX: usize = 240;
-/// How often a statement is said again that met another one at the same role ("tuple concurrently updated"), and the pause before.
-const CONCURRENT_MAX: u32 = 3;
+/// A statement that met another one at the same role ("tuple concurrently updated") is said again after this pause, for so long. Less than the margin
+/// of the creator's deadline: whatever starts later might come into being after it was believed never to have been.
 const CONCURRENT_PAUSE: Duration = Duration::from_millis(20);
+const CONCURRENT_MAX: Duration = Duration::from_secs(1);
 /// What the network may add to the server's own statement timeout.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
@@ -232,19 +236,19 @@ impl Session {
 
     /// Two statements that touch one role at once: PostgreSQL refuses the later one as a whole, so it is simply said again.
     async fn execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
-        for _ in 0..CONCURRENT_MAX {
+        let began = Instant::now();
+        let met = |error: &tokio_postgres::Error| {
+            let refusal = error.as_db_error();
+            refusal.is_some_and(|refusal| refusal.message().contains("tuple concurrently"))
+        };
+        loop {
             match self.client.batch_execute(sql).await {
-                Err(error)
-                    if error
-                        .as_db_error()
-                        .is_some_and(|refusal| refusal.message().contains("tuple concurrently")) =>
-                {
+                Err(error) if met(&error) && began.elapsed() + CONCURRENT_PAUSE < CONCURRENT_MAX => {
                     tokio::time::sleep(CONCURRENT_PAUSE).await;
                 }
                 done => return done,
             }
         }
-        self.client.batch_execute(sql).await
     }
 
     /// Asks with typed parameters, in one round trip.
