@@ -339,16 +339,29 @@ fn unread(text: &str, error: &toml::de::Error) -> String {
         .get(before.rfind('\n').map_or(0, |end| end + 1)..)
         .unwrap_or_default();
     let line = line.lines().next().unwrap_or_default();
-    let key = line
-        .split_once('=')
-        .map_or_else(String::new, |(key, _)| format!("{}: ", key.trim()));
-    // serde tells a string of the wrong kind by its content.
-    let message = error.message();
-    let message = match message.split_once("string \"") {
-        Some((head, tail)) => format!("{head}a string{}", tail.rsplit_once('"').map_or("", |(_, rest)| rest)),
-        None => message.to_owned(),
-    };
-    format!("line {}: {key}{message}", before.matches('\n').count() + 1)
+    // Only what is written as keys are: the line may be anything, and end in `=` as base64 does.
+    let plain = |key: &&str| !key.is_empty() && key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_' | b'.' | b'-'));
+    let key = line.split_once('=').map(|(key, _)| key.trim()).filter(plain);
+    let key = key.map_or_else(String::new, |key| format!("{key}: "));
+    format!(
+        "line {}: {key}{}",
+        before.matches('\n').count() + 1,
+        without_value(error.message())
+    )
+}
+
+/// serde tells a value of the wrong kind by its content, in quotes or backticks; the first such thing is the value, what was expected follows.
+fn without_value(message: &str) -> String {
+    let tells = ["invalid type", "invalid value", "unknown variant"];
+    if !tells.iter().any(|words| message.starts_with(words)) {
+        return message.to_owned();
+    }
+    let (head, told) = message.split_at(message.find(['"', '`']).unwrap_or(message.len()));
+    let rest = told
+        .rfind(", expected")
+        .and_then(|at| told.get(at..))
+        .unwrap_or_default();
+    format!("{}{rest}", head.trim_end())
 }
 
 #[cfg(test)]

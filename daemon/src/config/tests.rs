@@ -65,9 +65,15 @@ fn errors_show_no_values() {
         "[store]\n\nreserve_mib = \"SUPERSECRET1234\"\n",
         "[store]\n\nreserve_mib = SUPERSECRET1234\n",
         "\n\nSUPERSECRET1234\n",
+        "\n\nSUPERSECRET1234==\n",
+        "[hsm.a]\nmodule = \"/m.so\"\nmodule_sha256 = 1234\npin_file = 12345678\n",
+        "[hsm.a]\nmodule = \"/m.so\"\npin_file = 12345678\n",
+        "[store]\n\nbackend = \"SUPERSECRET1234, expected \\\" `x`\"\n",
+        "[store]\n\nreserve_mib = \"SUPERSECRET1234\\\", expected SUPERSECRET\"\n",
     ] {
         let error = Config::parse(text).unwrap_err();
-        assert!(error.contains("line 3") && !error.contains("SUPERSECRET"), "{error}");
+        assert!(error.contains("line 3"), "{error}");
+        assert!(!error.contains("SUPERSECRET") && !error.contains("1234"), "{error}");
     }
 }
 
