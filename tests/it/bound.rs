@@ -340,6 +340,15 @@ async fn the_command_line_binds_and_proves_by_itself() {
     let (_, other) = strongroom_client::ProofKey::generate().unwrap();
     let theirs = world.lab.dir().join("other.key").display().to_string();
     fs::write(&theirs, other.as_bytes()).unwrap();
+    fs::set_permissions(&theirs, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let loose = cli()
+        .with_token(&token)
+        .run(&[&get[..], &["--proof-key", &theirs]].concat());
+    assert!(
+        loose.err.contains("read by others") || loose.out.contains("read by others"),
+        "{loose:?}"
+    );
+    fs::set_permissions(&theirs, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let stolen = cli()
         .with_token(&token)
         .run(&[&get[..], &["--proof-key", &theirs]].concat());

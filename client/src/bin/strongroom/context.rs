@@ -66,6 +66,8 @@ impl Context {
             builder = builder.client_certificate(chain, key);
         }
         if let Some(key) = key {
+            // Only looked at: whoever can read it holds what the token is bound to.
+            input::private_file(key)?;
             builder = builder.proof_key(key);
         }
         if let Some(timeout) = self.settings.timeout {
