@@ -133,7 +133,7 @@ impl LeaseRoom {
             ..self.draft(permit.identity(), session, ask)
         };
         let mut change = Change::new();
-        self.inner.books.insert(&mut change, &lease);
+        self.inner.books.insert(&mut change, &lease, None);
         self.inner.require_grounds(&mut change, session, lease.mount);
         match self.inner.commit(change, vec![trail.request()]).await {
             Ok(_) => {
@@ -193,11 +193,11 @@ impl LeaseRoom {
         trail: &Trail,
         ask: Ask,
     ) -> Result<Held, LeaseError> {
-        let _room = self.inner.reserve(identity, ask.mount).await?;
+        let room = self.inner.reserve(identity, ask.mount).await?;
         let lease = self.draft(identity, session, ask);
         let (mount, deadline) = (lease.mount, lease.deadline);
         let mut change = Change::new();
-        self.inner.books.insert(&mut change, &lease);
+        self.inner.books.insert(&mut change, &lease, Some(room));
         self.inner.require_grounds(&mut change, session, mount);
         let committed = self
             .inner

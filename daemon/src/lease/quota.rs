@@ -7,12 +7,14 @@ use crate::{
     store::{Change, StoreError},
 };
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Holders whose counts are known at once.
 const KNOWN_MAX: usize = 4096;
 /// How often a count is taken anew because leases came or went meanwhile. The last one may be off by those.
 const COUNTS_MAX: usize = 8;
+/// Before a count while leases come or go.
+const COUNT_PAUSE: Duration = Duration::from_millis(3);
 
 /// The limits. An operator's: `[limits]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,52 +46,123 @@ struct Tally {
     leases: Option<u64>,
     /// Intents that are being written.
     pending: u64,
-    /// Leases that came or went since this entry is here.
+    /// Changes that are on their way: the store may have them already, `leases` has not.
+    moving: u64,
+    /// Changes that were begun since this entry is here.
     changes: u64,
     /// Who counts.
     turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Tally {
+    fn is_idle(&self) -> bool {
+        self.pending == 0 && self.moving == 0 && Arc::strong_count(&self.turn) == 1
+    }
 }
 
 /// What is known of holders.
 #[derive(Default)]
 pub(super) struct Tallies(Mutex<HashMap<Holder, Tally>>);
 
-/// Room for one more lease of a holder, while its intent is being written.
+/// Room for one more lease of a holder: until its intent is made, or given up.
 pub(super) struct Reserved {
     tallies: Arc<Tallies>,
     holder: Holder,
+    held: bool,
 }
 
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if let Some(tally) = self.tallies.0.lock().get_mut(&self.holder) {
+impl Reserved {
+    /// The lease that the room was for is counted by itself from now on.
+    fn spend(mut self, known: &mut HashMap<Holder, Tally>) {
+        self.held = false;
+        if let Some(tally) = known.get_mut(&self.holder) {
             tally.pending = tally.pending.saturating_sub(1);
         }
     }
 }
 
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.held
+            && let Some(tally) = self.tallies.0.lock().get_mut(&self.holder)
+        {
+            tally.pending = tally.pending.saturating_sub(1);
+        }
+    }
+}
+
+/// A change on its way to the store: one lease more or less, once it is made.
+struct Moving {
+    tallies: Arc<Tallies>,
+    holders: [Holder; 2],
+}
+
+impl Moving {
+    fn begin(tallies: &Arc<Tallies>, holders: [Holder; 2]) -> Self {
+        let mut known = tallies.0.lock();
+        for holder in holders {
+            let tally = known.entry(holder).or_default();
+            tally.moving += 1;
+            tally.changes += 1;
+        }
+        drop(known);
+        Self {
+            tallies: Arc::clone(tallies),
+            holders,
+        }
+    }
+
+    /// It was made. The room that was kept for it goes in the same moment, so that nobody sees it counted twice.
+    fn made(self, by: i64, room: Option<[Reserved; 2]>) {
+        let mut known = self.tallies.0.lock();
+        for holder in self.holders {
+            if let Some(tally) = known.get_mut(&holder) {
+                tally.leases = tally.leases.map(|leases| leases.saturating_add_signed(by));
+            }
+        }
+        room.into_iter().flatten().for_each(|room| room.spend(&mut known));
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        let mut known = self.tallies.0.lock();
+        for holder in self.holders {
+            let Some(tally) = known.get_mut(&holder) else { continue };
+            tally.moving = tally.moving.saturating_sub(1);
+            if tally.leases.is_none() && tally.is_idle() {
+                known.remove(&holder);
+            }
+        }
+    }
+}
+
 impl Tallies {
-    /// With the commit of `change` there is one lease more.
-    pub fn came(self: &Arc<Self>, change: &mut Change, identity: IdentityId, mount: MountId) {
-        self.moved(change, identity, mount, 1);
+    /// With the commit of `change` there is one lease more, which takes the room that was reserved for it.
+    pub fn came(
+        self: &Arc<Self>,
+        change: &mut Change,
+        (identity, mount): (IdentityId, MountId),
+        room: Option<[Reserved; 2]>,
+    ) {
+        self.moved(change, identity, mount, 1, room);
     }
 
     /// With the commit of `change` there is one lease less.
     pub fn gone(self: &Arc<Self>, change: &mut Change, identity: IdentityId, mount: MountId) {
-        self.moved(change, identity, mount, -1);
+        self.moved(change, identity, mount, -1, None);
     }
 
-    fn moved(self: &Arc<Self>, change: &mut Change, identity: IdentityId, mount: MountId, by: i64) {
-        let tallies = Arc::clone(self);
-        change.then(move || {
-            let mut known = tallies.0.lock();
-            for holder in [Holder::Identity(identity), Holder::Mount(mount)] {
-                if let Some(tally) = known.get_mut(&holder) {
-                    tally.changes += 1;
-                    tally.leases = tally.leases.map(|leases| leases.saturating_add_signed(by));
-                }
-            }
-        });
+    fn moved(
+        self: &Arc<Self>,
+        change: &mut Change,
+        identity: IdentityId,
+        mount: MountId,
+        by: i64,
+        room: Option<[Reserved; 2]>,
+    ) {
+        let moving = Moving::begin(self, [Holder::Identity(identity), Holder::Mount(mount)]);
+        change.then(move || moving.made(by, room));
     }
 
     /// Takes room, if the count is known; `None`: there is none. An error: it must be counted first, by whose turn it is.
@@ -97,7 +170,7 @@ impl Tallies {
         let mut known = self.0.lock();
         if known.len() >= KNOWN_MAX && !known.contains_key(&holder) {
             // Counted anew when they are needed.
-            known.retain(|_, tally| tally.pending > 0 || Arc::strong_count(&tally.turn) > 1);
+            known.retain(|_, tally| !tally.is_idle());
         }
         let tally = known.entry(holder).or_default();
         let Some(leases) = tally.leases else {
@@ -110,19 +183,26 @@ impl Tallies {
         Ok(Some(Reserved {
             tallies: Arc::clone(self),
             holder,
+            held: true,
         }))
     }
 
-    fn changes(&self, holder: Holder) -> u64 {
-        self.0.lock().get(&holder).map_or(0, |tally| tally.changes)
+    /// The changes begun so far; `None` while one is on its way, which a count may or may not see.
+    fn still(&self, holder: Holder) -> Option<u64> {
+        match self.0.lock().get(&holder) {
+            Some(tally) if tally.moving > 0 => None,
+            Some(tally) => Some(tally.changes),
+            None => Some(0),
+        }
     }
 
-    fn counted(&self, holder: Holder, leases: u64, unless_beyond: Option<u64>) -> bool {
+    /// Takes a count that began when `still` was so; whether it was taken. Without: whatever happened meanwhile.
+    fn counted(&self, holder: Holder, leases: u64, still: Option<u64>) -> bool {
         let mut known = self.0.lock();
         let Some(tally) = known.get_mut(&holder) else {
             return true;
         };
-        if unless_beyond.is_some_and(|changes| tally.changes != changes) {
+        if still.is_some_and(|changes| tally.changes != changes) {
             return false;
         }
         tally.leases = Some(leases);
@@ -159,10 +239,14 @@ impl Inner {
             };
             let turn = turn.lock().await;
             for attempt in 1..=COUNTS_MAX {
-                let before = self.books.tallies.changes(holder);
+                let still = self.books.tallies.still(holder);
+                let last = attempt == COUNTS_MAX;
+                if still.is_none() && !last {
+                    tokio::time::sleep(COUNT_PAUSE).await;
+                    continue;
+                }
                 let leases = self.count(&holder.scope()).await?;
-                let exactly = (attempt < COUNTS_MAX).then_some(before);
-                if self.books.tallies.counted(holder, leases, exactly) {
+                if self.books.tallies.counted(holder, leases, still.filter(|_| !last)) {
                     break;
                 }
             }
@@ -176,6 +260,10 @@ impl Tallies {
     /// What is known of an identity.
     pub fn of_identity(&self, identity: IdentityId) -> Option<u64> {
         self.0.lock().get(&Holder::Identity(identity))?.leases
+    }
+    /// Whether nothing is on its way.
+    pub fn is_still(&self) -> bool {
+        self.0.lock().values().all(Tally::is_idle)
     }
     /// How many holders are known.
     pub fn known(&self) -> usize {

@@ -1,6 +1,9 @@
 //! What a lease is on disk, and the index rows that go with it in every commit.
 
-use super::{error::LeaseError, quota::Tallies};
+use super::{
+    error::LeaseError,
+    quota::{Reserved, Tallies},
+};
 use crate::{
     base::{
         format::Format1,
@@ -202,8 +205,8 @@ impl Books {
         self.get(id).await?.ok_or(LeaseError::Unknown)
     }
 
-    /// A new lease with all its index rows. Its precondition is the change's first.
-    pub fn insert(&self, change: &mut Change, lease: &Lease) {
+    /// A new lease with all its index rows, and the room that was reserved for it. Its precondition is the change's first.
+    pub fn insert(&self, change: &mut Change, lease: &Lease, room: Option<[Reserved; 2]>) {
         let id = Part::Raw(lease.id.as_bytes());
         change
             .require_absent(&self.leases, &[id])
@@ -216,7 +219,7 @@ impl Books {
             .put(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id], empty())
             .put(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id], empty());
         self.put_due(change, lease.due, lease.id, lease.state);
-        self.tallies.came(change, lease.identity, lease.mount);
+        self.tallies.came(change, (lease.identity, lease.mount), room);
     }
 
     /// A change of a lease that must still be as it was read; its due row moves along. One precondition.
