@@ -10,6 +10,7 @@ mod broken;
 mod canary;
 mod creds;
 mod delivery;
+mod full;
 mod fuzz;
 mod hsm;
 mod kv;

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use strongroom_client::{Client, Secret, v1};
+use strongroom_client::{Client, v1};
 use strongroom_tests::Lab;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::{
@@ -284,30 +284,45 @@ async fn errors_carry_their_details() {
 async fn what_is_no_request_is_refused_and_recorded() {
     let world = World::open();
     let client = world.client().await;
-    let large = [("value".to_owned(), Secret::new(vec![0; 3 << 20]))].into();
-    client.put("kv/large", &large, None).await.unwrap_err();
     let raw = Raw::connect(&world.lab).await;
-    let call =
-        |path: &'static str, bytes: &'static [u8]| raw.call(path, Bytes::from_static(bytes), Some(&world.root), None);
-    assert_eq!(
-        call("/strongroom.v1.Kv/Steal", b"").await.unwrap_err().code(),
-        Code::Unimplemented
-    );
-    assert_eq!(
-        call("/strongroom.v1.Nothing/At", b"").await.unwrap_err().code(),
-        Code::Unimplemented
-    );
-    let garbage = call("/strongroom.v1.Kv/Get", &[0xff; 9]).await.unwrap_err();
-    assert!(
-        matches!(garbage.code(), Code::Internal | Code::InvalidArgument),
-        "{garbage:?}"
-    );
+    let mut large = vec![0x0a, 0x80, 0x80, 0xc0, 0x01]; // a path of 3 MiB
+    large.resize((3 << 20) + 5, b'x');
+    for (path, bytes, code, word) in [
+        ("/strongroom.v1.Kv/Put", large, Code::InvalidArgument, "TOO_LARGE"),
+        ("/strongroom.v1.Kv/Steal", vec![], Code::Unimplemented, "UNKNOWN_METHOD"),
+        (
+            "/strongroom.v1.Nothing/At",
+            vec![],
+            Code::Unimplemented,
+            "UNKNOWN_METHOD",
+        ),
+        (
+            "/strongroom.v1.Kv/Get",
+            vec![0xff; 9],
+            Code::InvalidArgument,
+            "MALFORMED",
+        ),
+    ] {
+        let status = raw.call(path, bytes.into(), Some(&world.root), None).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        let info = status.get_details_error_info().expect("ErrorInfo");
+        assert_eq!((info.domain.as_str(), info.reason.as_str()), ("strongroom", word));
+        assert_eq!(info.metadata["request_id"].len(), 32, "{path}");
+    }
     client.put("kv/after", &value("x"), None).await.unwrap();
-    let unreadable = crate::audit::records(&world.cli())
+    let told: Vec<_> = crate::audit::records(&world.cli())
         .iter()
         .filter(|record| record["op"] == "unreadable")
-        .count();
-    assert!(unreadable >= 4, "all four are in the log: {unreadable}");
+        .map(|record| (record["params"]["method"].clone(), record["outcome"]["reason"].clone()))
+        .collect();
+    let method = |name: &str| serde_json::Value::from(name);
+    for wanted in [
+        (method("/strongroom.v1.Kv/Put"), method("TOO_LARGE")),
+        (method("unknown"), method("UNKNOWN_METHOD")),
+        (method("/strongroom.v1.Kv/Get"), method("MALFORMED")),
+    ] {
+        assert!(told.contains(&wanted), "{wanted:?} in {told:?}");
+    }
 }
 
 /// A caller's deadline is kept, and told as such.

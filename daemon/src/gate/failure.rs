@@ -46,6 +46,8 @@ reasons! {
     Conflict = "CONFLICT", "it was changed meanwhile: read it again and decide anew";
     /// The state does not allow it.
     NotPossible = "NOT_POSSIBLE", "this cannot be done in the present state";
+    /// A method that this daemon does not have.
+    UnknownMethod = "UNKNOWN_METHOD", "this daemon has no such method: client and daemon may be of different versions";
     /// Over a limit of size.
     TooLarge = "TOO_LARGE", "larger than the limit";
     /// The vault is sealed.

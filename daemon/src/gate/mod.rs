@@ -159,6 +159,14 @@ impl Gate {
         Ok(())
     }
 
+    /// The same, from half of the reserve if the disk is full: an operator looks how things stand. What anybody can ask for is bounded before.
+    async fn witness_look(&self, record: Encoded) -> Result<(), Failure> {
+        let mut change = Change::new();
+        change.tending();
+        self.vault.disk().raw().commit(change, vec![record]).await?;
+        Ok(())
+    }
+
     async fn witness_refusal(&self, record: Encoded) -> Result<(), Failure> {
         self.vault.disk().raw().commit(Change::relaxed(), vec![record]).await?;
         Ok(())
@@ -194,8 +202,15 @@ impl Gate {
     /// A call that never reached an operation: an unknown method, or bytes that are no message.
     /// # Errors
     /// No record, no answer.
-    pub async fn record_unreadable(&self, origin: Option<Origin>, code: &'static str) -> Result<(), Failure> {
-        let Some(origin) = origin else { return Ok(()) };
+    pub async fn record_unreadable(
+        &self,
+        origin: Option<Origin>,
+        method: Option<&'static str>,
+        failure: &Failure,
+    ) -> Result<String, Failure> {
+        let Some(origin) = origin else {
+            return Ok(String::new());
+        };
         let call = Call {
             origin,
             id: self.request_id(),
@@ -204,12 +219,13 @@ impl Gate {
             key: None,
             place: None,
         };
-        let trail = self.trail("unreadable", &call);
-        let record = trail.response(&crate::audit::Outcome::failed(code, Reason::Malformed.as_str()));
-        match self.from.may_record(&call.origin, record.as_bytes().len()) {
-            true => self.witness(record).await,
-            false => Ok(()),
+        let mut trail = self.trail("unreadable", &call);
+        trail.param_word("method", method.unwrap_or("unknown"));
+        let record = outcome::response(&trail, Some(failure));
+        if self.from.may_record(&call.origin, record.as_bytes().len()) {
+            self.witness_refusal(record).await?;
         }
+        Ok(call.id.to_string())
     }
 }
 

@@ -75,6 +75,9 @@ pub trait Operation: Send + Sync + 'static {
     const NAME: &'static str;
     /// How the evidence is kept.
     const CLASS: Class;
+    /// It tells how things stand or makes room, and goes on from half of the reserve when the disk is full. (What must go on to the last byte says
+    /// so in its change: revoke, seal, recovery.)
+    const TENDS: bool = false;
 
     /// Puts the parameters that may be known into the record.
     fn describe(&self, trail: &mut Trail);

@@ -122,7 +122,7 @@ impl Gate {
         let record = trail.response(&Outcome::ok());
         // Anybody can ask, so asking is bounded like being refused.
         if self.from.may_record(&call.origin, record.as_bytes().len()) {
-            self.witness(record).await?;
+            self.witness_look(record).await?;
         }
         let mut status = self.read_status().await;
         let known = self.vault.enter().is_ok_and(|open| open.identify(&call).is_ok());
@@ -236,7 +236,7 @@ impl Gate {
             Ok(Answer::Waiting(progress)) => {
                 trail.param_u64("have", progress.have.into());
                 trail.param_u64("need", progress.need.into());
-                self.witness(trail.response(&Outcome::ok())).await?;
+                self.witness_look(trail.response(&Outcome::ok())).await?;
                 Ok(Presented {
                     session: progress.session.to_string(),
                     have: progress.have,
@@ -286,7 +286,7 @@ impl Gate {
             _ if !is_owner(&call.origin.source) => Reason::OwnerOnly,
             None => Reason::NotFound,
             Some(hsm) => {
-                self.witness(trail.response(&Outcome::ok())).await?;
+                self.witness_look(trail.response(&Outcome::ok())).await?;
                 hsm.forgive_pin();
                 return Ok(());
             }
@@ -300,7 +300,7 @@ impl Gate {
     pub async fn abandon(&self, call: Call, session: Nonce) -> Result<(), Failure> {
         let trail = self.trail("operator.abandon", &call);
         match self.vault.abandon(&session) {
-            Ok(()) => self.witness(trail.response(&Outcome::ok())).await,
+            Ok(()) => self.witness_look(trail.response(&Outcome::ok())).await,
             Err(error) => self.refuse(&call, &trail, error.into()).await,
         }
     }

@@ -12,6 +12,7 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::Unauthenticated | Reason::LoginRefused | Reason::Possession => Code::Unauthenticated,
         Reason::Denied | Reason::OwnerOnly | Reason::PoliciesDamaged => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
+        Reason::UnknownMethod => Code::Unimplemented,
         Reason::AlreadyExists | Reason::AlreadyDone => Code::AlreadyExists,
         Reason::Conflict => Code::Aborted,
         Reason::NotPossible | Reason::Sealed | Reason::Blank | Reason::HsmPinRefused | Reason::TargetRefused => {

@@ -178,7 +178,7 @@ impl<O: Operation> Admitted<O> {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             // What a lost attempt noted did not happen.
             self.trail.forget_params(described);
-            let (change, reply) = match self.op.handle(&self.open, &self.permit, &mut self.trail).await {
+            let (mut change, reply) = match self.op.handle(&self.open, &self.permit, &mut self.trail).await {
                 Ok(Effect::Recorded(reply)) => return Ok(reply),
                 Ok(Effect::Refused(parts, failure)) => return self.refused(parts, failure).await,
                 Ok(Effect::Leave(rest)) => {
@@ -189,6 +189,9 @@ impl<O: Operation> Admitted<O> {
                 Ok(Effect::Change(change, reply)) => (change, Ok(reply)),
                 Err(failure) => (Self::evidence(), Err(failure)),
             };
+            if O::TENDS {
+                change.tending();
+            }
             match self.open.commit(change, vec![self.record(reply.as_ref().err())]).await {
                 Ok(_) => return reply,
                 Err(CommitError::Precondition(_)) => {}

@@ -1,9 +1,10 @@
 //! Below tonic's decoding: bounds on requests in flight, a deadline for callers that name none, and a record of what never reached the gate
 //! (unknown methods, undecodable messages). Health and reflection pass through; their streams are bounded.
 
-use super::status::status;
+use super::{methods, status::status};
 use crate::{
-    gate::{Failure, Gate, Origin, Reason, code_name},
+    base::limits::REQUEST_BYTES_MAX,
+    gate::{Failure, Gate, Origin, Reason},
     limit::Lane,
 };
 use http::{Request, Response};
@@ -118,6 +119,23 @@ fn refused<E: Send + 'static>(request: Request<Body>, failure: Failure) -> Answe
     })
 }
 
+/// Why a request never reached the gate, from tonic's answer to it.
+fn unread(answer: &Response<Body>, method: Option<&str>) -> Failure {
+    let code = Status::from_header_map(answer.headers()).map_or(Code::Unknown, |status| status.code());
+    match code {
+        Code::DeadlineExceeded => Failure::new(Reason::Deadline),
+        Code::OutOfRange | Code::ResourceExhausted => Failure::with(
+            Reason::TooLarge,
+            format!("a message has {REQUEST_BYTES_MAX} bytes at most"),
+        ),
+        _ if method.is_none() => Failure::new(Reason::UnknownMethod),
+        _ => Failure::with(
+            Reason::Malformed,
+            "this is no message of that method, or it is encoded in a way that is not taken",
+        ),
+    }
+}
+
 fn lane_of(path: &str) -> Lane {
     match path {
         LOG_IN => Lane::LogIn,
@@ -186,6 +204,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
+        let method = methods::known(path);
         if path == HEALTH_CHECK {
             return Box::pin(self.inner.call(request));
         }
@@ -223,9 +242,11 @@ where
             if taken.is_set() {
                 return Ok(answer);
             }
-            let code = Status::from_header_map(answer.headers()).map_or(Code::Unknown, |status| status.code());
-            match gate.record_unreadable(origin, code_name(code)).await {
-                Ok(()) => Ok(answer),
+            let failure = unread(&answer, method);
+            match gate.record_unreadable(origin, method, &failure).await {
+                // What is not gRPC at all is answered in HTTP.
+                Ok(_) if answer.status() != http::StatusCode::OK => Ok(answer),
+                Ok(request_id) => Ok(status(&failure, &request_id).into_http()),
                 Err(failure) => Ok(status(&failure, "").into_http()),
             }
         })

@@ -7,6 +7,7 @@ mod cork;
 mod keyed;
 mod layer;
 mod listen;
+mod methods;
 mod parse;
 mod services;
 mod status;

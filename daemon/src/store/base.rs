@@ -141,6 +141,7 @@ impl Base {
             mut then,
             mut lane,
             relaxed,
+            tending,
             refused,
             // Told by the open store, which knows who watches.
             tells: _,
@@ -201,6 +202,7 @@ impl Base {
                 audit: records,
                 then,
                 relaxed,
+                tending,
             })
             .await
     }
@@ -231,6 +233,7 @@ impl Base {
             audit: Vec::new(),
             then: Vec::new(),
             relaxed: false,
+            tending: false,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // Not awaited: a read must not wait for it, and the list in memory already has it.

@@ -98,6 +98,17 @@ pub enum Lane {
     Bulk,
 }
 
+/// For whom the last of the disk is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Need {
+    /// None of it.
+    Ordinary,
+    /// An operator looks how things stand, or makes room: half of the reserve.
+    Tending,
+    /// Revoke, seal, recovery: all of it.
+    Urgent,
+}
+
 /// Runs on the commit thread, in commit order, once its batch is durable.
 pub type Hook = Box<dyn FnOnce() + Send>;
 
@@ -117,9 +128,19 @@ pub struct Batch {
     pub then: Vec<Hook>,
     /// The evidence of a read or a refusal, and nothing else.
     pub relaxed: bool,
+    /// See [`Need::Tending`].
+    pub tending: bool,
 }
 
 impl Batch {
+    /// What it may use of a disk that is nearly full.
+    pub fn need(&self) -> Need {
+        match (self.lane, self.tending) {
+            (Lane::Urgent, _) => Need::Urgent,
+            (_, true) => Need::Tending,
+            _ => Need::Ordinary,
+        }
+    }
     /// Bytes it takes in an engine commit, about.
     pub fn weight(&self) -> usize {
         let writes: usize = self

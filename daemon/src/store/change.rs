@@ -27,6 +27,7 @@ pub struct Change {
     pub(super) tells: Vec<Topic>,
     pub(super) lane: Lane,
     pub(super) relaxed: bool,
+    pub(super) tending: bool,
     /// The first key that could not be made: told at commit.
     pub(super) refused: Option<super::StoreError>,
 }
@@ -130,6 +131,11 @@ impl Change {
     /// Revoke, seal, recovery: first in line, and possible from the reserve when the disk is full.
     pub fn urgent(&mut self) -> &mut Self {
         self.lane = Lane::Urgent;
+        self
+    }
+    /// An operator looks how things stand, or makes room: possible from half of the reserve when the disk is full.
+    pub fn tending(&mut self) -> &mut Self {
+        self.tending = true;
         self
     }
     /// Adds all of another change after this one; its preconditions are counted on.

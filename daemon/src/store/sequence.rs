@@ -69,6 +69,7 @@ impl Sequence {
                 audit: Vec::new(),
                 then: Vec::new(),
                 relaxed: false,
+                tending: false,
             };
             physical.commit(batch).await?;
             self.reserved.store(upto, Ordering::SeqCst);

@@ -135,6 +135,7 @@ impl TokenRoom {
         let now = self.clock.now();
         let purpose = ceremony.purpose();
         let mut change = Change::new();
+        change.urgent();
         let identity = self.identity_for(&mut change, purpose.as_str(), None, now).await?;
         let life = Life {
             ttl_secs: SETUP_TOKEN_TTL_SECS,

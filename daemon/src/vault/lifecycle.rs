@@ -4,7 +4,7 @@ use super::{Event, Evidence, Opened, Rooms, RoomsError, State, Vault, VaultError
 use crate::{
     base::{id::ClusterId, locked::LockedKey},
     seal::{Root, SealError, ShareText, SlotChange, SlotName, SlotRecord, SlotSpec, Slots, Tools},
-    store::{Change, CommitError, Store},
+    store::{CommitError, Store},
 };
 use arc_swap::ArcSwap;
 use std::{future::Future, sync::Arc};
@@ -137,7 +137,7 @@ impl<R: Rooms> Vault<R> {
 
     async fn furnish(&self, store: &Arc<Store>, evidence: Evidence<'_>, event: &Event) -> Result<Arc<R>, VaultError> {
         let rooms = (self.parts.build)(store.clone()).await.map_err(VaultError::Rooms)?;
-        if let Err(error) = store.commit(Change::new(), evidence(event)).await {
+        if let Err(error) = store.commit(Self::urgent(), evidence(event)).await {
             rooms.close().await;
             return Err(error.into());
         }
@@ -182,8 +182,7 @@ impl<R: Rooms> Vault<R> {
     /// Seals the vault: the door closes at once; requests inside are waited for, bounded; then the keys go whoever still
     /// holds on, and the HSMs' workers end. The caller must have let go of its own guard. Sealing a sealed vault is done.
     pub async fn seal(&self, evidence: Evidence<'_>) -> Sealing {
-        let mut change = Change::new();
-        change.urgent();
+        let change = Self::urgent();
         // The door first, and no longer than for requests: a log that hangs must not keep the keys.
         let leaving = self.door.close();
         let raw = self.parts.disk.raw();

@@ -228,10 +228,16 @@ impl<R: Rooms> Vault<R> {
         damaged.chain(slots.only_hsm_warning()).collect()
     }
 
-    /// A change that stores `slots`, and whose hook lets the memory follow.
-    fn slot_change(&self, slots: &Slots, slot_change: &SlotChange) -> Change {
+    /// What carries the evidence of an act that must get through on a full disk.
+    fn urgent() -> Change {
         let mut change = Change::new();
         change.urgent();
+        change
+    }
+
+    /// A change that stores `slots`, and whose hook lets the memory follow.
+    fn slot_change(&self, slots: &Slots, slot_change: &SlotChange) -> Change {
+        let mut change = Self::urgent();
         for (name, record) in &slot_change.puts {
             change.put_raw(RawTable::Slots, name.as_str().as_bytes(), record.clone());
         }

@@ -144,7 +144,7 @@ impl<R: Rooms> Vault<R> {
         if let (Some(session), Some(share)) = (&input.session, input.share)
             && let Some(NewShares { slot, shares, warnings }) = self.answers.again(session, share)
         {
-            self.commit_raw(Change::new(), evidence(&Event::SharesTold { slot: slot.clone() }))
+            self.commit_raw(Self::urgent(), evidence(&Event::SharesTold { slot: slot.clone() }))
                 .await?;
             let done = Done::Slot { slot, shares, warnings };
             return Ok(Answer::Done { done, shares: 0 });
@@ -249,7 +249,7 @@ impl<R: Rooms> Vault<R> {
             Operation::VerifySlot => self.verify(&state, record, root, evidence).await,
             Operation::Recover => {
                 self.same_root(&state, slot, &root)?;
-                self.commit_raw(Change::new(), evidence(&Event::Recovered { slot: slot.clone() }))
+                self.commit_raw(Self::urgent(), evidence(&Event::Recovered { slot: slot.clone() }))
                     .await?;
                 Ok(Done::Recover { slot: slot.clone() })
             }

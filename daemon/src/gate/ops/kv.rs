@@ -182,6 +182,7 @@ pub struct Destroy {
 impl Operation for Destroy {
     type Reply = ();
     const NAME: &'static str = "kv.destroy";
+    const TENDS: bool = true;
     const CLASS: Class = Class::Change;
     fn remember(_: &()) -> Option<()> {
         Some(())

@@ -58,6 +58,7 @@ pub struct List {
 impl Operation for List {
     type Reply = (Vec<Lease>, Option<Vec<u8>>);
     const NAME: &'static str = "lease.list";
+    const TENDS: bool = true;
     const CLASS: Class = Class::Read;
     fn describe(&self, _: &mut Trail) {}
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {

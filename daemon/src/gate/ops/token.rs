@@ -57,6 +57,7 @@ pub struct Get(pub Option<Accessor>);
 impl Operation for Get {
     type Reply = TokenInfo;
     const NAME: &'static str = "token.get";
+    const TENDS: bool = true;
     const CLASS: Class = Class::Read;
     fn describe(&self, trail: &mut Trail) {
         note_accessor(trail, self.0);

@@ -3,15 +3,16 @@
 use super::{
     Drain, Evidence, Heads,
     heads::{Outcomes, outbox_key, outcome_key},
+    panicked,
     queue::{Item, Queue},
     refuse,
     space::Space,
 };
 use crate::store::{
     StoreError,
-    batch::{Answer, Batch, Committed, Hook, Lane, Stored, Version},
+    batch::{Answer, Batch, Committed, Hook, Lane, Need, Stored, Version},
     error::CommitError,
-    physical::{Embedded, Write, is_final},
+    physical::{Embedded, Write, is_final, is_full},
 };
 use bytes::Bytes;
 use std::{
@@ -144,18 +145,22 @@ impl Worker {
     }
 
     fn group(&mut self, items: Vec<(Batch, oneshot::Sender<Answer>)>, bytes_max: usize) {
+        let most = items
+            .iter()
+            .map(|(batch, _)| batch.need())
+            .max()
+            .unwrap_or(Need::Ordinary);
         if let Err(error) = self.usable() {
             return items.into_iter().for_each(|(_, answer)| refuse(answer, error.again()));
         }
-        let urgent = items.iter().any(|(batch, _)| batch.lane == Lane::Urgent);
-        let space = self.space.look(&self.embedded, urgent);
+        let met = self.space.look(&self.embedded, most);
         let drains = [false, true].map(|reserved| self.drain.ready(reserved));
         let mut group = Group::begin(self.heads);
         let mut records = Vec::new();
         for (batch, answer) in items {
             let fit = match &drains[usize::from(batch.lane == Lane::Urgent)] {
                 Err(reason) if !batch.audit.is_empty() => Err(CommitError::AuditUnavailable(reason.clone())),
-                _ if !space && batch.lane != Lane::Urgent => Err(CommitError::Full),
+                _ if batch.need() < met => Err(CommitError::Full),
                 _ if batch.weight() > bytes_max => Err(CommitError::TooLarge { max_bytes: bytes_max }),
                 _ => self.check(&batch, &group.overlay),
             };
@@ -333,11 +338,11 @@ impl Worker {
     /// Reopens through the checks of open: the heads must be those before or after the group in doubt; that settles it.
     fn reopen(&mut self) {
         self.failed_at = Some(Instant::now());
-        let heads = match self
-            .embedded
-            .reopen()
-            .and_then(|()| self.embedded.get_row(&Heads::key()))
-        {
+        let mut opened = self.embedded.reopen();
+        if opened.as_ref().is_err_and(|cause| is_full(cause)) && self.space.make_room() {
+            opened = self.embedded.reopen();
+        }
+        let heads = match opened.and_then(|()| self.embedded.get_row(&Heads::key())) {
             Ok(row) => row.and_then(Heads::parse),
             Err(cause) => return warn!(%cause, "the storage engine does not open yet"),
         };
@@ -386,12 +391,6 @@ impl Worker {
         error!(%reason, "THE STORE IS STOPPED. Nothing is read or written until the disk was checked and the daemon restarted");
         self.embedded.stop(reason.clone());
         self.stopped = Some(reason);
-    }
-}
-
-fn panicked() -> StoreError {
-    StoreError::Stopped {
-        reason: "the storage engine panicked at a commit".into(),
     }
 }
 

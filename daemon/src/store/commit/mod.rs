@@ -143,3 +143,9 @@ pub(super) fn outcome(embedded: &Embedded, op: OpId) -> Result<Option<Committed>
 fn refuse(answer: tokio::sync::oneshot::Sender<Answer>, error: CommitError) {
     drop(answer.send(Err(error)));
 }
+
+fn panicked() -> StoreError {
+    StoreError::Stopped {
+        reason: "the storage engine panicked at a commit".into(),
+    }
+}

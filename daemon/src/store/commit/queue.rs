@@ -223,6 +223,7 @@ mod tests {
             audit: Vec::new(),
             then: Vec::new(),
             relaxed: false,
+            tending: false,
         }
     }
 

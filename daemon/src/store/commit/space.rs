@@ -1,7 +1,7 @@
-//! Free space: looked at before the engine sees a group. Below the reserve ordinary batches are refused and service resumes by itself;
-//! revoke, seal and recovery live on a file that was filled ahead and is given up for them.
+//! Free space: looked at before the engine sees a group. Below the reserve ordinary batches are refused, and service resumes by itself. The reserve
+//! is a file that was filled ahead: it is given up for whoever must get through, and nobody else gets what it was.
 
-use crate::store::physical::Embedded;
+use crate::store::{batch::Need, physical::Embedded};
 use std::{
     fs, io,
     path::PathBuf,
@@ -9,9 +9,12 @@ use std::{
 };
 use tracing::{info, warn};
 
+/// Between two attempts to fill the reserve where that failed.
+const REFILL_PAUSE: Duration = Duration::from_secs(10);
+
 /// The reserve of one store.
 pub struct Space {
-    /// Bytes that ordinary batches leave free.
+    /// Bytes of the reserve, and as many that ordinary batches leave free beside it.
     keep_free: u64,
     /// The file to give up; `None` where there is no disk.
     file: Option<PathBuf>,
@@ -20,6 +23,7 @@ pub struct Space {
     /// While there is plenty, the disk is asked again only after this long.
     every: Duration,
     looked: Option<Instant>,
+    refill: Option<Instant>,
 }
 
 impl Space {
@@ -33,41 +37,74 @@ impl Space {
             low: false,
             every,
             looked: None,
+            refill: None,
         };
         space.fill();
         space
     }
 
-    /// Whether ordinary batches may go on. Urgent ones always may; the first to come when it is low gives the reserve up.
-    pub fn look(&mut self, embedded: &Embedded, urgent: bool) -> bool {
-        if !self.low && self.held == self.file.is_some() && self.looked.is_some_and(|at| at.elapsed() < self.every) {
-            return true;
+    /// The least need that is met now. The first to come with more than an ordinary one when it is low makes the reserve given up.
+    pub fn look(&mut self, embedded: &Embedded, most: Need) -> Need {
+        if !self.low && self.is_whole() && self.looked.is_some_and(|at| at.elapsed() < self.every) {
+            return Need::Ordinary;
         }
         self.looked = Some(Instant::now());
-        let free = embedded.free_bytes().unwrap_or(u64::MAX); // an engine that cannot say will tell at the write
-        let low = free < self.keep_free;
-        if low != self.low {
-            self.low = low;
-            if low {
-                warn!(
-                    free_bytes = free,
-                    "disk nearly full: changes and audited answers are refused until there is space"
-                );
-            } else {
-                info!(free_bytes = free, "disk space is back: service resumes");
-            }
-        }
-        if low && urgent && self.held {
-            self.give_up();
-        } else if !self.held && free > self.keep_free.saturating_mul(3) {
+        // An engine that cannot say will tell at the write.
+        let free = |_: &Self| embedded.free_bytes().unwrap_or(u64::MAX);
+        let mut left = free(self);
+        if !self.is_whole()
+            && left >= self.keep_free.saturating_mul(2)
+            && self.refill.is_none_or(|at| at <= Instant::now())
+        {
             self.fill();
+            left = free(self);
         }
-        !low
+        // What the reserve was is not for ordinary batches.
+        let needed = self.keep_free.saturating_mul(if self.is_whole() { 1 } else { 2 });
+        self.note(left, left < needed);
+        if !self.low {
+            return Need::Ordinary;
+        }
+        if most > Need::Ordinary && self.held {
+            self.give_up();
+            left = free(self);
+        }
+        if self.held || left >= self.keep_free / 2 {
+            Need::Tending
+        } else {
+            Need::Urgent
+        }
+    }
+
+    /// Gives the reserve up, if there is one: the engine cannot even open without room. Whether there was.
+    pub fn make_room(&mut self) -> bool {
+        let held = self.held;
+        if held {
+            self.low = true;
+            self.give_up();
+        }
+        held
+    }
+
+    fn is_whole(&self) -> bool {
+        self.held == self.file.is_some()
+    }
+
+    fn note(&mut self, free_bytes: u64, low: bool) {
+        match (self.low, low) {
+            (false, true) => warn!(
+                free_bytes,
+                "disk nearly full: changes and audited answers are refused until there is space"
+            ),
+            (true, false) => info!(free_bytes, "disk space is back: service resumes"),
+            _ => {}
+        }
+        self.low = low;
     }
 
     fn give_up(&mut self) {
         if let Some(file) = &self.file {
-            warn!("giving up the disk reserve for revoke, seal or recovery");
+            warn!("giving up the disk reserve for revoke, seal, recovery or an operator's look");
             drop(fs::remove_file(file));
         }
         self.held = false;
@@ -84,7 +121,9 @@ impl Space {
                 .map_err(io::Error::from)
         });
         self.held = filled.is_ok();
-        if !self.held {
+        if let Err(error) = filled {
+            warn!(%error, "the disk reserve cannot be filled: twice as much is left free instead");
+            self.refill = Some(Instant::now() + REFILL_PAUSE);
             drop(fs::remove_file(path));
         }
     }
@@ -99,29 +138,60 @@ mod tests {
         memory::MemoryEngine,
     };
 
-    /// The reserve is real blocks, given up to the first urgent batch on a full disk, filled again when there is space.
+    const RESERVE: u64 = 1 << 20;
+
+    fn over(faults: &Faults) -> Embedded {
+        let opened = faults.clone();
+        let opener = move || Ok(Box::new(Faulty::over(MemoryEngine::default(), opened.clone())) as Box<dyn Engine>);
+        Embedded::open(Box::new(opener), 1 << 20).unwrap()
+    }
+
+    /// The reserve is real blocks, given up to the first on a full disk who must get through, and filled again when there is space. Until then
+    /// ordinary batches do not get what it was.
     #[test]
     fn the_reserve_is_given_up_and_filled_again() {
-        const RESERVE: u64 = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reserve");
         let faults = Faults::default();
-        let opened = faults.clone();
-        let opener = move || Ok(Box::new(Faulty::over(MemoryEngine::default(), opened.clone())) as Box<dyn Engine>);
-        let embedded = Embedded::open(Box::new(opener), 1 << 20).unwrap();
+        let embedded = over(&faults);
         let mut space = Space::new(Some(path.clone()), RESERVE, Duration::ZERO);
         let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
         assert!(blocks() >= RESERVE);
         faults.free_bytes(Some(RESERVE - 1));
-        assert!(!space.look(&embedded, false));
+        assert_eq!(space.look(&embedded, Need::Ordinary), Need::Tending);
         assert!(path.exists(), "ordinary batches do not touch it");
-        assert!(!space.look(&embedded, true));
+        assert_eq!(space.look(&embedded, Need::Urgent), Need::Tending);
         assert!(!path.exists());
+        faults.free_bytes(Some(2 * RESERVE - 1));
+        assert_eq!(
+            space.look(&embedded, Need::Ordinary),
+            Need::Tending,
+            "that is the reserve"
+        );
+        faults.free_bytes(Some(RESERVE / 2 - 1));
+        assert_eq!(
+            space.look(&embedded, Need::Tending),
+            Need::Urgent,
+            "the rest is for those"
+        );
         faults.free_bytes(Some(2 * RESERVE));
-        assert!(space.look(&embedded, false));
-        assert!(!path.exists(), "there is not enough yet to put any aside");
-        faults.free_bytes(Some(4 * RESERVE));
-        assert!(space.look(&embedded, false));
+        assert_eq!(space.look(&embedded, Need::Ordinary), Need::Ordinary);
         assert!(blocks() >= RESERVE);
+    }
+
+    /// Where nothing can be set aside, as much is left free.
+    #[test]
+    fn a_reserve_that_cannot_be_filled_is_left_free() {
+        let faults = Faults::default();
+        let embedded = over(&faults);
+        let mut space = Space::new(Some("/dev/null/reserve".into()), RESERVE, Duration::ZERO);
+        for (free, met) in [
+            (2 * RESERVE, Need::Ordinary),
+            (2 * RESERVE - 1, Need::Tending),
+            (0, Need::Urgent),
+        ] {
+            faults.free_bytes(Some(free));
+            assert_eq!(space.look(&embedded, Need::Urgent), met, "{free}");
+        }
     }
 }

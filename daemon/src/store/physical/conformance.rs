@@ -135,6 +135,7 @@ async fn commit(
         audit: Vec::new(),
         then: Vec::new(),
         relaxed: false,
+        tending: false,
     };
     let physical = &disk.base().physical;
     match (physical.commit(batch).await, broken) {

@@ -206,18 +206,17 @@ pub fn is_final(error: &StoreError) -> bool {
     if error.what == Failure::Sync {
         return true;
     }
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error.source);
-    while let Some(at) = cause {
-        if at
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error)
-            == Some(libc::EIO)
-        {
-            return true;
-        }
-        cause = at.source();
-    }
-    false
+    io_causes(&*error.source).any(|cause| cause.raw_os_error() == Some(libc::EIO))
+}
+
+/// Whether there was no room.
+pub fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    io_causes(error).any(|cause| matches!(cause.kind(), StorageFull | QuotaExceeded))
+}
+
+fn io_causes<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a std::io::Error> {
+    std::iter::successors(Some(error), |at| at.source()).filter_map(|at| at.downcast_ref())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! make compaction rewrite the secrets. What it was measured to hold: docs/adr on storage; it silently drops a damaged journal's tail, which
 //! the comparison of the audit heads at open finds.
 
-use super::{Engine, EngineError, Failure, Limits, Row, Write, free_bytes, sound};
+use super::{Engine, EngineError, Failure, Limits, Row, Write, free_bytes, is_full, sound};
 use crate::store::table::{self, RawTable};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -39,6 +39,18 @@ fn failed(what: Failure) -> impl FnOnce(fjall::Error) -> EngineError {
     move |error| EngineError::new(NAME, what, error)
 }
 
+/// A failed sync leaves it open what is on the disk, so the store must stop. Two failures are told apart: a disk that is full refuses what fjall's
+/// buffer writes on this occasion, and fjall refuses before it writes anything once a thread of its own could not flush a table. After both, the
+/// disk's own word is asked for by opening anew ([`forget_cached`]).
+fn sync_failed(error: fjall::Error) -> EngineError {
+    let what = if is_full(&error) || matches!(error, fjall::Error::Poisoned) {
+        Failure::Write
+    } else {
+        Failure::Sync
+    };
+    EngineError::new(NAME, what, error)
+}
+
 fn io_failed(error: io::Error) -> EngineError {
     EngineError::new(NAME, Failure::Open, error)
 }
@@ -55,6 +67,18 @@ fn sync_journals(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// What the kernel keeps of a journal may never have reached the disk, if a sync of it failed: it is read from the disk. (What is yet to be
+/// written stays: only clean pages go.)
+fn forget_cached(path: &Path) -> io::Result<()> {
+    for entry in path.read_dir()? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|kind| kind == "jnl") {
+            rustix::fs::fadvise(File::open(file)?, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
 impl FjallEngine {
     /// Opens or makes the store in `path`.
     /// # Errors
@@ -67,6 +91,9 @@ impl FjallEngine {
     /// # Errors
     /// As [`FjallEngine::open`].
     pub fn open_with_cache(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+        if path.exists() {
+            forget_cached(path).map_err(io_failed)?;
+        }
         sound::check(path).map_err(io_failed)?;
         // Damaged files run into assertions of fjall's. A panic here must not be one of the daemon's.
         catch_unwind(|| Self::open_sound(path, cache_bytes))
@@ -163,9 +190,7 @@ impl Engine for FjallEngine {
             .map_err(failed(Failure::Write))
     }
     fn sync(&self) -> Result<(), EngineError> {
-        self.database
-            .persist(PersistMode::SyncData)
-            .map_err(failed(Failure::Sync))
+        self.database.persist(PersistMode::SyncData).map_err(sync_failed)
     }
     fn takes_bulk(&self) -> bool {
         [&self.state, &self.log].iter().all(|keyspace| {

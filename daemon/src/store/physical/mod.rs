@@ -12,7 +12,7 @@ mod sound;
 #[cfg(test)]
 mod conformance;
 
-pub use embedded::{Embedded, Opener, is_final};
+pub use embedded::{Embedded, Opener, is_final, is_full};
 
 use super::table::{self, Namespace, RawTable, Table};
 use bytes::Bytes;
