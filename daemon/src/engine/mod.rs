@@ -9,10 +9,12 @@ mod configure;
 mod conformance;
 pub mod definition;
 mod error;
+mod http;
 pub mod mariadb;
 mod ours;
 mod pool;
 pub mod postgres;
+pub mod rabbitmq;
 mod reconcile;
 pub mod redis;
 mod room;
@@ -52,6 +54,8 @@ pub enum Kind {
     Postgres,
     /// MariaDB 10.11.
     MariaDb,
+    /// RabbitMQ 3.10.
+    RabbitMq,
     /// Redis 7.
     Redis,
 }
@@ -69,6 +73,7 @@ impl Kind {
         match self {
             Self::Postgres => Ok(Arc::new(postgres::Postgres::open(config_json, root, surroundings)?)),
             Self::MariaDb => Ok(Arc::new(mariadb::MariaDb::open(config_json, root, surroundings)?)),
+            Self::RabbitMq => Ok(Arc::new(rabbitmq::RabbitMq::open(config_json, root, surroundings)?)),
             Self::Redis => Ok(Arc::new(redis::Redis::open(config_json, root, surroundings)?)),
         }
     }
@@ -80,6 +85,7 @@ impl Kind {
         match self {
             Self::Postgres => postgres::Postgres::configured_account(config_json),
             Self::MariaDb => mariadb::MariaDb::configured_account(config_json),
+            Self::RabbitMq => rabbitmq::RabbitMq::configured_account(config_json),
             Self::Redis => redis::Redis::configured_account(config_json),
         }
     }
@@ -92,6 +98,7 @@ impl Kind {
         match self {
             Self::Postgres => postgres::Postgres::configured_server(config_json),
             Self::MariaDb => mariadb::MariaDb::configured_server(config_json),
+            Self::RabbitMq => rabbitmq::RabbitMq::configured_server(config_json),
             Self::Redis => redis::Redis::configured_server(config_json),
         }
     }
@@ -232,6 +239,15 @@ fn lease_of(account: &str) -> Option<LeaseId> {
     id.parse().ok()
 }
 
+/// The root account that follows `account` where two names take turns: `vault` -> `vault_b` -> `vault_a` -> `vault_b` ...
+fn successor(account: &str, bytes_max: usize) -> String {
+    match (account.strip_suffix("_a"), account.strip_suffix("_b")) {
+        (Some(stem), _) => format!("{stem}_b"),
+        (None, Some(stem)) => format!("{stem}_a"),
+        (None, None) => format!("{}_b", error::cut(account.to_owned(), bytes_max - 2)),
+    }
+}
+
 /// A fresh password.
 pub fn password(random: &dyn Random) -> SecretBytes {
     const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -247,4 +263,21 @@ pub fn password(random: &dyn Random) -> SecretBytes {
         chars.extend(fair.take(PASSWORD_CHARS - chars.len()));
     }
     SecretBytes::new(chars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::successor;
+
+    #[test]
+    fn two_names_take_turns() {
+        for (account, next) in [
+            ("vault", "vault_b"),
+            ("vault_b", "vault_a"),
+            ("vault_a", "vault_b"),
+            (&"x".repeat(63), &format!("{}_b", "x".repeat(61))),
+        ] {
+            assert_eq!(successor(account, 63), next);
+        }
+    }
 }

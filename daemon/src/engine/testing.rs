@@ -113,9 +113,16 @@ impl Drop for Place {
 /// Tries `ready` until it is.
 /// # Errors
 /// `TimedOut` with `words` after [`PATIENCE`].
-pub fn wait_for(words: &str, mut ready: impl FnMut() -> bool) -> io::Result<()> {
+pub fn wait_for(words: &str, ready: impl FnMut() -> bool) -> io::Result<()> {
+    wait_within(PATIENCE, words, ready)
+}
+
+/// The same with another limit.
+/// # Errors
+/// `TimedOut` with `words` after `limit`.
+pub fn wait_within(limit: Duration, words: &str, mut ready: impl FnMut() -> bool) -> io::Result<()> {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < limit {
         if ready() {
             return Ok(());
         }
@@ -144,7 +151,22 @@ pub fn stop(mut child: Child, signal: rustix::process::Signal) -> io::Result<()>
 /// # Errors
 /// When there is none.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(free_ports::<1>()?[0])
+}
+
+/// Several, each another.
+/// # Errors
+/// When there are none.
+pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+    let mut ports = [0; N];
+    // All are held until the last is found.
+    let mut held = Vec::with_capacity(N);
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 /// Output of a program that must succeed, trimmed.

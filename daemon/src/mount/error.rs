@@ -28,7 +28,7 @@ pub enum MountError {
     #[error("a description has at most {DESCRIPTION_BYTES_MAX} bytes and no control characters")]
     Description,
     /// No such kind of engine.
-    #[error("the kinds of engine are: kv, mariadb, postgres, redis, transit")]
+    #[error("the kinds of engine are: kv, mariadb, postgres, rabbitmq, redis, transit")]
     Kind,
     /// All mounts that a vault may have.
     #[error("a vault has at most {MOUNTS_MAX} mounts")]

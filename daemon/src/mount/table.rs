@@ -16,6 +16,8 @@ pub enum Kind {
     Postgres,
     /// MariaDB accounts.
     MariaDb,
+    /// RabbitMQ accounts.
+    RabbitMq,
     /// Redis accounts.
     Redis,
     /// Keys that encrypt and sign for callers.
@@ -24,13 +26,20 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Kv, Self::Postgres, Self::MariaDb, Self::Redis, Self::Transit];
+    pub const ALL: &'static [Self] = &[
+        Self::Kv,
+        Self::Postgres,
+        Self::MariaDb,
+        Self::RabbitMq,
+        Self::Redis,
+        Self::Transit,
+    ];
 
     /// Whether it makes accounts in a target, and so has roles and leases.
     pub const fn makes_accounts(self) -> bool {
         match self {
             Self::Kv | Self::Transit => false,
-            Self::Postgres | Self::MariaDb | Self::Redis => true,
+            Self::Postgres | Self::MariaDb | Self::RabbitMq | Self::Redis => true,
         }
     }
 
@@ -40,6 +49,7 @@ impl Kind {
             Self::Kv => "kv",
             Self::Postgres => "postgres",
             Self::MariaDb => "mariadb",
+            Self::RabbitMq => "rabbitmq",
             Self::Redis => "redis",
             Self::Transit => "transit",
         }

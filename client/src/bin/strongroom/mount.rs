@@ -24,7 +24,7 @@ Examples:
     Enable {
         /// `kv`, `pg`, `team/kv`
         path: String,
-        /// kv, mariadb, postgres, redis or transit; `mount types` says what each is
+        /// kv, mariadb, postgres, rabbitmq, redis or transit; `mount types` says what each is
         #[arg(long)]
         kind: String,
         /// Words for people
@@ -212,6 +212,11 @@ const TYPES: &[[&str; 3]] = &[
         "postgres",
         "PostgreSQL 15 accounts",
         "host username manager [port dbname sslmode ca_pem connect_timeout_secs statement_timeout_secs connections databases formerly]",
+    ],
+    [
+        "rabbitmq",
+        "RabbitMQ 3.10 users",
+        "host username marker [port sslmode ca_pem connect_timeout_secs statement_timeout_secs connections amqp_host amqp_port formerly]",
     ],
     [
         "redis",

@@ -75,7 +75,7 @@ impl<B: Bench> Lab<B> {
 
     /// The bench's role with a life of one hour, two at most.
     pub fn readers(&self) -> String {
-        let role = self.bench.role().trim_end().trim_end_matches('}');
+        let role = self.bench.role().strip_suffix('}').unwrap();
         format!(r#"{role},"default_ttl":"1h","max_ttl":"2h"}}"#)
     }
 

@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     Definition, DynamicRole, Engine, EngineError, Fields, Root, Surroundings, account_name, password, pool::Door as _,
+    successor,
 };
 use crate::{
     base::{id::LeaseId, secret::SecretBytes, time::Timestamp},
@@ -252,7 +253,7 @@ impl Engine for Postgres {
     }
 
     fn successor(&self) -> String {
-        root::successor(self.pool.door.account())
+        successor(self.pool.door.account(), sql::NAME_BYTES_MAX)
     }
 
     async fn create_root(&self, _: &Durable, next: &Root) -> Result<(), EngineError> {
@@ -278,7 +279,7 @@ impl Postgres {
         let wrong = |text: String| EngineError::Config(format!("account: {text}"));
         let name = Name::parse(account).map_err(|error| wrong(error.to_string()))?;
         let root = self.pool.door.account();
-        if account == root || account == root::successor(root) || name == self.config().manager {
+        if account == root || account == successor(root, sql::NAME_BYTES_MAX) || name == self.config().manager {
             return Err(wrong(
                 "the engine's own accounts rotate by `mount rotate-root`".to_owned(),
             ));

@@ -5,26 +5,17 @@ use super::{
     Postgres,
     connect::{first, one},
     scram,
-    sql::{NAME_BYTES_MAX, Name, literal},
+    sql::{Name, literal},
 };
 use crate::{
     base::secret::SecretBytes,
-    engine::{EngineError, Root, error::cut},
+    engine::{EngineError, Root},
 };
 use std::time::Duration;
 use tokio_postgres::{error::SqlState, types::Type};
 
 const LOOKS_MAX: u32 = 100;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-
-/// `vault` -> `vault_b` -> `vault_a` -> `vault_b` ...
-pub(super) fn successor(account: &str) -> String {
-    match (account.strip_suffix("_a"), account.strip_suffix("_b")) {
-        (Some(stem), _) => format!("{stem}_b"),
-        (None, Some(stem)) => format!("{stem}_a"),
-        (None, None) => format!("{}_b", cut(account.to_owned(), NAME_BYTES_MAX - 2)),
-    }
-}
 
 pub(super) async fn create(engine: &Postgres, next: &Root) -> Result<(), EngineError> {
     let name = Name::parse(&next.account).map_err(|error| EngineError::Config(error.to_string()))?;
@@ -88,21 +79,4 @@ pub(super) async fn retire(engine: &Postgres, former: &str) -> Result<(), Engine
     }
     lent.give_back();
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::successor;
-
-    #[test]
-    fn two_names_take_turns() {
-        for (account, next) in [
-            ("vault", "vault_b"),
-            ("vault_b", "vault_a"),
-            ("vault_a", "vault_b"),
-            (&"x".repeat(63), &format!("{}_b", "x".repeat(61))),
-        ] {
-            assert_eq!(successor(account), next);
-        }
-    }
 }

@@ -254,8 +254,8 @@ fn scope(rooms: &Open, prefix: &Path) -> Result<Scope, Failure> {
     let place = rooms.mounts.resolve(prefix)?;
     match (place.mount.kind(), place.rest) {
         (Kind::Kv | Kind::Transit, _) => Err(Reason::Denied.into()),
-        (Kind::Postgres | Kind::MariaDb | Kind::Redis, None) => Ok(Scope::Mount(place.mount.id())),
-        (Kind::Postgres | Kind::MariaDb | Kind::Redis, Some(role)) => {
+        (Kind::Postgres | Kind::MariaDb | Kind::RabbitMq | Kind::Redis, None) => Ok(Scope::Mount(place.mount.id())),
+        (Kind::Postgres | Kind::MariaDb | Kind::RabbitMq | Kind::Redis, Some(role)) => {
             Ok(Scope::Role(place.mount.id(), role.as_str().to_owned()))
         }
     }

@@ -20,6 +20,7 @@ fn engine_kind(kind: Kind) -> Option<engine::Kind> {
         Kind::Kv | Kind::Transit => None,
         Kind::Postgres => Some(engine::Kind::Postgres),
         Kind::MariaDb => Some(engine::Kind::MariaDb),
+        Kind::RabbitMq => Some(engine::Kind::RabbitMq),
         Kind::Redis => Some(engine::Kind::Redis),
     }
 }

@@ -80,7 +80,7 @@ fn right(rooms: &Open, path: &Path) -> Result<(Kind, Action), Failure> {
         // A key has nothing to deliver: it works where it is.
         Kind::Transit => return Err(Reason::Denied.into()),
         kind @ Kind::Kv => (kind, Action::Read),
-        kind @ (Kind::Postgres | Kind::MariaDb | Kind::Redis) => (kind, Action::Issue),
+        kind @ (Kind::Postgres | Kind::MariaDb | Kind::RabbitMq | Kind::Redis) => (kind, Action::Issue),
     })
 }
 

@@ -243,7 +243,7 @@ async fn admit(rooms: &Open, permit: &Permit, trail: &Trail, what: &What) -> Res
     let part = decide(permit, trail, Watch::NAME, action, path, Claim::Policy);
     let subject = match kind {
         Kind::Kv | Kind::Transit => Subject::Secret(path.clone(), select.clone()),
-        Kind::Postgres | Kind::MariaDb | Kind::Redis => Subject::Account(path.clone()),
+        Kind::Postgres | Kind::MariaDb | Kind::RabbitMq | Kind::Redis => Subject::Account(path.clone()),
     };
     match part.permit {
         Ok(leave) => Ok((subject, Some(leave))),
