@@ -4,7 +4,7 @@ use crate::{Cli, Daemon};
 use std::{
     fmt::Write as _,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -79,9 +79,8 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|l| l.local_addr())
-        .expect("a free port on the loopback")
+    let port = strongroomd::engine::testing::free_port().expect("a free port on the loopback");
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 impl Lab {

@@ -147,11 +147,32 @@ pub fn stop(mut child: Child, signal: rustix::process::Signal) -> io::Result<()>
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and below those that the kernel gives to outgoing connections: one of them could take it while its server is
+/// down. No two are the same in one process.
 /// # Errors
 /// When there is none.
 pub fn free_port() -> io::Result<u16> {
-    Ok(free_ports::<1>()?[0])
+    use std::{
+        hash::{BuildHasher, RandomState},
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+    const FROM: u64 = 10_000;
+    const MANY: u64 = 20_000;
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id()) >> 1));
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..MANY {
+        let port = FROM + NEXT.fetch_add(1, Ordering::Relaxed) % MANY;
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Several, each another.
@@ -159,12 +180,8 @@ pub fn free_port() -> io::Result<u16> {
 /// When there are none.
 pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     let mut ports = [0; N];
-    // All are held until the last is found.
-    let mut held = Vec::with_capacity(N);
     for port in &mut ports {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
+        *port = free_port()?;
     }
     Ok(ports)
 }

@@ -184,8 +184,9 @@ impl Campaign {
         let hit = match step {
             "idle" => true,
             "somewhere in a rotation" => {
-                tokio::spawn(rotation);
+                let asking = tokio::spawn(rotation);
                 sleep(Duration::from_millis(self.dice.below(60))).await;
+                asking.abort();
                 true
             }
             "before the server hears" => self.held(rotation, SET, Hold::Request).await,
@@ -224,10 +225,12 @@ impl Campaign {
         hold: Hold,
     ) -> bool {
         let held = self.bench.proxy.arm(pattern, hold);
-        tokio::spawn(rotation);
+        let asking = tokio::spawn(rotation);
         let hit = timeout(PATIENCE, held.reached()).await.is_ok();
         self.bench.proxy.disarm();
         self.bench.kill();
+        // Its caller would ask anew, and rotate once more between a later reading and its log-in.
+        asking.abort();
         if self.dice.chance(50) {
             held.release(Fate::Delivered);
             sleep(Duration::from_millis(50)).await;

@@ -28,6 +28,7 @@ const CLASSES: &[(&str, &str, &[&str])] = &[
         "too early to believe that the account was never made",
         &[
             "database cut off",
+            "database slow",
             "seal and unseal",
             "kill -9",
             "kill -9 while it unseals",
