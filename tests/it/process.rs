@@ -55,6 +55,66 @@ fn configuration_errors_name_key_and_line() {
     }
 }
 
+/// R-OPS-4: `check-config` and the start look at what the file names, before anything is made: key, line, what to do, and no value.
+#[test]
+fn missing_files_are_named_before_the_start() {
+    let lab = Lab::new();
+    let right = fs::read_to_string(lab.write_config()).unwrap();
+    let told = |args: &[&str]| {
+        let output = strongroomd(&lab, args);
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let (fine, words) = told(&["check-config"]);
+    assert!(fine && words.contains("configuration is right"), "{words}");
+    let data = lab.data().display().to_string();
+    for (from, to, words) in [
+        (
+            "/server.pem\"".to_owned(),
+            "/elsewhere.pem\"".to_owned(),
+            ["line 3", "listener.tls_cert"],
+        ),
+        (
+            "/server.pem\"".to_owned(),
+            "/server.key\"".to_owned(),
+            ["line 3", "listener.tls_cert"],
+        ),
+        (
+            "/server.pem\"".to_owned(),
+            "/ca.pem\"".to_owned(),
+            ["line 4", "listener.tls_key"],
+        ),
+        (
+            "pin_file = \"".to_owned(),
+            "pin_file = \"/nowhere".to_owned(),
+            ["line", "hsm.main.pin_file"],
+        ),
+        (
+            "module = \"".to_owned(),
+            "module = \"/nowhere".to_owned(),
+            ["line", "hsm.main.module"],
+        ),
+        (
+            "segment_mib = 4".to_owned(),
+            format!("segment_mib = 4\npath = \"{data}\""),
+            ["line", "audit.path"],
+        ),
+    ] {
+        let wrong = right.replacen(&from, &to, 1);
+        assert_ne!(wrong, right);
+        fs::write(lab.config_file(), wrong).unwrap();
+        for args in [&["check-config"][..], &[]] {
+            let (fine, told) = told(args);
+            assert!(!fine, "{words:?}");
+            assert!(words.iter().all(|word| told.contains(word)), "{words:?}: {told}");
+            assert!(!told.contains("nowhere"), "{told}");
+        }
+    }
+    assert!(!lab.data().exists(), "nothing was made");
+}
+
 /// SIGTERM drains: what was acknowledged is there after a new start, what was in flight got an answer, the exit code is 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains() {

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -231,5 +232,7 @@ fn certificates(dir: &Path) {
         .expect("a certificate");
     fs::write(dir.join("ca.pem"), issuer.pem()).expect("the CA is written");
     fs::write(dir.join("server.pem"), leaf.pem()).expect("the certificate is written");
-    fs::write(dir.join("server.key"), key.serialize_pem()).expect("the key is written");
+    let file = dir.join("server.key");
+    fs::write(&file, key.serialize_pem()).expect("the key is written");
+    fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).expect("the key is ours");
 }

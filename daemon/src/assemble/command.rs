@@ -1,9 +1,16 @@
 //! What the command line of `strongroomd` means.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command-line program speaks there
 
-use crate::config::{self, Config};
+use super::Fatal;
+use crate::{
+    config::{self, Config},
+    rpc::{Certificate, TlsError},
+};
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Strongroom's daemon: secrets under keys that live in an HSM.
 #[derive(Parser)]
@@ -26,7 +33,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Reads the configuration and says whether it is right.
+    /// Says whether the configuration is right, and every file that it names is there, readable, and of the right mode.
+    ///
+    /// Run it as the user that the daemon runs as: what root may read, that user perhaps may not. Nothing is changed, and no HSM is asked.
+    #[command(after_help = "Example:\n  sudo -u strongroom strongroomd check-config")]
     CheckConfig,
     /// Runs a throw-away daemon: SoftHSM, TLS and one slot in a temporary directory, unsealed; prints how to use it.
     #[command(after_help = "Example:\n  strongroomd dev --listen 127.0.0.1:8470")]
@@ -61,13 +71,40 @@ enum Command {
     HsmSupervisor,
 }
 
+/// The configuration, after a look at all that it names; and what could not be looked at.
+fn look(file: &Path) -> Result<(Config, Vec<String>), Fatal> {
+    let config = Config::load(file)?;
+    let notes = config.look(file)?;
+    if let (Some(cert), Some(key)) = (&config.listener.tls_cert, &config.listener.tls_key)
+        && let Err(error) = Certificate::load(cert.get_ref(), key.get_ref())
+    {
+        let (at, what) = match &error {
+            TlsError::Pem { file, .. } | TlsError::Empty { file } if file == cert.get_ref() => {
+                ("tls_cert", "holds no PEM certificate: put the chain there, leaf first")
+            }
+            TlsError::Pem { .. } | TlsError::Empty { .. } => {
+                ("tls_key", "holds no PEM private key (PKCS#8, SEC1 or PKCS#1)")
+            }
+            TlsError::Pair(_) | TlsError::Setup(_) => (
+                "tls_key",
+                "does not belong to the first certificate of listener.tls_cert, or is of a kind that is not taken: put the leaf first, and its key here",
+            ),
+        };
+        return Err(config.wrong(file, &format!("listener.{at}"), what).into());
+    }
+    Ok((config, notes))
+}
+
 /// What `strongroomd` does, from its arguments to its exit code.
 pub fn command() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Command::HsmWorker) => strongroom_hsm::worker::main(),
         Some(Command::HsmSupervisor) => strongroom_hsm::supervisor::main(),
-        Some(Command::CheckConfig) => Config::load(&arguments.config).map_err(Into::into).map(|_| {
+        Some(Command::CheckConfig) => look(&arguments.config).map(|(_, notes)| {
+            for note in notes {
+                println!("note: {note}");
+            }
             println!("{}: the configuration is right", arguments.config.display());
         }),
         Some(Command::Repair { slot, .. }) => Config::load(&arguments.config)
@@ -79,9 +116,7 @@ pub fn command() -> ExitCode {
             tethered,
         }) => super::dev(listen, &dir, tethered),
         Some(Command::Dev { listen, dir: None, .. }) => super::dev_in_temporary(listen),
-        None => Config::load(&arguments.config)
-            .map_err(Into::into)
-            .and_then(|config| super::run(config, arguments.config)),
+        None => look(&arguments.config).and_then(|(config, _)| super::run(config, arguments.config)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,15 @@
 //! The configuration file: strict keys, every error names the key and the line, no secret values in it.
 //! May touch: limit (what a rate is). Reading order: this file (what there is), `rates.rs` (how often anybody may ask), `check.rs` (what serde cannot
-//! say), `error.rs`.
+//! say), `lines.rs` (which line a key stands on), `files.rs` (what the keys name on the disk), `error.rs`.
 
 mod check;
 mod error;
+mod files;
+mod lines;
 mod rates;
 
 pub use error::ConfigError;
+pub use lines::Lines;
 pub use rates::Rates;
 
 use serde::Deserialize;
@@ -34,6 +37,9 @@ pub struct Config {
     pub limits: Limits,
     /// The daemon's own log (not the audit log).
     pub log: Log,
+    /// Where its keys stand.
+    #[serde(skip)]
+    pub lines: Lines,
 }
 
 /// `[listener]`
@@ -68,7 +74,7 @@ pub struct Store {
     pub path: Spanned<PathBuf>,
     /// Required for a backend with a known hole; the value repeats what is accepted (docs/KNOWN_ISSUES).
     pub accept_risk: Option<Spanned<String>>,
-    /// Below this much free space, writes are refused until there is more. Default 256 MiB.
+    /// Below this much free space, writes are refused until there is more. 0 to 1 TiB; default 256 MiB.
     pub reserve_mib: u64,
     /// Memory for cached (encrypted) records and blocks, 4 to 65,536. Default 40 MiB.
     pub cache_mib: Spanned<u64>,
@@ -182,23 +188,23 @@ pub enum AuditPaths {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at once. Default 4096.
+    /// Connections at once, 1 to 1,000,000. Default 4096.
     pub connections_max: usize,
-    /// Requests in flight at once, over all connections. Default 1024.
+    /// Requests in flight at once, over all connections, 1 to 1,000,000. Default 1024.
     pub requests_max: usize,
-    /// Streams of one connection. Default 256.
+    /// Streams of one connection, 1 to 65,536. Default 256.
     pub streams_per_connection_max: u32,
-    /// A request that names no deadline gets this. Default 30 s.
+    /// A request that names no deadline gets this, 1 to 86,400. Default 30 s.
     pub request_secs_default: u64,
-    /// A new connection must finish its handshake within this. Default 10 s.
+    /// A new connection must finish its handshake within this, 1 to 3600. Default 10 s.
     pub handshake_secs: u64,
-    /// Connections of one source (an address; of IPv6 the /64) at once. Default 2048.
+    /// Connections of one source (an address; of IPv6 the /64) at once, 1 to 1,000,000. Default 2048.
     pub connections_per_source_max: usize,
-    /// While more than half of the reads and changes take longer than this in the daemon, fewer requests are let in at once. Default 250 ms.
+    /// While more than half of the reads and changes take longer than this in the daemon, fewer requests are let in at once; 1 to 60,000. Default 250 ms.
     pub latency_target_ms: u64,
-    /// Leases of one identity, those that are being revoked included. Default 10,000.
+    /// Leases of one identity, those that are being revoked included, 1 to 1,000,000,000. Default 10,000.
     pub leases_per_identity_max: u64,
-    /// Leases of one mount. Default 1,000,000.
+    /// Leases of one mount, 1 to 1,000,000,000. Default 1,000,000.
     pub leases_per_mount_max: u64,
     /// How often anybody may ask: `[limits.rates]`.
     pub rates: Rates,
@@ -317,8 +323,9 @@ impl Config {
     /// # Errors
     /// What is wrong, in words, with key and line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| unread(text, &error))?;
+        let mut config: Self = toml::from_str(text).map_err(|error| unread(text, &error))?;
         check::check(&config).map_err(|problem| problem.locate(text))?;
+        config.lines = Lines::of(text);
         Ok(config)
     }
 

@@ -30,7 +30,34 @@ fn every_error_names_key_and_line() {
         ("[audit]\nsegment_mib = 0\n", vec!["line 2", "audit.segment_mib"]),
         ("[store]\ncache_mib = 3\n", vec!["line 2", "store.cache_mib"]),
         ("[audit]\nsync = \"never\"\n", vec!["line 2", "sync", "written"]),
-        ("[limits]\nrequests_max = 0\n", vec!["limits.requests_max"]),
+        (
+            "[limits]\nrequests_max = 0\n",
+            vec!["line 2", "limits.requests_max", "1 to"],
+        ),
+        (
+            "[limits]\n\nhandshake_secs = 0\n",
+            vec!["line 3", "limits.handshake_secs"],
+        ),
+        (
+            "[limits]\nconnections_max = 9223372036854775807\n",
+            vec!["line 2", "limits.connections_max", "1000000"],
+        ),
+        (
+            "[limits]\nleases_per_mount_max = 0\n",
+            vec!["line 2", "limits.leases_per_mount_max"],
+        ),
+        (
+            "[store]\nreserve_mib = 17592186044416\n",
+            vec!["line 2", "store.reserve_mib", "1048576"],
+        ),
+        (
+            "[listener]\naddress = \"127.0.0.1:9470\"\ntls_cert = \"/c\"\ntls_key = \"/k\"\n",
+            vec!["line 2", "listener.address", "listener.metrics"],
+        ),
+        (
+            "[listener]\ntls_cert = \"/c\"\ntls_key = \"/k\"\nmetrics = \"127.0.0.1:8470\"\n",
+            vec!["line 4", "listener.metrics", "its own"],
+        ),
         (
             "[limits.rates]\n\nreads_per_token = \"fast\"\n",
             vec!["line 3", "reads_per_token", "200/s burst 1000"],
@@ -39,7 +66,10 @@ fn every_error_names_key_and_line() {
             "[limits.rates]\nreads_per_person = \"off\"\n",
             vec!["line 2", "reads_per_person"],
         ),
-        ("[limits]\nlatency_target_ms = 0\n", vec!["limits.latency_target_ms"]),
+        (
+            "[limits]\nlatency_target_ms = 0\n",
+            vec!["line 2", "limits.latency_target_ms"],
+        ),
         ("[log]\nlevel = \"loud\"\n", vec!["line 2", "log.level"]),
         ("[secrets]\n", vec!["line 1", "secrets"]),
         (hsm, vec!["line 2", "hsm.main", "token"]),
@@ -75,6 +105,21 @@ fn errors_show_no_values() {
         assert!(error.contains("line 3"), "{error}");
         assert!(!error.contains("SUPERSECRET") && !error.contains("1234"), "{error}");
     }
+}
+
+/// What a default cannot be blamed for has no line; what shares no port, or serves none, is right.
+#[test]
+fn ports_that_do_not_meet_are_right() {
+    let with = |lines: &str| Config::parse(&format!("[listener]\ntls_cert = \"/c\"\ntls_key = \"/k\"\n{lines}"));
+    for right in [
+        "",
+        "address = \"127.0.0.1:1\"\nmetrics = \"127.0.0.2:1\"\n",
+        "address = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n",
+        "address = \"[::]:1\"\nmetrics = \"127.0.0.1:1\"\nmetrics_off = true\n",
+    ] {
+        assert!(with(right).is_ok(), "{right}");
+    }
+    assert!(Config::parse("[listener]\naddress = \"127.0.0.1:9470\"\n").is_ok());
 }
 
 #[test]
