@@ -1,5 +1,6 @@
 //! Numbers for Prometheus. Labels come from fixed lists alone (operation names and gRPC codes), so that no caller can grow them.
 
+use crate::lease::UnderWay;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -39,7 +40,7 @@ pub struct Readings {
     /// 0 blank, 1 sealed, 2 open.
     pub state: i64,
     /// Leases being revoked.
-    pub leases_revoking: i64,
+    pub revoking: UnderWay,
     /// Targets that do not answer.
     pub targets_down: i64,
     /// Strays and missing accounts that the last scheduled comparisons found.
@@ -77,6 +78,7 @@ pub struct Metrics {
     in_flight_max: Gauge,
     state: Gauge,
     leases_revoking: Gauge,
+    revoking_oldest: Gauge,
     targets_down: Gauge,
     strays: Gauge,
     leases_issued: Gauge,
@@ -130,7 +132,11 @@ impl Default for Metrics {
                 "Ordinary requests that are let in at once, at present",
             ),
             state: gauge("state", "0 blank, 1 sealed, 2 open"),
-            leases_revoking: gauge("leases_revoking", "Revocations waiting or running"),
+            leases_revoking: gauge("leases_revoking", "Leases being revoked, 10000 at most"),
+            revoking_oldest: gauge(
+                "leases_revoking_oldest_seconds",
+                "For how long the oldest of them has been",
+            ),
             targets_down: gauge("targets_down", "Targets that do not answer"),
             strays: gauge(
                 "strays",
@@ -175,7 +181,9 @@ impl Metrics {
     /// The text format, with these readings.
     pub fn text(&self, readings: &Readings) -> String {
         self.state.set(readings.state);
-        self.leases_revoking.set(readings.leases_revoking);
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.leases_revoking.set(whole(readings.revoking.leases));
+        self.revoking_oldest.set(whole(readings.revoking.oldest_secs));
         self.targets_down.set(readings.targets_down);
         self.strays.set(readings.strays);
         self.leases_issued

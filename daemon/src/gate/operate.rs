@@ -5,6 +5,7 @@ use super::{Call, Failure, Gate, Open, Reason, Source, is_owner, outcome};
 use crate::{
     audit::{Outcome, Trail},
     base::path::Path,
+    lease::UnderWay,
     seal::{Nonce, Operation, SessionInfo, ShareText, SlotName, SlotSpec},
     token::{Ceremony, Created},
     vault::{Answer, Done, PresentInput, SlotInfo, VaultState},
@@ -54,8 +55,8 @@ pub struct Status {
     pub quarantined: u64,
     /// Targets that are left alone for now because they do not answer.
     pub targets_down: u64,
-    /// Leases being revoked.
-    pub leases_revoking: u64,
+    /// Leases being revoked, and since when the oldest.
+    pub revoking: UnderWay,
     /// What an operator should look at.
     pub warnings: Vec<String>,
     /// Since the daemon began.
@@ -280,8 +281,12 @@ impl Gate {
     /// # Errors
     /// `OwnerOnly`, or there is no such HSM.
     pub async fn forgive_pin(&self, call: Call, name: &str) -> Result<(), Failure> {
-        let trail = self.trail("operator.forgive-pin", &call);
+        let mut trail = self.trail("operator.forgive-pin", &call);
         let hsm = self.hsms.iter().find(|hsm| hsm.name() == name);
+        // The configuration's own word for it; what names no HSM is a stranger's text.
+        if let Some(name) = hsm.and_then(|hsm| Path::parse(hsm.name()).ok()) {
+            trail.param_path("hsm", &name);
+        }
         let refusal = match hsm {
             _ if !is_owner(&call.origin.source) => Reason::OwnerOnly,
             None => Reason::NotFound,

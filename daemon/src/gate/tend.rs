@@ -108,7 +108,7 @@ impl Gate {
             audit_head: HEXLOWER.encode(&head.hash),
             quarantined: readings.quarantined.unsigned_abs(),
             targets_down: readings.targets_down.unsigned_abs(),
-            leases_revoking: readings.leases_revoking.unsigned_abs(),
+            revoking: readings.revoking,
             warnings: self.warnings(),
             uptime_secs: self.started.secs_until(self.from.clock.now()),
         }
@@ -189,7 +189,8 @@ impl Gate {
         };
         if let Ok(open) = self.vault.enter() {
             let leases = open.leases.standing();
-            readings.leases_revoking = signed(leases.in_lanes as u64);
+            // An index that cannot be read counts nothing: the store's own failure is told everywhere else.
+            readings.revoking = open.leases.under_way().await.unwrap_or_default();
             readings.targets_down = signed(leases.targets_down as u64);
             readings.strays = signed(open.engines.findings() as u64);
             readings.quarantined = signed(open.store.quarantined().0.len() as u64);

@@ -330,16 +330,12 @@ impl Inner {
         held: &Held,
         records: Vec<crate::audit::Encoded>,
     ) -> Result<(), CommitError> {
-        let lease = Lease {
-            state: State::Revoking,
-            due: self.time.now().plus_secs(CLAIM_SECS),
-            ..held.lease.clone()
-        };
+        let now = self.time.now();
         let mut change = Change::new();
-        self.books.update(&mut change, held, &lease);
+        self.books.turn(&mut change, held, now, now.plus_secs(CLAIM_SECS));
         change.urgent();
         self.commit(change, records).await?;
-        self.hand_over(lease.mount, lease.id);
+        self.hand_over(held.lease.mount, held.lease.id);
         Ok(())
     }
 }

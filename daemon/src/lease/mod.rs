@@ -3,7 +3,7 @@
 //! May touch: base, notice (topics), store, audit. The world outside is behind [`Targets`], which the engine room implements.
 //!
 //! Reading order: `record` (what is on disk), `clock` (vault time), this file, `quota` (how many), `issue` (issue and renew), `revoke` (by id,
-//! by scope), `sweep` (what is due), `queue` (whose turn), `driver` (the one task that runs it all), `error`.
+//! by scope), `sweep` (what is due), `queue` (whose turn), `driver` (the one task that runs it all), `under_way` (how many are being revoked), `error`.
 //!
 //! The due index orders every lease by the next instant at which something must be done about it: an intent by its
 //! creator's deadline, an active lease by its expiry, a revoking one by its next attempt. Taking a row means moving it
@@ -21,6 +21,7 @@ mod revoke;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 pub use clock::{HOLD_MAX, Hold, JUMP_MAX_MS};
 pub use error::{LeaseError, TargetError};
@@ -29,6 +30,7 @@ pub use queue::{BACKOFF_MAX, BACKOFF_MIN, LANE_QUEUE_MAX, LANE_WORKERS, WORKERS_
 pub use quota::Quotas;
 pub use record::{Lease, Plan, State};
 pub use revoke::{Revoked, Scope};
+pub use under_way::{COUNTED_MAX, UnderWay};
 
 use crate::{
     audit::{Recorder, Trail},
@@ -188,6 +190,7 @@ struct Inner {
     watchers: Mutex<Vec<std::sync::Weak<revoke::Watcher>>>,
     renewing: Mutex<HashSet<LeaseId>>,
     quarantined: Mutex<HashSet<LeaseId>>,
+    counted: Mutex<under_way::Counted>,
 }
 
 /// The room. Dropping it stops all that it does; what was under way is found again at the next unseal.
@@ -234,6 +237,7 @@ impl LeaseRoom {
             watchers: Mutex::default(),
             renewing: Mutex::default(),
             quarantined: Mutex::default(),
+            counted: Mutex::default(),
         });
         let driver = tokio::spawn(driver::run(Arc::clone(&inner), Arc::clone(&targets), kept));
         Ok(Self { inner, targets, driver })

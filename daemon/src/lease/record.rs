@@ -149,6 +149,8 @@ pub(super) struct Books {
     pub by_role: View,
     pub by_identity: View,
     pub by_session: View,
+    /// Those that are being revoked, and since when.
+    pub revoking: View,
     pub system: View,
     /// See [`Mark`].
     pub mark: Arc<Mark>,
@@ -181,6 +183,7 @@ impl Books {
             by_role: view(Table::LeaseByRole),
             by_identity: view(Table::LeaseByIdentity),
             by_session: view(Table::LeaseBySession),
+            revoking: view(Table::LeaseRevoking),
             system: view(Table::System),
             mark: Arc::new(Mark(AtomicU64::new(0))),
             tallies: Arc::default(),
@@ -219,10 +222,13 @@ impl Books {
             .put(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id], empty())
             .put(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id], empty());
         self.put_due(change, lease.due, lease.id, lease.state);
+        if lease.state == State::Revoking {
+            self.begun(change, lease.id, lease.created);
+        }
         self.tallies.came(change, (lease.identity, lease.mount), room);
     }
 
-    /// A change of a lease that must still be as it was read; its due row moves along. One precondition.
+    /// A change of a lease that must still be as it was read; its due row moves along. One precondition. What makes it `revoking` is [`Self::turn`].
     pub fn update(&self, change: &mut Change, held: &Held, lease: &Lease) {
         let id = Part::Raw(lease.id.as_bytes());
         change
@@ -247,7 +253,8 @@ impl Books {
                 &[Part::Raw(lease.mount.as_bytes()), Part::Name(lease.role_name()), id],
             )
             .delete(&self.by_identity, &[Part::Raw(lease.identity.as_bytes()), id])
-            .delete(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id]);
+            .delete(&self.by_session, &[Part::Raw(lease.session.as_bytes()), id])
+            .delete(&self.revoking, &[id]);
         self.forget_due(change, lease.due, lease.id);
         self.tallies.gone(change, lease.identity, lease.mount);
         change.tell(Topic::Lease(lease.id));

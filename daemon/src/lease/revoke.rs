@@ -3,7 +3,7 @@
 
 use super::{
     CLAIM_SECS, Inner, LeaseError, LeaseRoom, State,
-    record::{Books, Held, Lease},
+    record::{Books, Held},
 };
 use crate::{
     audit::{Outcome, Trail},
@@ -265,7 +265,7 @@ impl Inner {
         loop {
             let (mut turned, mut counted, mut change) = (Vec::new(), 0, Change::new());
             change.urgent();
-            let claimed = self.time.now().plus_secs(CLAIM_SECS);
+            let now = self.time.now();
             for &id in ids {
                 let held = match self.books.get(id).await {
                     Ok(Some(held)) if held.lease.created <= until => held,
@@ -285,13 +285,8 @@ impl Inner {
                 };
                 counted += 1;
                 if held.lease.state != State::Revoking {
-                    let lease = Lease {
-                        state: State::Revoking,
-                        due: claimed,
-                        ..held.lease.clone()
-                    };
-                    self.books.update(&mut change, &held, &lease);
-                    turned.push((lease.mount, id));
+                    self.books.turn(&mut change, &held, now, now.plus_secs(CLAIM_SECS));
+                    turned.push((held.lease.mount, id));
                 }
             }
             if turned.is_empty() {

@@ -68,8 +68,8 @@ enum Step {
     Forget,
     /// Its record does not open.
     PutOff,
-    /// A new state or a new instant.
-    Move(Box<Held>, Box<Lease>),
+    /// To be revoked, or being revoked: looked at again then.
+    Turn(Box<Held>, Timestamp),
 }
 
 impl Inner {
@@ -149,7 +149,7 @@ impl Inner {
                         self.books
                             .put_due(&mut change, now.plus_secs(QUARANTINE_SECS), row.id, State::Intent);
                     }
-                    Step::Move(held, lease) => self.books.update(&mut change, &held, &lease),
+                    Step::Turn(held, due) => self.books.turn(&mut change, &held, now, due),
                 }
             }
             kept.vault_time = kept.vault_time.max(now);
@@ -186,12 +186,7 @@ impl Inner {
             Verdict::Queued | Verdict::Known => now.plus_secs(CLAIM_SECS),
             Verdict::Later(at) => at,
         };
-        let lease = Lease {
-            state: State::Revoking,
-            due,
-            ..held.lease.clone()
-        };
-        Ok(Step::Move(Box::new(held), Box::new(lease)))
+        Ok(Step::Turn(Box::new(held), due))
     }
 
     /// Rows of leases that were claimed but found no place in a lane move to `until`.

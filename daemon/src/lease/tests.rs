@@ -302,7 +302,12 @@ async fn issue_renew_expire() {
     ));
     let due = lab.view(Table::LeaseDue).scan(&[], None, 10).await.unwrap();
     assert!(due.entries.is_empty(), "no index row stays behind");
-    for table in [Table::LeaseByRole, Table::LeaseByIdentity, Table::LeaseBySession] {
+    for table in [
+        Table::LeaseByRole,
+        Table::LeaseByIdentity,
+        Table::LeaseBySession,
+        Table::LeaseRevoking,
+    ] {
         assert!(
             lab.view(table).scan(&[], None, 10).await.unwrap().entries.is_empty(),
             "{table:?}"

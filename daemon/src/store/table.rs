@@ -96,6 +96,8 @@ tables! {
         TransitKey = 0x3a "transit key",
         /// Raw mount id, raw key id, raw version u32 BE.
         TransitVersion = 0x3b "transit key version",
+        /// Raw lease id.
+        LeaseRevoking = 0x3c "lease revocation index",
     }
 }
 

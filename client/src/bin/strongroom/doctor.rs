@@ -1,4 +1,6 @@
-//! `strongroom doctor`: walks from the settings to the vault and explains the first thing that is wrong.
+//! `strongroom doctor`: walks from the settings to the vault and on to the targets, and explains what is wrong. Reading order: this file, `targets`.
+
+mod targets;
 
 use crate::{
     context::Context,
@@ -16,6 +18,9 @@ use tonic::Request;
 /// A difference of clocks that breaks tokens and certificates in practice.
 const SKEW_MAX: SignedDuration = SignedDuration::from_secs(30);
 
+/// A revocation that takes longer than this is worth a look.
+const REVOKING_LONG_SECS: u64 = 120;
+
 /// Explain what is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -23,6 +28,7 @@ Examples:
   strongroom doctor
   strongroom doctor --address https://vault.example.com:8470 --ca-cert ca.pem --output json
 
+With a token that may read mounts it has the daemon log in to each target; nothing is made there.
 Exit code 0 when nothing is wrong; otherwise that of the first problem: 4 unreachable, 5 sealed, 3 token, 1 other.")]
 pub struct Doctor {}
 
@@ -152,7 +158,10 @@ impl Doctor {
         }
         if let Some(status) = status(&client, &mut checks).await {
             vault(&status, &mut checks);
-            token(context, &client, &status, &mut checks).await;
+            revocations(&status, &mut checks);
+            if token(context, &client, &status, &mut checks).await {
+                targets::targets(context, &client, &mut checks).await;
+            }
         }
         Ok(checks.answer())
     }
@@ -263,9 +272,25 @@ fn vault(status: &v1::StatusResponse, checks: &mut Checks) {
     }
 }
 
-async fn token(context: &Context, client: &Client, status: &v1::StatusResponse, checks: &mut Checks) {
+/// Leases whose accounts do not go away.
+fn revocations(status: &v1::StatusResponse, checks: &mut Checks) {
+    if status.leases_revoking_oldest_secs >= REVOKING_LONG_SECS {
+        checks.warn(
+            "leases",
+            format!(
+                "{} are being revoked, the oldest for {} s",
+                status.leases_revoking, status.leases_revoking_oldest_secs
+            ),
+            "`strongroom lease list` says what the last attempts met; they are repeated for as long as it takes",
+        );
+    }
+}
+
+/// Whether there is one that is good for something.
+async fn token(context: &Context, client: &Client, status: &v1::StatusResponse, checks: &mut Checks) -> bool {
     let Some(from) = &context.settings.token else {
-        return checks.warn("token", "there is none", "`strongroom token save`, or STRONGROOM_TOKEN");
+        checks.warn("token", "there is none", "`strongroom token save`, or STRONGROOM_TOKEN");
+        return false;
     };
     let from_words = match from {
         TokenFrom::Environment(_) => "STRONGROOM_TOKEN".to_owned(),
@@ -273,13 +298,15 @@ async fn token(context: &Context, client: &Client, status: &v1::StatusResponse, 
     };
     let set = context.token(from).and_then(|token| Ok(client.set_token(token)?));
     if let Err(failure) = set {
-        return checks.fail("token", failure);
+        checks.fail("token", failure);
+        return false;
     }
     if status.state() != v1::VaultState::Open {
-        return checks.ok(
+        checks.ok(
             "token",
             format!("from {from_words}; it cannot be checked while the vault is not open"),
         );
+        return false;
     }
     match client
         .read(
@@ -288,11 +315,15 @@ async fn token(context: &Context, client: &Client, status: &v1::StatusResponse, 
         )
         .await
     {
-        Ok(token) => checks.ok(
-            "token",
-            format!("from {from_words}: {}, expires {}", token.identity, token.expires_at),
-        ),
-        Err(error) => checks.fail("token", error.into()),
+        Ok(token) => {
+            let words = format!("from {from_words}: {}, expires {}", token.identity, token.expires_at);
+            checks.ok("token", words);
+            true
+        }
+        Err(error) => {
+            checks.fail("token", error.into());
+            false
+        }
     }
 }
 
@@ -311,10 +342,13 @@ mod tests {
                 ..Default::default()
             }],
             warnings: vec!["no break-glass slot".into()],
+            leases_revoking: 3,
+            leases_revoking_oldest_secs: 500,
             ..Default::default()
         };
         let mut checks = Checks::default();
         vault(&status, &mut checks);
+        revocations(&status, &mut checks);
         clock(SignedDuration::from_secs(-90), &mut checks);
         let text = format!("{:?}", checks.answer());
         for words in [
@@ -322,6 +356,7 @@ mod tests {
             "operator unseal",
             "primary is down",
             "no break-glass slot",
+            "3 are being revoked, the oldest for 500 s",
             "90 s behind",
             "exit: Sealed",
         ] {

@@ -275,7 +275,8 @@ fn status_response(told: Told) -> v1::StatusResponse {
         audit_head: told.audit_head,
         quarantined: told.quarantined,
         targets_down: told.targets_down,
-        leases_revoking: told.leases_revoking,
+        leases_revoking: told.revoking.leases,
+        leases_revoking_oldest_secs: told.revoking.oldest_secs,
         warnings: told.warnings,
         uptime_secs: told.uptime_secs,
     }

@@ -28,7 +28,7 @@ pub const FORBIDDEN: &str = "kv/payroll/salaries";
 pub const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
-const FILLED: [Table; 16] = [
+const FILLED: [Table; 17] = [
     Table::Accessor,
     Table::Token,
     Table::Role,
@@ -38,6 +38,7 @@ const FILLED: [Table; 16] = [
     Table::LeaseByRole,
     Table::LeaseByIdentity,
     Table::LeaseBySession,
+    Table::LeaseRevoking,
     Table::StaticAccount,
     Table::Rotation,
     Table::System,

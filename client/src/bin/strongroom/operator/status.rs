@@ -69,6 +69,7 @@ fn status_json(status: &v1::StatusResponse) -> Value {
         "quarantined": status.quarantined,
         "targets_down": status.targets_down,
         "leases_revoking": status.leases_revoking,
+        "leases_revoking_oldest_secs": status.leases_revoking_oldest_secs,
         "uptime_secs": status.uptime_secs,
         "warnings": status.warnings,
     })
@@ -109,11 +110,18 @@ fn text(status: &v1::StatusResponse) -> String {
     for (name, count) in [
         ("quarantined", status.quarantined),
         ("targets down", status.targets_down),
-        ("revoking", status.leases_revoking),
     ] {
         if count > 0 {
             lines.push((name, count.to_string()));
         }
+    }
+    if status.leases_revoking > 0 {
+        let age = humantime::format_duration(Duration::from_secs(status.leases_revoking_oldest_secs));
+        let next = "`strongroom lease list` says what keeps them";
+        lines.push((
+            "revoking",
+            format!("{}, the oldest for {age}: {next}", status.leases_revoking),
+        ));
     }
     for warning in &status.warnings {
         lines.push(("WARNING", warning.clone()));
@@ -149,6 +157,7 @@ mod tests {
                 expires_in_secs: 500,
             }],
             leases_revoking: 2,
+            leases_revoking_oldest_secs: 330,
             warnings: vec!["the HSM `primary` is down".into()],
             ..Default::default()
         };
@@ -157,7 +166,7 @@ mod tests {
             "sealed",
             "daily: hsm+quorum:3/5",
             "unseal with slot daily: 1 of 3",
-            "revoking      2",
+            "revoking      2, the oldest for 5m 30s: `strongroom lease list`",
             "WARNING       the HSM",
         ] {
             assert!(text.contains(words), "{words}: {text}");
