@@ -30,7 +30,7 @@ test: build kryoptic ## every test, on real servers and tokens, and the campaign
 	$(CARGO) test --workspace --locked
 	target/debug/campaign --short all
 
-kryoptic: deps ## the HSM suite on a second vendor's token
+kryoptic: build ## the HSM suite on a second vendor's token, and a vault on both vendors'
 	@hsm/kryoptic/test.sh
 
 campaign: build ## whole campaigns: SUITE=kill|power|flip|rotate|soak|all

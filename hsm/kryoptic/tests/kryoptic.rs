@@ -5,57 +5,24 @@
 
 #[path = "../../tests/suite/mod.rs"]
 mod suite;
+mod token;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use strongroom_hsm::{Hsm, HsmConfig, KeyKind, Launcher, Mechanism, Pin, PinSource, TokenSelector, softhsm};
+use strongroom_hsm::{Hsm, KeyKind, Mechanism, softhsm};
 use suite::{Subject, ring, seed};
-use zeroize::Zeroizing;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_strongroom-hsm-worker");
-const PIN: &str = "user-1234-kry"; // 8 bytes at least
-const SO_PIN: &str = "so-87654321";
 
 fn subject() -> Subject {
-    let module = module();
     let dir = tempfile::tempdir().unwrap();
-    let storage = dir.path().join("token");
-    for part in [&storage, &dir.path().join("state")] {
-        fs::create_dir(part).unwrap();
-    }
-    let conf = dir.path().join("token.conf");
-    let database = storage.join("token.sql");
-    fs::write(&conf, format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", database.display())).unwrap();
-    fs::write(dir.path().join("pin"), PIN).unwrap();
-    fs::set_permissions(dir.path().join("pin"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut config = HsmConfig::new(
-        "kryoptic",
-        module,
-        TokenSelector::Label("vault-kry".into()),
-        PinSource::File(dir.path().join("pin")),
-        dir.path().join("state"),
-    );
-    config.env.insert("KRYOPTIC_CONF".into(), conf.to_str().unwrap().into());
-    let launcher = Launcher::exec(PROGRAM, &["hsm-worker"]);
-    let pin = |text: &str| Pin::new(Zeroizing::new(text.as_bytes().to_vec())).unwrap();
-    softhsm::provision(&config, &pin(SO_PIN), &pin(PIN), &launcher).unwrap();
     Subject {
-        config,
-        launcher,
-        program: PROGRAM.into(),
-        storage,
+        config: token::create(dir.path(), "kryoptic"),
+        launcher: token::launcher(),
+        program: token::PROGRAM.into(),
+        storage: dir.path().join("token"),
         mechanisms: &Mechanism::ALL,
         locks_after: Some(10),
         dir,
     }
-}
-
-/// Built with this package.
-fn module() -> PathBuf {
-    let module = Path::new(PROGRAM).parent().unwrap().join("deps/libstrongroom_kryoptic.so");
-    assert!(module.exists(), "{} is missing: cargo builds it with this test", module.display());
-    module
 }
 
 suite!(super::subject);
