@@ -85,11 +85,13 @@ async fn issue_renew_revoke_by_command_line() {
     assert_eq!(cli.json(&["lease", "revoke", id])["gone"], 1);
     assert_eq!(accounts(shared, &field("username")), 0);
     assert!(works(shared, &field("username"), &field("password")).await.is_err());
-    assert_eq!(
-        failure(&cli.run(&["--output", "json", "lease", "show", id]))["exit_code"],
-        3,
-        "a lease that is gone is nobody's"
+    let beyond = failure(&cli.run(&["--output", "json", "creds", "issue", "pg/by-cli", "--ttl", "121s"]));
+    assert_eq!(beyond["reason"], "MALFORMED");
+    assert!(
+        beyond["message"].as_str().unwrap().contains("at most 2m (120 s)"),
+        "{beyond}"
     );
+    assert_eq!(accounts(shared, "sr\\_by-cli\\_%"), 0, "nothing was made");
 }
 
 /// R-LEASE-1: by prefix all leases of a role end, and no other.
@@ -527,15 +529,19 @@ async fn mistakes_are_told() {
         "nobody is given a longer life than was asked for"
     );
     let longest = client
-        .issue("pg/readers", Some(Duration::from_secs(90_000)))
+        .issue("pg/readers", Some(Duration::from_secs(3600)))
         .await
         .unwrap();
-    assert_eq!(
-        longest.ttl,
-        Duration::from_secs(3600),
-        "cut to the maximum, and the answer says so"
-    );
+    assert_eq!(longest.ttl, Duration::from_secs(3600));
     client.revoke(&longest.lease_id.unwrap()).await.unwrap();
+    let too_long = client.issue("pg/readers", Some(Duration::from_secs(3601))).await;
+    assert!(
+        too_long
+            .as_ref()
+            .is_err_and(|error| error.to_string().contains("at most 1h")),
+        "{too_long:?}"
+    );
+    assert_eq!(reason(too_long), "MALFORMED", "nor a shorter one");
     assert_eq!(reason(client.issue("pg/none", None).await), "NOT_FOUND");
     assert_eq!(reason(client.issue("nowhere/readers", None).await), "DENIED");
     assert!(client.issue("kv/readers", None).await.is_err());

@@ -1,12 +1,13 @@
 //! HSM trouble, live: a token that vanishes, a worker that is killed, a worker that hangs. R-SEAL-6.
 
 use crate::{
+    audit::records,
     seal::Load,
     world::{World, eventually},
 };
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
-use strongroom_tests::Lab;
+use std::{fs, process::Command};
+use strongroom_tests::{Lab, lab::binary};
 
 fn open() -> World {
     let world = World::sealed(Lab::new(), &["daily=hsm+quorum:2/3"]);
@@ -169,12 +170,15 @@ fn a_refused_pin_waits_for_a_person() {
             lines.as_bytes(),
         )
     };
-    // A file that others can read gives no PIN.
+    // A file that others can read gives no PIN, and no start.
     fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
-    world.start();
-    let loose = crate::world::failure(&unseal(&world));
-    assert!(loose.to_string().contains("chmod 0600"), "{loose}");
-    assert!(world.take_daemon().stop().success());
+    let started = Command::new(binary("strongroomd"))
+        .arg("--config")
+        .arg(world.lab.config_file())
+        .output()
+        .unwrap();
+    let loose = String::from_utf8_lossy(&started.stderr);
+    assert!(!started.status.success() && loose.contains("chmod 0600"), "{loose}");
     fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(&pin, "0000-not-the-pin").unwrap();
     world.start();
@@ -203,4 +207,13 @@ fn a_refused_pin_waits_for_a_person() {
     ]);
     assert_eq!(world.state(), "open");
     assert_eq!(hsm_state(&world), "up");
+    // R-AUDIT-1: which HSM was forgiven; what names none is not repeated.
+    world.lab.cli().run(&["operator", "forgive-pin", "stranger"]);
+    let forgiven: Vec<_> = records(&world.cli())
+        .into_iter()
+        .filter(|record| record["op"] == "operator.forgive-pin")
+        .collect();
+    assert_eq!(forgiven.len(), 2, "{forgiven:?}");
+    assert_eq!(forgiven[0]["params"]["hsm"], "main", "{forgiven:?}");
+    assert!(!forgiven[1].to_string().contains("stranger"), "{forgiven:?}");
 }

@@ -123,8 +123,7 @@ async fn limits_are_told() {
     let client = shared().world.client().await;
     let fields = |bytes: usize| -> Fields { [("value".to_owned(), Secret::new(vec![b'x'; bytes]))].into() };
     let most = 1 << 20;
-    // What counts against the limit may include the field's name.
-    client.put("kv/limits/large", &fields(most - 64), None).await.unwrap();
+    client.put("kv/limits/large", &fields(most), None).await.unwrap();
     assert_eq!(
         client
             .get("kv/limits/large")
@@ -134,12 +133,22 @@ async fn limits_are_told() {
             .unwrap()
             .expose()
             .len(),
-        most - 64
+        most
     );
-    assert_eq!(
-        reason(client.put("kv/limits/large", &fields(most + 1), None).await),
-        "TOO_LARGE"
+    let longest = "n".repeat(126);
+    let many: Fields = (10..74)
+        .map(|n| (format!("{longest}{n}"), Secret::new(vec![b'x'; most / 64])))
+        .collect();
+    client.put("kv/limits/long-names", &many, None).await.unwrap();
+    assert_eq!(client.get("kv/limits/long-names").await.unwrap().fields.len(), 64);
+    let refused = client.put("kv/limits/large", &fields(most + 1), None).await;
+    assert!(
+        refused
+            .as_ref()
+            .is_err_and(|error| error.to_string().contains("1048577 bytes")),
+        "{refused:?}"
     );
+    assert_eq!(reason(refused), "TOO_LARGE");
     let many: Fields = (0..65).map(|n| (format!("f{n}"), Secret::from("x"))).collect();
     for (path, fields) in [
         ("kv/limits/many", many),

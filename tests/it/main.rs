@@ -25,6 +25,7 @@ mod python;
 mod rotate;
 mod seal;
 mod token;
+mod told;
 mod transit;
 mod typescript;
 mod wire;

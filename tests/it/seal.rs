@@ -387,7 +387,7 @@ fn init_is_for_the_owner_alone() {
 /// R-SEAL-3: `doctor` and `status` of an open vault say so.
 #[test]
 fn doctor_finds_a_healthy_vault() {
-    let world = &shared().world;
+    let world = World::open();
     let told = world.cli().json(&["doctor"]);
     assert_eq!(told["healthy"], true, "{told}");
     assert_eq!(world.status()["state"], "open");

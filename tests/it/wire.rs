@@ -98,9 +98,12 @@ impl Raw {
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let path: PathAndQuery = path.parse().unwrap();
         let mut answers = grpc.streaming(request, path, AsBytes).await?.into_inner();
-        answers.message().await?.ok_or_else(|| Status::internal("no message"))
+        answers.message().await?.ok_or_else(|| Status::internal(NO_MESSAGE))
     }
 }
+
+/// What a call gets whose stream ends before anything has come.
+pub const NO_MESSAGE: &str = "no message";
 
 /// Every method of the wire, from the descriptor set that the daemon serves: `/strongroom.v1.Kv/Get`.
 pub fn methods() -> Vec<String> {

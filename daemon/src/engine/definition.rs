@@ -4,6 +4,7 @@ use super::{EngineError, lease_of};
 use crate::base::limits::{DEFINITION_BYTES_MAX, LEASE_TTL_DEFAULT_SECS, LEASE_TTL_MAX_SECS, LEASE_TTL_MIN_SECS};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// Least time between two scheduled rotations of a static account.
 pub const ROTATION_PERIOD_MIN_SECS: u64 = 60;
@@ -125,14 +126,19 @@ impl Definition {
 }
 
 impl DynamicRole {
-    /// The life of a lease: what was asked for (0: the default), cut to the maximum, which the answer tells.
+    /// The life of a lease: what was asked for (0: the default).
     /// # Errors
-    /// `Config` below the minimum: nobody is given more than was asked for.
+    /// `Config` below the minimum and above the role's maximum: nobody is given more or less than was asked for.
     pub fn ttl_secs(&self, asked: u64) -> Result<u64, EngineError> {
         match asked {
             0 => Ok(self.default_ttl),
             1..LEASE_TTL_MIN_SECS => Err(EngineError::Config(format!("ttl_secs: at least {LEASE_TTL_MIN_SECS}"))),
-            asked => Ok(asked.min(self.max_ttl)),
+            asked if asked > self.max_ttl => Err(EngineError::Config(format!(
+                "ttl_secs: the role's leases live at most {} ({} s); ask for that or less",
+                humantime::format_duration(Duration::from_secs(self.max_ttl)),
+                self.max_ttl
+            ))),
+            asked => Ok(asked),
         }
     }
 }
@@ -174,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn ttl_is_the_default_never_above_the_maximum_and_refused_below_the_minimum() {
+    fn ttl_is_the_default_or_what_was_asked_for_within_the_bounds() {
         let Ok(Definition::Dynamic(role)) = Definition::parse(r#"{"default_ttl":"10m","max_ttl":"1h"}"#) else {
             panic!()
         };
@@ -184,11 +190,13 @@ mod tests {
             (4, None),
             (5, Some(5)),
             (3600, Some(3600)),
-            (3601, Some(3600)),
-            (u64::MAX, Some(3600)),
+            (3601, None),
+            (u64::MAX, None),
         ] {
             assert_eq!(role.ttl_secs(asked).ok(), want, "{asked}");
         }
+        let refused = role.ttl_secs(3601).unwrap_err().to_string();
+        assert!(refused.contains("at most 1h (3600 s)"), "{refused}");
     }
 
     proptest! {

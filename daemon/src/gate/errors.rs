@@ -205,9 +205,12 @@ impl From<MountError> for Failure {
             | MountError::Description
             | MountError::Kind => told(Reason::Malformed, &error),
             MountError::Full => told(Reason::Exhausted, &error),
-            MountError::NotEmpty | MountError::Leases | MountError::Open | MountError::Closed => {
-                told(Reason::NotPossible, &error)
-            }
+            MountError::NotEmpty
+            | MountError::Leases { .. }
+            | MountError::Revoking { .. }
+            | MountError::LeaseDamaged
+            | MountError::Open
+            | MountError::Closed => told(Reason::NotPossible, &error),
             MountError::Busy => told(Reason::Conflict, &error),
             MountError::Permit(error) => error.into(),
             MountError::Encode(_) => Self::internal(&error),
@@ -279,7 +282,8 @@ impl From<TransitError> for Failure {
 impl From<LeaseError> for Failure {
     fn from(error: LeaseError) -> Self {
         match error {
-            LeaseError::Unknown => Reason::Denied.into(),
+            // Whoever may not know has been told `Denied` before.
+            LeaseError::Unknown => told(Reason::NotFound, &error),
             LeaseError::Ended | LeaseError::AtMaximum => told(Reason::NotPossible, &error),
             LeaseError::Busy => told(Reason::Conflict, &error),
             LeaseError::MountClosed => told(Reason::NotPossible, &error),

@@ -1,4 +1,4 @@
-//! A version's value: 1 to 64 fields, name -> bytes, 1 MiB in all. Kept as it is stored, so that nothing is copied to be read:
+//! A version's value: 1 to 64 fields, name -> bytes, the bytes 1 MiB in all, names not counted. Kept as it is stored, so that nothing is copied to be read:
 //! `count u8 | (name length u8 | name | value length u32 BE | value)*`, names ascending.
 
 use crate::base::limits::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, VALUE_BYTES_MAX};
@@ -23,10 +23,10 @@ pub enum FieldsError {
     /// A name twice.
     #[error("a field is there twice")]
     Twice,
-    /// Over 1 MiB.
-    #[error("the fields have {bytes} bytes, names included; a secret has at most {VALUE_BYTES_MAX} (1 MiB)")]
+    /// Values over 1 MiB.
+    #[error("the values have {bytes} bytes together; a secret has at most {VALUE_BYTES_MAX} (1 MiB)")]
     TooLarge {
-        /// What they have.
+        /// What the values have.
         bytes: usize,
     },
 }
@@ -50,12 +50,13 @@ impl Fields {
         }
         let bytes = fields
             .iter()
-            .map(|(name, value)| name.len() + value.len())
+            .map(|(_, value)| value.len())
             .fold(0, usize::saturating_add);
         if bytes > VALUE_BYTES_MAX {
             return Err(FieldsError::TooLarge { bytes });
         }
-        let mut encoded = Zeroizing::new(Vec::with_capacity(1 + bytes + 5 * fields.len()));
+        let names: usize = fields.iter().map(|(name, _)| name.len()).sum();
+        let mut encoded = Zeroizing::new(Vec::with_capacity(1 + names + bytes + 5 * fields.len()));
         encoded.push(count);
         for (name, value) in fields {
             // Both lengths were bounded above.
@@ -80,7 +81,7 @@ impl Fields {
             if !is_name(name) || name <= last {
                 return None;
             }
-            bytes += name.len() + value.len();
+            bytes += value.len();
             (last, rest, left) = (name, next, left - 1);
         }
         let whole = rest.is_empty() && bytes <= VALUE_BYTES_MAX;
@@ -146,7 +147,7 @@ mod tests {
     fn bounds() {
         let many: Vec<String> = (0..65).map(|number| format!("f{number}")).collect();
         let fields = |count: usize| Fields::new(many[..count].iter().map(|name| (name.as_str(), &b"v"[..])));
-        let large = vec![7; VALUE_BYTES_MAX];
+        let large = vec![7; VALUE_BYTES_MAX + 1];
         let name = "n".repeat(129);
         for (got, want) in [
             (fields(0), Err(FieldsError::Count)),
@@ -158,6 +159,13 @@ mod tests {
             (make(&[("a/b", b"v")]), Err(FieldsError::Name)),
             (make(&[("a", b"v"), ("a", b"w")]), Err(FieldsError::Twice)),
             (make(&[("a", &large[1..])]), Ok(1)),
+            (make(&[("a", &large[..1]), ("b", &large[2..])]), Ok(2)),
+            (
+                make(&[("a", &large[..1]), ("b", &large[1..])]),
+                Err(FieldsError::TooLarge {
+                    bytes: VALUE_BYTES_MAX + 1,
+                }),
+            ),
             (
                 make(&[("a", &large)]),
                 Err(FieldsError::TooLarge {

@@ -37,8 +37,30 @@ pub enum MountError {
     #[error("the mount holds secrets: destroy them first (`strongroom kv destroy --all PATH`), then disable it")]
     NotEmpty,
     /// Leases live.
-    #[error("leases of the mount live: revoke them first, or disable it with `--revoke-leases`")]
-    Leases,
+    #[error(
+        "the mount has leases that live ({count}): `strongroom mount disable {mount} --revoke-leases` revokes them and disables it; `strongroom lease list {mount}` shows them"
+    )]
+    Leases {
+        /// The mount.
+        mount: Path,
+        /// How many.
+        count: u64,
+    },
+    /// They are revoked, but not all of them are proven gone.
+    #[error(
+        "leases of the mount are still being revoked ({count}): `strongroom lease list {mount}` shows what keeps them; `strongroom mount disable {mount} --revoke-leases` once more when none is left"
+    )]
+    Revoking {
+        /// The mount.
+        mount: Path,
+        /// How many.
+        count: u64,
+    },
+    /// A lease whose record does not open.
+    #[error(
+        "a lease of the mount is damaged: its account may live, and what it is called is not known; `strongroom operator quarantine` names the record"
+    )]
+    LeaseDamaged,
     /// To be closed before it is removed.
     #[error("the mount is in service")]
     Open,

@@ -82,6 +82,10 @@ impl Context {
     /// The token from where the settings say it is.
     pub fn token(&self, from: &TokenFrom) -> Result<Secret, Failure> {
         match from {
+            TokenFrom::Environment(token) if token.expose().is_empty() => Err(Failure::usage(
+                "STRONGROOM_TOKEN is set, but there is no token in it",
+                "put a token there, or unset it: then the saved token counts (`strongroom token save`)",
+            )),
             TokenFrom::Environment(token) => Ok(Secret::from(token.expose())),
             TokenFrom::File(path) if path.as_os_str() == "-" => self.line(&Source::Stdin, "token"),
             TokenFrom::File(path) | TokenFrom::Cache(path) => Ok(input::one_line(&input::private_file(path)?)),

@@ -4,7 +4,7 @@ use crate::{
     cli::duration,
     context::Context,
     failure::Failure,
-    kv::{fields_json, fields_pairs},
+    kv::{field_alone, fields_json, fields_pairs},
     mount::PATIENCE,
     output::{Answer, Human},
 };
@@ -27,10 +27,10 @@ null for a static role. The account ends with its lease: keep the id, or revoke 
     Issue {
         /// MOUNT/NAME, `pg/readers`
         role: String,
-        /// How long it lives, at least 5s [default: the role's]
+        /// How long it lives, from 5s to the role's max_ttl; more is refused [default: the role's]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         ttl: Option<Duration>,
-        /// Print this field alone: its bytes and nothing else. For static roles; a lease would be lost from sight
+        /// Print this field alone: its bytes and nothing else (with --output json: an object). For static roles; a lease would be lost from sight
         #[arg(long, short, value_name = "NAME")]
         field: Option<String>,
     },
@@ -75,7 +75,8 @@ async fn issue(context: &Context, role: &str, ttl: Option<Duration>, field: Opti
                 .out
                 .notice(&format!("lease {lease}, expires {}", made.expires_at));
         }
-        return Ok(Answer::raw(made.field(&name)?.expose().to_vec()));
+        let json = json!({"role": made.role, "lease_id": made.lease_id});
+        return Ok(field_alone(json, &name, made.field(&name)?));
     }
     let (fields, fields_base64) = fields_json(&made.fields);
     let json = json!({

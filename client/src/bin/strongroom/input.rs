@@ -1,7 +1,7 @@
 //! How secrets come in: stdin, a file, or a prompt without echo. Never the command line, which other
 //! users of the machine can read (`ps`) and shells keep in their history.
 
-use crate::failure::Failure;
+use crate::{failure::Failure, json::Strict};
 use serde_json::{Map, Value};
 use std::{
     fs::File,
@@ -217,10 +217,18 @@ pub fn object(words: &[String]) -> Result<Value, Failure> {
 /// A JSON object in a text.
 pub fn json_object(text: &Secret) -> Result<Map<String, Value>, Failure> {
     match serde_json::from_slice(text.expose()) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Failure::usage(
+        Ok(Strict(Value::Object(object))) => Ok(object),
+        Ok(Strict(_)) => Err(Failure::usage(
             "the JSON is not an object",
             "write {\"key\": \"value\"}",
+        )),
+        Err(e) if e.is_data() => Err(Failure::usage(
+            format!(
+                "a key stands twice in the JSON: line {}, column {}",
+                e.line(),
+                e.column()
+            ),
+            "give each key once",
         )),
         Err(e) => Err(Failure::usage(
             format!("not JSON: line {}, column {}", e.line(), e.column()),

@@ -24,6 +24,7 @@ mod generate;
 mod group;
 mod identity;
 mod input;
+mod json;
 mod kv;
 mod lease;
 mod login;

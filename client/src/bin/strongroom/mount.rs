@@ -9,7 +9,7 @@ use crate::{
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use strongroom_client::v1;
+use strongroom_client::{Error, v1};
 
 /// For work that the engine does in its target.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -129,7 +129,14 @@ impl Mount {
                 let client = context.patient_client(PATIENCE).await?;
                 client
                     .change(request, |s, r| async move { s.mount().disable(r).await })
-                    .await?;
+                    .await
+                    .map_err(|error| match &error {
+                        // What stands in the way, and the command that clears it, are in the daemon's words.
+                        Error::Conflict(refusal) if refusal.reason == "NOT_POSSIBLE" => {
+                            Failure::from(error).next("run the command that is named above")
+                        }
+                        _ => error.into(),
+                    })?;
                 Ok(Answer::said(json!({"path": path}), format!("{path}: disabled")))
             }
             Self::Types => Ok(types()),

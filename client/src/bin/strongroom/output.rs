@@ -41,7 +41,7 @@ pub enum Human {
     Pairs(Vec<(String, String)>),
     /// Words, with their own line ends.
     Text(String),
-    /// Exactly these bytes, also in JSON mode; a line end follows on a terminal only.
+    /// Exactly these bytes, also in JSON mode when there is no JSON of them; a line end follows on a terminal only.
     Raw(Vec<u8>),
 }
 
@@ -70,7 +70,7 @@ impl Answer {
         )
     }
 
-    /// Bytes for a script or a file.
+    /// Bytes for a script or a file, in JSON mode too.
     pub fn raw(bytes: Vec<u8>) -> Self {
         Self::new(Value::Null, Human::Raw(bytes))
     }
@@ -122,7 +122,7 @@ impl Out {
     fn write(&self, answer: &Answer) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         match (&answer.human, self.format) {
-            (Human::Raw(bytes), _) => {
+            (Human::Raw(bytes), format) if format == Format::Table || answer.json.is_null() => {
                 stdout.write_all(bytes)?;
                 if stdout.is_terminal() {
                     stdout.write_all(b"\n")?;

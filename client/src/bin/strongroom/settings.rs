@@ -33,7 +33,7 @@ pub struct Settings {
 /// Where the token is.
 #[derive(Debug)]
 pub enum TokenFrom {
-    /// `STRONGROOM_TOKEN`.
+    /// `STRONGROOM_TOKEN`, which is set, be it to nothing: somebody meant a token, and another one in its place would act as somebody else.
     Environment(Secret),
     /// Named by a flag or the config file.
     File(PathBuf),
@@ -69,8 +69,10 @@ pub fn resolve(flags: &Globals) -> Result<Settings, Failure> {
         .unwrap_or_else(|| format!("unix:{DEFAULT_SOCKET}"));
     let token = match (&flags.token_file, env::var("STRONGROOM_TOKEN")) {
         (Some(path), _) => Some(TokenFrom::File(path.clone())),
-        (None, Ok(token)) if !token.is_empty() => Some(TokenFrom::Environment(Secret::from(token))),
-        _ => file
+        (None, Ok(token)) => Some(TokenFrom::Environment(Secret::from(token))),
+        // No text, so no token either: told where one is needed.
+        (None, Err(env::VarError::NotUnicode(_))) => Some(TokenFrom::Environment(Secret::new(Vec::new()))),
+        (None, Err(env::VarError::NotPresent)) => file
             .token_file
             .map(TokenFrom::File)
             .or_else(|| token_cache().filter(|path| path.exists()).map(TokenFrom::Cache)),

@@ -21,9 +21,29 @@ async fn about(rooms: &Open, caller: &Caller, id: LeaseId, action: Action) -> Re
     match rooms.leases.get(id).await {
         Ok(lease) if lease.identity == caller.identity().id() => Ok(Target::own(action, lease.role)),
         Ok(lease) => Ok(Target::new(action, lease.role)),
-        // Answered like one that is forbidden.
-        Err(LeaseError::Unknown) => Err(Reason::Denied.into()),
+        // An act on all leases: who may not do that hears what a forbidden one would give, and [`gone`] has the last word.
+        Err(LeaseError::Unknown) => Ok(Target::new(action, everywhere()?)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What is told of a lease that is not there (any more): that, to whoever could see it wherever it was; to others the same as of a forbidden one.
+fn gone(rooms: &Open, permit: &Permit, error: LeaseError) -> Failure {
+    let LeaseError::Unknown = error else {
+        return error.into();
+    };
+    let mut mounts = rooms
+        .mounts
+        .all()
+        .into_iter()
+        .filter(|mount| mount.kind().makes_accounts());
+    if mounts.all(|mount| permit.also(permit.action(), mount.path())) {
+        Failure::with(
+            Reason::NotFound,
+            "there is no such lease: it has ended, or its id is wrong; `strongroom lease list` shows those that there are",
+        )
+    } else {
+        Reason::Denied.into()
     }
 }
 
@@ -40,8 +60,9 @@ impl Operation for Get {
     async fn target(&self, rooms: &Open, caller: &Caller) -> Result<Target, Failure> {
         about(rooms, caller, self.0, Action::LeaseRead).await
     }
-    async fn handle(&self, rooms: &Open, _: &Permit, _: &mut Trail) -> Result<Effect<Lease>, Failure> {
-        Ok(Effect::Answer(rooms.leases.get(self.0).await?))
+    async fn handle(&self, rooms: &Open, permit: &Permit, _: &mut Trail) -> Result<Effect<Lease>, Failure> {
+        let found = rooms.leases.get(self.0).await;
+        Ok(Effect::Answer(found.map_err(|error| gone(rooms, permit, error))?))
     }
 }
 
@@ -114,7 +135,8 @@ impl Operation for Renew {
         about(rooms, caller, self.id, Action::Renew).await
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        let lease = rooms.leases.renew(permit, trail, self.id, self.ttl_secs).await?;
+        let renewed = rooms.leases.renew(permit, trail, self.id, self.ttl_secs).await;
+        let lease = renewed.map_err(|error| gone(rooms, permit, error))?;
         let left = rooms.leases.now().secs_until(lease.expires);
         Ok(Effect::Recorded((lease, left)))
     }
@@ -170,7 +192,10 @@ impl Operation for Revoke {
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Revoked>, Failure> {
         let wait = self.wait.then_some(WAIT_MAX);
         let scope = match &self.what {
-            What::One(id) => return Ok(Effect::Recorded(rooms.leases.revoke(permit, trail, *id, wait).await?)),
+            What::One(id) => {
+                let revoked = rooms.leases.revoke(permit, trail, *id, wait).await;
+                return Ok(Effect::Recorded(revoked.map_err(|error| gone(rooms, permit, error))?));
+            }
             What::Prefix(prefix) => {
                 let scope = scope(rooms, prefix)?;
                 if let Scope::Mount(_) = scope {

@@ -115,7 +115,14 @@ impl Disable {
                 .await?;
         }
         if rooms.leases.any_of(mount.id()).await? {
-            return Err(MountError::Leases.into());
+            let count = rooms.leases.count(&Scope::Mount(mount.id())).await?;
+            let path = mount.path().clone();
+            return Err(match (count, self.revoke_leases) {
+                (0, _) => MountError::LeaseDamaged,
+                (count, true) => MountError::Revoking { mount: path, count },
+                (count, false) => MountError::Leases { mount: path, count },
+            }
+            .into());
         }
         Ok(rooms.engines.forget(permit, &reference(mount)?).await?.0)
     }

@@ -152,6 +152,12 @@ impl Operation for Rotate {
             Keys::Hsm(one) => {
                 let all = || self.vault.slots().into_iter().flat_map(|slot| slot.hsms).collect();
                 let names: BTreeSet<String> = one.clone().map_or_else(all, |name| BTreeSet::from([name]));
+                if names.is_empty() {
+                    return Err(Failure::with(
+                        Reason::NotPossible,
+                        "no key slot uses an HSM, so there is no key in one to rotate; `strongroom operator slots add NAME=hsm` makes such a slot",
+                    ));
+                }
                 let mut newest = 0;
                 for name in names {
                     let record = trail.response(&Outcome::ok());

@@ -4,6 +4,7 @@ use crate::{
     context::Context,
     failure::Failure,
     input::{self, FieldValue, Source},
+    output::{Answer, Human},
 };
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
@@ -50,6 +51,16 @@ pub fn of_json(context: &Context, from: &str) -> Result<Fields, Failure> {
             )),
         })
         .collect()
+}
+
+/// One field's bytes and nothing else; as JSON, added to what `json` says of it.
+pub fn field_alone(mut json: Value, name: &str, value: &Secret) -> Answer {
+    json["field"] = name.into();
+    match value.expose_str() {
+        Ok(text) => json["value"] = text.into(),
+        Err(_) => json["value_base64"] = BASE64.encode(value.expose()).into(),
+    }
+    Answer::new(json, Human::Raw(value.expose().to_vec()))
 }
 
 /// Fields as JSON: `(texts, base64 of the others)`; also of credentials.

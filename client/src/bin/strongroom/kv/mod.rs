@@ -13,7 +13,7 @@ use clap::Subcommand;
 use serde_json::json;
 use strongroom_client::{SecretVersion, Select};
 
-pub use fields::{fields_json, fields_pairs};
+pub use fields::{field_alone, fields_json, fields_pairs};
 
 /// Names asked for in one page.
 const PAGE: u32 = 1000;
@@ -57,11 +57,12 @@ Examples:
   strongroom kv get kv/prod/db --version 3 --output json
   strongroom kv get kv/prod/db --label previous
 
-JSON: {path, version, created_at, labels, fields, fields_base64}; a field that is not UTF-8 is under fields_base64.")]
+JSON: {path, version, created_at, labels, fields, fields_base64}; a field that is not UTF-8 is under fields_base64.
+With --field: {path, version, field, value | value_base64}.")]
     Get {
         /// `kv/prod/db`
         path: String,
-        /// Print this field alone: its bytes and nothing else
+        /// Print this field alone: its bytes and nothing else (with --output json: an object)
         #[arg(long, short, value_name = "NAME")]
         field: Option<String>,
         /// This version instead of the current one
@@ -116,6 +117,9 @@ Examples:
         versions: Vec<u64>,
     },
     /// Destroy versions for good: nothing brings them back
+    ///
+    /// After --all the path is as if it had never been: a new secret there begins at version 1 again, so that a --cas noted before may fit it.
+    /// To keep counting, destroy the versions by their numbers.
     #[command(after_help = "\
 Examples:
   strongroom kv destroy kv/prod/db --versions 1,2
@@ -185,7 +189,10 @@ impl Kv {
                     .unwrap_or_default();
                 let secret = context.client().await?.get_at(&path, select).await?;
                 match field {
-                    Some(name) => Ok(Answer::raw(secret.field(&name)?.expose().to_vec())),
+                    Some(name) => {
+                        let json = json!({"path": secret.path, "version": secret.version});
+                        Ok(field_alone(json, &name, secret.field(&name)?))
+                    }
                     None => Ok(shown(&secret)),
                 }
             }

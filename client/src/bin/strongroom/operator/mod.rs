@@ -73,6 +73,8 @@ Examples:
         hsm: String,
     },
     /// Seal the vault: wipes the keys; nothing is served until it is unsealed
+    ///
+    /// Waits, for some seconds at most, for the requests in flight.
     #[command(after_help = "\
 Examples:
   strongroom operator seal")]
@@ -174,7 +176,6 @@ impl Operator {
                 ))
             }
             Self::Seal => {
-                context.out.notice("sealing; waiting for the requests in flight");
                 let client = context.patient_client(PATIENCE).await?;
                 client
                     .change(

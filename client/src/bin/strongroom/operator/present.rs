@@ -94,9 +94,12 @@ pub async fn ceremony(
                     )),
                 }
             })?;
-        context
-            .out
-            .notice(&format!("{name}: accepted, {} of {}", answer.have, answer.need));
+        // The last one ends the session, which then counts nothing any more.
+        let far = match answer.done {
+            true => String::new(),
+            false => format!(", {} of {}", answer.have, answer.need),
+        };
+        context.out.notice(&format!("{name}: accepted{far}"));
         session.clone_from(&answer.session);
         let done = answer.done;
         last = Some(answer);
