@@ -20,7 +20,7 @@ const FILES: [&str; 12] = [
 ];
 
 /// Every message with a field that is, or may be, a secret.
-const SECRET: [&str; 31] = [
+const SECRET: [&str; 34] = [
     "SlotShares",
     "InitResponse",
     "PresentRequest",
@@ -39,6 +39,9 @@ const SECRET: [&str; 31] = [
     "LoginRequest",
     "LoginRequest.proof",
     "LoginRole",
+    "LoginOidc",
+    "LoginBeginResponse",
+    "TrustPutRequest",
     "LoginResponse",
     "LoginExplainRequest",
     "TrustMakeSecretResponse",

@@ -6,7 +6,7 @@ use crate::{
     wire::methods,
     world::{World, eventually, postgres, value},
 };
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::Duration};
 use strongroom_client::{Client, Secret, v1};
 use strongroom_tests::Lab;
 use strongroomd::engine::postgres::testing::ROOT_SECRET;
@@ -206,6 +206,22 @@ async fn drive_the_rest(world: &World, client: &Client, secrets: &mut Secrets) {
     let pushed = watch.message().await.unwrap();
     secrets.none_in("Debug of a push", format!("{pushed:?}").as_bytes());
     drive_log_ins(world, secrets);
+    let proof = v1::login_request::Proof::Oidc(v1::LoginOidc {
+        handle: secrets.add("a handle", "canary-handle-of-a-log-in"),
+        code: secrets.add("an authorization code", "canary-authorization-code"),
+        iss: None,
+        port: 7,
+    });
+    let request = v1::LoginRequest {
+        trust: "canary-people".to_owned(),
+        proof: Some(proof),
+        binding: 0,
+    };
+    secrets.none_in("Debug of a log-in", format!("{request:?}").as_bytes());
+    let refused = client
+        .once(request, |s, r| async move { s.login().login(r).await })
+        .await;
+    secrets.none_in("a refused code", format!("{:?}", refused.unwrap_err()).as_bytes());
     drive_transit(world, client, secrets).await;
     for args in [
         &["identity", "put", "canary", "--add-group", "canaries"][..],
@@ -298,6 +314,33 @@ fn drive_log_ins(world: &World, secrets: &mut Secrets) {
             "a refused JWT",
             format!("{:?}", cli.run_with(args, jwt.as_bytes())).as_bytes(),
         );
+    }
+    // No provider is asked: the trust has none.
+    let begun = cli.run(&["login", "oidc", "canary", "--no-browser"]);
+    assert_ne!(begun.code, 0);
+    // A client secret, well-formed and where it does not belong; nobody answers for the provider.
+    let client_secret = secrets.add("a client secret", "canary-client-secret-7");
+    let file = world.lab.dir().join("canary.secret");
+    fs::write(&file, &client_secret).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let source = format!("@{}", file.display());
+    let oidc = r#"{"oidc": {"issuer": "https://localhost:1", "client_id": "canary", "allow_private": true, "device": true,
+        "bind": [{"claims": {"sub": "canary"}}]}}"#;
+    for (name, definition) in [("canary-people", oidc), ("canary", trust)] {
+        let args = ["trust", "put", name, "-", "--client-secret", &source];
+        secrets.none_in(
+            "a trust that was put",
+            format!("{:?}", cli.run_with(&args, definition.as_bytes())).as_bytes(),
+        );
+    }
+    for args in [
+        &["login", "oidc", "canary-people", "--no-browser"][..],
+        &["login", "oidc", "canary-people", "--device"],
+        &["trust", "get", "canary-people"],
+        &["auth", "list"],
+        &["auth", "show", "canary-people"],
+    ] {
+        secrets.none_in("a log-in of people", format!("{:?}", cli.run(args)).as_bytes());
     }
     for args in [
         &["trust", "get", "canary"][..],

@@ -19,6 +19,7 @@ mod login;
 mod memory;
 mod needles;
 mod overload;
+mod people;
 mod policy;
 mod process;
 mod python;

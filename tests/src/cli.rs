@@ -44,8 +44,8 @@ impl Cli {
         self.token = Some(token.into());
         self
     }
-    /// Runs with `stdin`; whatever the exit code.
-    pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
+    /// The command, still to be started, with all of its streams piped.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary("strongroom"));
         command
             .args(args)
@@ -58,12 +58,15 @@ impl Cli {
         if let Some(token) = &self.token {
             command.env("STRONGROOM_TOKEN", token);
         }
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strongroom starts");
+            .stderr(Stdio::piped());
+        command
+    }
+    /// Runs with `stdin`; whatever the exit code.
+    pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        let mut child = self.command(args).spawn().expect("strongroom starts");
         // A command that does not read its input closes it.
         let _ = child.stdin.take().expect("stdin is piped").write_all(stdin);
         let output = child.wait_with_output().expect("strongroom ends");

@@ -5,6 +5,7 @@ use super::{
     trust::{Definition, Times, Trust, path_of},
 };
 use crate::{
+    base::secret::SecretBytes,
     policy::{Action, Permit},
     store::{Change, Cursor, Part, View},
     token::trust_id,
@@ -24,6 +25,19 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
+/// A trust to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Put<'p> {
+    /// JSON.
+    pub text: &'p str,
+    /// Of an OIDC trust; without one, that of the same client at the same provider stays.
+    pub client_secret: Option<&'p Arc<SecretBytes>>,
+    /// Check-and-set.
+    pub cas: Option<u64>,
+    /// Only say what is wrong with it.
+    pub check_only: bool,
+}
+
 /// A line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -31,7 +45,7 @@ pub struct Summary {
     pub name: String,
     /// Its method.
     pub method: &'static str,
-    /// The issuer, of a JWT trust.
+    /// The issuer, of a JWT or an OIDC trust.
     pub issuer: String,
     /// Its version.
     pub version: u64,
@@ -63,14 +77,8 @@ impl AuthRoom {
     /// Writes a trust. Whoever writes it hands out its groups: each must be their own, or one they may manage (as for tokens).
     /// # Errors
     /// [`AuthError`]; `Refused` tells everything that is wrong.
-    pub async fn put(
-        &self,
-        permit: &Permit,
-        name: &str,
-        text: &str,
-        cas: Option<u64>,
-        check_only: bool,
-    ) -> Result<(Change, Written), AuthError> {
+    pub async fn put(&self, permit: &Permit, name: &str, put: &Put<'_>) -> Result<(Change, Written), AuthError> {
+        let Put { text, cas, .. } = *put;
         permit.covers(Action::TrustWrite, &path_of(name)?)?;
         let definition = Definition::parse(text)?;
         let key = [Part::Name(name)];
@@ -80,6 +88,7 @@ impl AuthRoom {
         if let Some(wanted) = cas.filter(|wanted| *wanted != current) {
             return Err(AuthError::Cas { current, wanted });
         }
+        let kept = former.as_ref().and_then(|former| former.kept_secret(&definition));
         let trust = Trust::new(
             name,
             Times {
@@ -88,6 +97,7 @@ impl AuthRoom {
                 updated: self.clock.now(),
             },
             definition,
+            put.client_secret.cloned().or(kept),
         )?;
         self.tokens.may_give(permit, &trust.definition.groups())?;
         let trusts = self.trusts.load();
@@ -104,7 +114,7 @@ impl AuthRoom {
             warnings: trust.definition.warnings(),
         };
         let mut change = Change::new();
-        if check_only {
+        if put.check_only {
             return Ok((change, written));
         }
         match stored {
@@ -139,7 +149,7 @@ impl AuthRoom {
             .map(|trust| Summary {
                 name: trust.name.clone(),
                 method: trust.method.word(),
-                issuer: trust.issuer().unwrap_or_default().to_owned(),
+                issuer: trust.listed_issuer().to_owned(),
                 version: trust.times.version,
             })
             .collect()

@@ -1,6 +1,6 @@
 //! What can go wrong with trusts. A log-in that is refused is no error of this kind: see [`super::Refused`].
 
-use crate::{policy::Mismatch, store::StoreError, token::TokenError};
+use crate::{base::locked::LockError, policy::Mismatch, store::StoreError, token::TokenError};
 
 /// An error of the auth room. Texts may be shown to whoever holds the permit.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,12 @@ pub enum AuthError {
     /// A record could not be written as bytes.
     #[error("the record cannot be encoded")]
     Encode(#[from] serde_json::Error),
+    /// No memory for a key.
+    #[error("no memory can be locked")]
+    Lock(#[from] LockError),
+    /// A client secret for a trust that has no client.
+    #[error("only a trust with `oidc` has a client secret")]
+    NotAClient,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

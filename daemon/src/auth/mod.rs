@@ -2,8 +2,8 @@
 //! nothing unless its token lives longer than 15 minutes (R-AUTH-1, R-AUTH-2, R-AUTH-4).
 //!
 //! May touch: `base`, `policy` (permits, callers), `token` (which makes the token), `store::View` and `store::Change`.
-//! Reading order: `trust` (what an operator writes), `refused` (every way to be refused), a method's folder (`jwt/`, `role/`, `certificate/`, `unix/`), `dpop` (proof of a key, for each call), `replay` (a
-//! token logs in once), `limit` (failures by source), `documents` (trusts in the store), this file.
+//! Reading order: `trust` (what an operator writes), `refused` (every way to be refused), a method's folder (`jwt/`, `oidc/`, `role/`, `certificate/`, `unix/`), `outside` (the one client for
+//! what issuers publish), `dpop` (proof of a key, for each call), `replay` (a token logs in once), `limit` (failures by source), `documents` (trusts in the store), this file.
 //!
 //! What is proved decides nothing alone: the gate asks policies whether this caller may `log_in` at `sys/login/TRUST` (no permit is needed,
 //! a `forbid` counts), and everything after goes by the groups and claims that the token carries.
@@ -15,6 +15,8 @@ mod error;
 pub mod jwt;
 mod limit;
 mod network;
+pub mod oidc;
+mod outside;
 mod refused;
 mod replay;
 mod role;
@@ -24,7 +26,7 @@ mod trust;
 pub mod unix;
 
 pub use certificate::thumbprint;
-pub use documents::{Summary, Written};
+pub use documents::{Put, Summary, Written};
 pub use dpop::{Proofs, Request as Proven};
 pub use error::AuthError;
 pub use jwt::{Check, Steps};
@@ -36,6 +38,7 @@ pub use trust::{Definition, Trust, login_path, path_of};
 use crate::{
     base::{
         id::{SessionId, TrustId},
+        random::Random,
         secret::SecretBytes,
         time::Clock,
     },
@@ -74,6 +77,8 @@ pub enum Proof {
     Certificate,
     /// The peer of the Unix socket, as the kernel tells.
     Peer,
+    /// What a browser or a device brought back.
+    Oidc(oidc::Brought),
 }
 
 /// What the connection itself says of the caller.
@@ -95,6 +100,7 @@ impl Proof {
             Self::Role { .. } => "role",
             Self::Certificate => "certificate",
             Self::Peer => "unix",
+            Self::Oidc(_) => "oidc",
         }
     }
 }
@@ -134,14 +140,21 @@ pub struct AuthRoom {
     trusts: Arc<ArcSwap<BTreeMap<String, Arc<Trust>>>>,
     replay: Replay,
     failures: Failures,
+    handles: oidc::Handles,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
 }
 
 impl AuthRoom {
     /// Reads all trusts. A damaged one is not in force, and said so in the log. What was used before now is told by [`Self::recall`].
     /// # Errors
     /// The store cannot be read.
-    pub async fn load(store: &Store, tokens: Arc<TokenRoom>, clock: Arc<dyn Clock>) -> Result<Self, AuthError> {
+    pub async fn load(
+        store: &Store,
+        tokens: Arc<TokenRoom>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, AuthError> {
         let documents = store.view(Namespace::ROOT, Table::Trust);
         let secrets = store.view(Namespace::ROOT, Table::RoleSecret);
         let trusts = documents::load(&documents).await?;
@@ -159,7 +172,9 @@ impl AuthRoom {
             },
             trusts: Arc::new(ArcSwap::from_pointee(trusts)),
             failures: Failures::default(),
+            handles: oidc::Handles::new(&*random)?,
             clock,
+            random,
         })
     }
 
@@ -219,6 +234,7 @@ impl AuthRoom {
     ) -> Result<Recognised, Unrecognised> {
         match proof {
             Proof::Jwt(text) => Ok(self.by_jwt(name, text, bound).await?),
+            Proof::Oidc(brought) => Ok(self.by_oidc(name, brought, bound).await?),
             Proof::Role { role_id, secret_id } => {
                 match self.find_secret(*role_id, secret_id.expose(), from.ip).await? {
                     role::Found::Good(trust, secret) => {

@@ -65,6 +65,22 @@ pub enum Refused {
     Certificate,
     /// Not over the Unix socket.
     Peer,
+    /// The handle of no log-in that was begun here, for this trust and place.
+    Handle,
+    /// The trust, or its provider, has no flow without a browser.
+    NoFlow,
+    /// The OpenID provider cannot be asked, or says nothing that can be used.
+    ProviderUnavailable,
+    /// The provider says no, or the person did.
+    ProviderDenied,
+    /// The provider knows no such code, or no longer.
+    Code,
+    /// Nobody has typed the code yet.
+    Pending,
+    /// Nobody has, and it was asked too often.
+    SlowDown,
+    /// The ID token is not of the log-in that was begun.
+    Nonce,
 }
 
 impl Refused {
@@ -102,10 +118,18 @@ impl Refused {
             Self::Network => "network",
             Self::Certificate => "certificate",
             Self::Peer => "peer",
+            Self::Handle => "handle",
+            Self::NoFlow => "no-flow",
+            Self::ProviderUnavailable => "provider-unavailable",
+            Self::ProviderDenied => "provider-denied",
+            Self::Code => "code",
+            Self::Pending => "pending",
+            Self::SlowDown => "slow-down",
+            Self::Nonce => "nonce",
         }
     }
 
-    /// Whether the signature was good: then its sender may know more.
+    /// Whether whoever was asked has vouched for the sender (a good signature, a handle of ours): then they may know more, and are no stranger who tries.
     pub const fn is_told(self) -> bool {
         matches!(
             self,
@@ -121,6 +145,12 @@ impl Refused {
                 | Self::Trap
                 | Self::NoBinding
                 | Self::TooManyClaims
+                | Self::NoFlow
+                | Self::ProviderUnavailable
+                | Self::ProviderDenied
+                | Self::Pending
+                | Self::SlowDown
+                | Self::Nonce
         )
     }
 }

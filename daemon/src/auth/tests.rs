@@ -15,15 +15,24 @@ use std::net::Ipv4Addr;
 
 const VECTORS: &str = include_str!("../../../tests/vectors/tokens/tokens.json");
 
-struct Lab {
+pub(super) fn whole(text: &str, check_only: bool) -> Put<'_> {
+    Put {
+        text,
+        client_secret: None,
+        cas: None,
+        check_only,
+    }
+}
+
+pub(super) struct Lab {
     store: Arc<Store>,
     tokens: Arc<TokenRoom>,
-    room: AuthRoom,
+    pub(super) room: AuthRoom,
     clock: Arc<ManualClock>,
 }
 
 impl Lab {
-    async fn at(secs: u64) -> Self {
+    pub(super) async fn at(secs: u64) -> Self {
         Self::over(
             testing::store().await,
             Arc::new(ManualClock::at(Timestamp(secs * 1000))),
@@ -35,7 +44,7 @@ impl Lab {
             .await
             .unwrap();
         let tokens = Arc::new(tokens);
-        let room = AuthRoom::load(&store, Arc::clone(&tokens), clock.clone())
+        let room = AuthRoom::load(&store, Arc::clone(&tokens), clock.clone(), Arc::new(OsRandom))
             .await
             .unwrap();
         Self {
@@ -45,16 +54,14 @@ impl Lab {
             clock,
         }
     }
-    async fn commit(&self, change: Change) {
+    pub(super) async fn commit(&self, change: Change) {
         self.store.commit(change, Vec::new()).await.unwrap();
     }
-    async fn put(&self, name: &str, definition: &Value) -> Result<Written, AuthError> {
+    pub(super) async fn put(&self, name: &str, definition: &Value) -> Result<Written, AuthError> {
         let path = format!("sys/trust/{name}");
         let permit = permits::permit(Action::TrustWrite, &path);
-        let put = self
-            .room
-            .put(&permit, name, &definition.to_string(), None, false)
-            .await?;
+        let text = definition.to_string();
+        let put = self.room.put(&permit, name, &whole(&text, false)).await?;
         self.commit(put.0).await;
         Ok(put.1)
     }
@@ -319,13 +326,13 @@ async fn whoever_writes_a_trust_gives_only_what_is_theirs() {
         (json!(["own", "admins"]), false),
     ] {
         let text = json!({"unix": {"bind": [{"uid": 7, "groups": groups}]}}).to_string();
-        let put = lab.room.put(&permit, "t", &text, None, true).await;
+        let put = lab.room.put(&permit, "t", &whole(&text, true)).await;
         assert_eq!(put.is_ok(), good, "{text}");
     }
     let twice = r#"{"unix":{"bind":[{"uid":7,"groups":[],"groups":["own"]}]}}"#;
-    assert!(lab.room.put(&permit, "t", twice, None, true).await.is_err());
+    assert!(lab.room.put(&permit, "t", &whole(twice, true)).await.is_err());
     assert!(
-        lab.room.put(&permit, "u", "{}", None, true).await.is_err(),
+        lab.room.put(&permit, "u", &whole("{}", true)).await.is_err(),
         "another trust"
     );
     assert!(lab.room.trust("t").is_none(), "checked only");
@@ -440,7 +447,7 @@ fn golden() {
         created: Timestamp(1),
         updated: Timestamp(2),
     };
-    let trust = Trust::new("t", times, definition).unwrap();
+    let trust = Trust::new("t", times, definition, None).unwrap();
     let want = r#"{"format":1,"times":{"version":3,"created":1,"updated":2},"definition":{"unix":{"bind":[{"uid":7,"groups":["g"]}]},"token":{"ttl_secs":900,"max_ttl_secs":0,"end_leases":true}}}"#;
     assert_eq!(String::from_utf8(trust.encode().unwrap()).unwrap(), want);
     assert!(Trust::decode("t", want.as_bytes()).is_some());

@@ -4,6 +4,7 @@ use super::{
     AuthError, Refused,
     certificate::{Certificate, CertificateTrust},
     jwt::{Jwt, JwtTrust},
+    oidc::{Oidc, OidcTrust},
     role::Role,
     unix::Unix,
 };
@@ -12,12 +13,13 @@ use crate::{
         id::TrustId,
         limits::{DEFINITION_BYTES_MAX, TOKEN_TTL_MAX_SECS},
         path::Path,
+        secret::SecretBytes,
         time::Timestamp,
     },
     token::{SEALED_TTL_MAX_SECS, is_name, trust_id},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 const FORMAT: u8 = 1;
 const NAME_BYTES_MAX: usize = 48;
@@ -31,6 +33,9 @@ pub struct Definition {
     /// JSON Web Tokens of one issuer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// People, by an OpenID provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<Oidc>,
     /// Applications with a role id and a secret id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
@@ -78,6 +83,8 @@ impl Terms {
 pub enum Method {
     /// See [`super::jwt`].
     Jwt(Box<JwtTrust>),
+    /// See [`super::oidc`].
+    Oidc(Box<OidcTrust>),
     /// See [`super::role`].
     Role(Role),
     /// See [`super::certificate`].
@@ -91,6 +98,7 @@ impl Method {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Jwt(_) => "jwt",
+            Self::Oidc(_) => "oidc",
             Self::Role(_) => "role",
             Self::Certificate(_) => "certificate",
             Self::Unix(_) => "unix",
@@ -137,18 +145,24 @@ impl Definition {
         serde_json::from_str(text).map_err(|error| wrong(&error))
     }
 
-    /// The method in force.
+    /// The method in force. `secret` is the client's, of an OIDC trust.
     /// # Errors
-    /// [`AuthError::Refused`], with everything that is wrong.
-    pub fn method(&self) -> Result<Method, AuthError> {
+    /// [`AuthError::Refused`], with everything that is wrong; `NotAClient`.
+    pub fn method(&self, secret: Option<Arc<SecretBytes>>) -> Result<Method, AuthError> {
+        if secret.is_some() && self.oidc.is_none() {
+            return Err(AuthError::NotAClient);
+        }
         let mut faults = self.terms_faults();
-        let method = match (&self.jwt, &self.role, &self.certificate, &self.unix) {
-            (Some(jwt), None, None, None) => JwtTrust::new(jwt.clone()).map(|trust| Method::Jwt(Box::new(trust))),
-            (None, Some(role), None, None) => role.checked().map(Method::Role),
-            (None, None, Some(certificate), None) => CertificateTrust::new(certificate).map(Method::Certificate),
-            (None, None, None, Some(unix)) => unix.checked().map(Method::Unix),
+        let method = match (&self.jwt, &self.oidc, &self.role, &self.certificate, &self.unix) {
+            (Some(jwt), None, None, None, None) => JwtTrust::new(jwt.clone()).map(|trust| Method::Jwt(Box::new(trust))),
+            (None, Some(oidc), None, None, None) => {
+                OidcTrust::new(oidc.clone(), secret).map(|trust| Method::Oidc(Box::new(trust)))
+            }
+            (None, None, Some(role), None, None) => role.checked().map(Method::Role),
+            (None, None, None, Some(certificate), None) => CertificateTrust::new(certificate).map(Method::Certificate),
+            (None, None, None, None, Some(unix)) => unix.checked().map(Method::Unix),
             _ => Err(vec![
-                "give exactly one method: `jwt`, `role`, `certificate`, `unix`".to_owned(),
+                "give exactly one method: `jwt`, `oidc`, `role`, `certificate`, `unix`".to_owned(),
             ]),
         };
         match method {
@@ -179,10 +193,8 @@ impl Definition {
 
     /// Every group that it can give.
     pub fn groups(&self) -> BTreeSet<String> {
-        let jwt = self
-            .jwt
-            .iter()
-            .flat_map(|jwt| jwt.bind.iter().flat_map(|binding| &binding.groups));
+        let tokens = (self.jwt.iter().map(|jwt| &jwt.bind)).chain(self.oidc.iter().map(|oidc| &oidc.bind));
+        let tokens = tokens.flat_map(|bind| bind.iter().flat_map(|binding| &binding.groups));
         let unix = self
             .unix
             .iter()
@@ -190,7 +202,7 @@ impl Definition {
         let role = self.role.iter().flat_map(|role| &role.groups);
         let names = self.certificate.iter().flat_map(|trust| &trust.bind);
         let certificate = names.flat_map(|name| &name.groups);
-        jwt.chain(role).chain(certificate).chain(unix).cloned().collect()
+        tokens.chain(role).chain(certificate).chain(unix).cloned().collect()
     }
 
     /// As JSON.
@@ -208,6 +220,12 @@ impl Definition {
         if self.jwt.as_ref().is_some_and(|jwt| !jwt.single_use()) {
             warnings.push("tokens may be used again until they expire: whoever copies one can log in".to_owned());
         }
+        if self.oidc.as_ref().is_some_and(|oidc| oidc.device) {
+            warnings.push(
+                "the device flow is on: whoever talks somebody into typing a code logs in as them (RFC 8628, 5.4)"
+                    .to_owned(),
+            );
+        }
         if self.token.max_ttl_secs() > SEALED_TTL_MAX_SECS {
             warnings.push("tokens live longer than 15 minutes: each log-in is stored".to_owned());
         }
@@ -218,9 +236,14 @@ impl Definition {
 impl Trust {
     /// Puts a definition into force.
     /// # Errors
-    /// [`AuthError::Refused`].
-    pub fn new(name: &str, times: Times, definition: Definition) -> Result<Self, AuthError> {
-        let method = definition.method()?;
+    /// [`AuthError::Refused`], `NotAClient`.
+    pub fn new(
+        name: &str,
+        times: Times,
+        definition: Definition,
+        secret: Option<Arc<SecretBytes>>,
+    ) -> Result<Self, AuthError> {
+        let method = definition.method(secret)?;
         Ok(Self {
             name: name.to_owned(),
             times,
@@ -250,24 +273,50 @@ impl Trust {
         self.definition.jwt.as_ref().map(|jwt| jwt.issuer.as_str())
     }
 
+    /// The issuer that a listing shows: of tokens that are brought, or of people.
+    pub fn listed_issuer(&self) -> &str {
+        let oidc = self.definition.oidc.as_ref().map(|oidc| oidc.issuer.as_str());
+        self.issuer().or(oidc).unwrap_or_default()
+    }
+
+    /// The client secret of an OIDC trust.
+    pub fn client_secret(&self) -> Option<&Arc<SecretBytes>> {
+        match &self.method {
+            Method::Oidc(method) => method.secret(),
+            Method::Jwt(_) | Method::Role(_) | Method::Certificate(_) | Method::Unix(_) => None,
+        }
+    }
+
+    /// The client secret that stays when `next` is written without one: it is sent where it was sent before, or it goes.
+    pub fn kept_secret(&self, next: &Definition) -> Option<Arc<SecretBytes>> {
+        let same = (self.definition.oidc.as_ref().zip(next.oidc.as_ref()))
+            .is_some_and(|(one, other)| one.same_provider(other));
+        self.client_secret().filter(|_| same).cloned()
+    }
+
     /// Its bytes in the store.
     /// # Errors
     /// No known definition causes one.
     pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let secret = self.client_secret().map(|secret| std::str::from_utf8(secret.expose()));
         serde_json::to_vec(&Record {
             format: FORMAT,
             times: self.times,
             definition: self.definition.clone(),
+            client_secret: secret.and_then(Result::ok).map(Cow::Borrowed),
         })
     }
 
     /// From its bytes. `None`: not known ones, or a definition that this version no longer believes.
     pub fn decode(name: &str, bytes: &[u8]) -> Option<Self> {
-        let record: Record = serde_json::from_slice(bytes).ok()?;
+        let record: Record<'_> = serde_json::from_slice(bytes).ok()?;
         if record.format != FORMAT {
             return None;
         }
-        Self::new(name, record.times, record.definition)
+        let secret = record
+            .client_secret
+            .map(|secret| Arc::new(SecretBytes::from(secret.as_bytes())));
+        Self::new(name, record.times, record.definition, secret)
             .inspect_err(|error| tracing::error!(trust = name, %error, "a stored trust is not in force"))
             .ok()
     }
@@ -275,10 +324,13 @@ impl Trust {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+struct Record<'r> {
     format: u8,
     times: Times,
     definition: Definition,
+    /// Of an OIDC trust; in no definition, so that reading one tells it to nobody.
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    client_secret: Option<Cow<'r, str>>,
 }
 
 /// Whether `name` can be a trust's.

@@ -131,10 +131,10 @@ impl From<AuthError> for Failure {
             AuthError::NotFound => told(Reason::NotFound, &error),
             AuthError::Cas { .. } => told(Reason::Conflict, &error),
             AuthError::Full(_) | AuthError::SecretsFull(_) => told(Reason::Exhausted, &error),
-            AuthError::NotARole => told(Reason::NotPossible, &error),
+            AuthError::NotARole | AuthError::NotAClient => told(Reason::NotPossible, &error),
             AuthError::Permit(error) => error.into(),
             AuthError::Token(error) => error.into(),
-            AuthError::Encode(_) => Self::internal(&error),
+            AuthError::Encode(_) | AuthError::Lock(_) => Self::internal(&error),
             AuthError::Store(error) => error.into(),
         }
     }

@@ -34,6 +34,10 @@ reasons! {
     Possession = "POSSESSION", "the token is bound to a key: present its client certificate, or a fresh DPoP proof for this call";
     /// A proof that nobody believes.
     LoginRefused = "LOGIN_REFUSED", "the log-in was refused; the audit log says why, `strongroom ci explain` too";
+    /// The person has not answered the provider yet.
+    LoginPending = "LOGIN_PENDING", "nobody has confirmed the code yet: ask again after the interval";
+    /// The provider is asked too often.
+    LoginSlowDown = "LOGIN_SLOW_DOWN", "nobody has confirmed the code yet: from now on ask five seconds less often";
     /// Not allowed, or not there: the two answer alike.
     Denied = "DENIED", "permission denied, or there is no such thing; `strongroom policy explain` shows what you may do";
     /// Policies are damaged: nothing is decided on a part of them.

@@ -15,9 +15,13 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::UnknownMethod => Code::Unimplemented,
         Reason::AlreadyExists | Reason::AlreadyDone => Code::AlreadyExists,
         Reason::Conflict => Code::Aborted,
-        Reason::NotPossible | Reason::Sealed | Reason::Blank | Reason::HsmPinRefused | Reason::TargetRefused => {
-            Code::FailedPrecondition
-        }
+        Reason::LoginPending
+        | Reason::LoginSlowDown
+        | Reason::NotPossible
+        | Reason::Sealed
+        | Reason::Blank
+        | Reason::HsmPinRefused
+        | Reason::TargetRefused => Code::FailedPrecondition,
         Reason::Overloaded | Reason::RateLimited | Reason::Exhausted | Reason::StorageFull => Code::ResourceExhausted,
         Reason::HsmUnavailable
         | Reason::StorageUnavailable

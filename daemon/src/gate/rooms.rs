@@ -134,7 +134,7 @@ impl Rooms {
             .await?,
         );
         let rooms = Arc::new(Self {
-            auth: AuthRoom::load(&store, Arc::clone(&tokens), clock()).await?,
+            auth: AuthRoom::load(&store, Arc::clone(&tokens), clock(), random()).await?,
             policy: PolicyRoom::load(&store, clock()).await?,
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
             transit: TransitRoom::open(&store, Arc::clone(&mounts), clock(), random()),

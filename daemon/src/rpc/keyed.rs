@@ -32,7 +32,7 @@ keyed!(
     reads: KvGetRequest, KvListRequest, KvHistoryRequest, MountListRequest, MountGetConfigRequest, RoleGetRequest,
         RoleListRequest, LeaseGetRequest, LeaseListRequest, TokenGetRequest, PolicyGetRequest, PolicyListRequest,
         PolicyExplainRequest, AuditTailRequest, AuditHashRequest, AuditHeadRequest, ListSlotsRequest,
-        ListQuarantineRequest, LoginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest, IdentityListRequest,
+        ListQuarantineRequest, LoginRequest, LoginBeginRequest, LoginExplainRequest, TrustGetRequest, TrustListRequest, IdentityListRequest,
         IdentityGetRequest,
         TransitListKeysRequest, TransitGetKeyRequest, TransitEncryptRequest, TransitDecryptRequest, TransitRewrapRequest,
         TransitSignRequest, TransitVerifyRequest, TransitHmacRequest, TransitDataKeyRequest,

@@ -33,7 +33,7 @@ const RESERVED: [&str; 7] = [
     "/strongroom.v1.Operator/Present",
     "/strongroom.v1.Operator/Status",
 ];
-const LOG_IN: &str = "/strongroom.v1.Login/Login";
+const LOG_IN: [&str; 2] = ["/strongroom.v1.Login/Login", "/strongroom.v1.Login/Begin"];
 /// Health watches and reflections open at once. Checks of health are answered at once, and take no place.
 const STREAMS_MAX: usize = 256;
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -138,7 +138,7 @@ fn unread(answer: &Response<Body>, method: Option<&str>) -> Failure {
 
 fn lane_of(path: &str) -> Lane {
     match path {
-        LOG_IN => Lane::LogIn,
+        path if LOG_IN.contains(&path) => Lane::LogIn,
         // Health and reflection: their streams have places of their own.
         path if RESERVED.contains(&path) || path.starts_with("/grpc.") => Lane::Reserved,
         _ => Lane::Ordinary,

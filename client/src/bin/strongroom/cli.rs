@@ -3,7 +3,7 @@
 #[cfg(unix)]
 use crate::{agent, run};
 use crate::{
-    audit, ci,
+    audit, auth, ci,
     context::Context,
     creds, doctor,
     failure::Failure,
@@ -225,11 +225,21 @@ Examples:
         subcommand,
         after_help = "\
 Examples:
+  strongroom login oidc people
   strongroom login jwt - < token.jwt
   strongroom login role 1f3a5c7e9b1d4f6082a4c6e8f0b2d4e6 - < secret-id.txt"
     )]
     Login(login::Login),
     Logout(login::Logout),
+    /// Which log-in methods there are, by which trusts, and how to log in with each
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom auth list
+  strongroom auth show people"
+    )]
+    Auth(auth::Auth),
     /// Whom log-ins believe
     #[command(
         subcommand,
@@ -291,6 +301,7 @@ impl Command {
             Self::Group(command) => command.run(context).await,
             Self::Login(command) => command.run(context).await,
             Self::Logout(command) => command.run(context).await,
+            Self::Auth(command) => command.run(context).await,
             Self::Trust(command) => command.run(context).await,
             Self::Ci(command) => command.run(context).await,
             Self::Audit(command) => command.run(context).await,
@@ -392,7 +403,14 @@ mod tests {
         for (path, command) in commands {
             for argument in command.get_arguments() {
                 let name = argument.get_id().as_str();
-                let harmless = ["token_file", "share_files", "root_secret", "save_token", "shares_dir"];
+                let harmless = [
+                    "client_secret",
+                    "token_file",
+                    "share_files",
+                    "root_secret",
+                    "save_token",
+                    "shares_dir",
+                ];
                 let secret = ["token", "share", "secret", "password", "pin"]
                     .iter()
                     .any(|word| name.contains(word));

@@ -6,13 +6,14 @@
 //!
 //! Reading order: `cli` (the words), `settings` (flags, environment, config file), `input` (how secrets
 //! come in), `output` and `failure` (how answers go out), `context` (what a command is given), then the
-//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy/`, `identity`, `group`, `login`, `trust`, `ci`, `audit`, `doctor`, `fetch`,
+//! nouns: `operator/`, `kv`, `mount`, `role`, `creds`, `lease`, `token`, `policy/`, `identity`, `group`, `login/`, `auth`, `trust`, `ci`, `audit`, `doctor`, `fetch`,
 //! `watch`, `run/`, `agent/`,
 //! `generate` (completion, man pages).
 
 #[cfg(unix)]
 mod agent;
 mod audit;
+mod auth;
 mod ci;
 mod cli;
 mod context;

@@ -155,6 +155,16 @@ impl Out {
         }
     }
 
+    /// What must be done elsewhere before the command goes on, on stderr; programs are told too.
+    pub fn asked(&self, json: &Value, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // Nothing can be done when stderr is closed.
+        let _ = match self.format {
+            Format::Json => writeln!(stderr, "{json}"),
+            Format::Table => writeln!(stderr, "{}", clean(text)),
+        };
+    }
+
     /// A failure on stderr, in the chosen format, and its exit code.
     pub fn fail(&self, failure: &Failure) -> ExitCode {
         let mut stderr = io::stderr().lock();

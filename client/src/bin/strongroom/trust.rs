@@ -10,7 +10,7 @@ use crate::{
 use clap::Subcommand;
 use serde_json::json;
 use std::time::Duration;
-use strongroom_client::v1;
+use strongroom_client::{Secret, v1};
 
 #[derive(Debug, Subcommand)]
 pub enum Trust {
@@ -19,7 +19,8 @@ pub enum Trust {
 Examples:
   strongroom trust put github github.json
   strongroom trust put github github.json --check
-  strongroom trust put github - --cas 3 < github.json")]
+  strongroom trust put github - --cas 3 < github.json
+  strongroom trust put people people.json --client-secret @client-secret.txt")]
     Put {
         /// `[a-z0-9-]{1,48}`
         name: String,
@@ -31,6 +32,9 @@ Examples:
         /// Only say what is wrong with it
         #[arg(long)]
         check: bool,
+        /// Where the client secret of an OIDC trust comes from: `-`, `@FILE` or `prompt` [default: the present one stays, for the same client]
+        #[arg(long, value_name = "SOURCE")]
+        client_secret: Option<Source>,
     },
     /// Print a trust's definition
     #[command(after_help = "\
@@ -81,7 +85,18 @@ Examples:
 impl Trust {
     pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
         match self {
-            Self::Put { name, file, cas, check } => put(context, name, &file, cas, check).await,
+            Self::Put {
+                name,
+                file,
+                cas,
+                check,
+                client_secret,
+            } => {
+                let secret = client_secret
+                    .map(|from| context.line(&from, "client secret"))
+                    .transpose()?;
+                put(context, name, &file, secret, cas, check).await
+            }
             Self::Get { name } => get(context, name).await,
             Self::List => list(context).await,
             Self::Delete { name } => {
@@ -135,7 +150,14 @@ impl Trust {
     }
 }
 
-async fn put(context: &Context, name: String, file: &str, cas: Option<u64>, check: bool) -> Result<Answer, Failure> {
+async fn put(
+    context: &Context,
+    name: String,
+    file: &str,
+    client_secret: Option<Secret>,
+    cas: Option<u64>,
+    check: bool,
+) -> Result<Answer, Failure> {
     let source = if file == "-" {
         Source::Stdin
     } else {
@@ -147,6 +169,9 @@ async fn put(context: &Context, name: String, file: &str, cas: Option<u64>, chec
         definition: text.expose_str()?.to_owned(),
         cas,
         check_only: check,
+        client_secret: client_secret
+            .map(|secret| secret.expose_str().map(str::to_owned))
+            .transpose()?,
         ..Default::default()
     };
     let client = context.client().await?;
@@ -181,6 +206,7 @@ async fn get(context: &Context, name: String) -> Result<Answer, Failure> {
         "version": got.version,
         "updated_at": got.updated_at,
         "role_id": got.role_id,
+        "has_client_secret": got.has_client_secret,
         "definition": definition,
     });
     Ok(Answer::new(json, Human::Text(got.definition + "\n")))

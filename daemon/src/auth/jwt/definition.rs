@@ -2,11 +2,11 @@
 
 use super::{
     claims::{Scalar, Want},
-    fetch,
     jwks::KeySet,
     jws::Algorithm,
     preset::Platform,
 };
+use crate::auth::outside;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -172,11 +172,20 @@ impl Jwt {
             }
             Some(Keys::Fetch { url, ca_pem, .. }) => {
                 let url = url.clone().or_else(|| self.platform.keys_url(&self.issuer));
-                faults.extend(fetch::faults(url.as_deref(), ca_pem.as_deref()));
+                faults.extend(key_faults(url.as_deref(), ca_pem.as_deref()));
             }
-            None => faults.extend(fetch::faults(self.platform.keys_url(&self.issuer).as_deref(), None)),
+            None => faults.extend(key_faults(self.platform.keys_url(&self.issuer).as_deref(), None)),
         }
         faults
+    }
+}
+
+fn key_faults(url: Option<&str>, ca_pem: Option<&str>) -> Vec<String> {
+    let nowhere =
+        || "keys: this platform has no place where keys are published: give `fetch.url` or `static.jwks`".to_owned();
+    match url {
+        Some(url) => outside::faults("keys", url, ca_pem),
+        None => vec![nowhere()],
     }
 }
 

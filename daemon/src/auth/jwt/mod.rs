@@ -16,7 +16,7 @@ pub use definition::{Binding, Jwt, Keys};
 pub use jwks::public_key;
 pub use preset::Platform;
 
-use super::{Refused, replay::Use};
+use super::{Refused, outside::Client, replay::Use};
 use crate::base::time::Timestamp;
 use claims::Claims;
 use fetch::Fetched;
@@ -144,27 +144,35 @@ impl JwtTrust {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let platform_url = definition.platform.keys_url(&definition.issuer).unwrap_or_default();
-        let fetched = |url: &str, ca_pem: Option<&str>, allow_private| {
-            Fetched::new(url, ca_pem, allow_private)
-                .map(|fetched| KeySource::Fetched(Box::new(fetched)))
-                .map_err(|error| vec![format!("keys: {error}")])
-        };
-        let keys = match &definition.keys {
+        let (ca_pem, allow_private) = match &definition.keys {
             Some(Keys::Static { jwks }) => {
-                KeySource::Static(KeySet::strict(jwks.to_string().as_bytes()).map_err(|fault| vec![fault.to_owned()])?)
+                let keys = KeySet::strict(jwks.to_string().as_bytes()).map_err(|fault| vec![fault.to_owned()])?;
+                let keys = KeySource::Static(keys);
+                return Ok(Self { definition, keys });
             }
             Some(Keys::Fetch {
-                url,
-                ca_pem,
-                allow_private,
-            }) => fetched(
-                url.as_deref().unwrap_or(&platform_url),
-                ca_pem.as_deref(),
-                *allow_private,
-            )?,
-            None => fetched(&platform_url, None, false)?,
+                ca_pem, allow_private, ..
+            }) => (ca_pem.as_deref(), *allow_private),
+            None => (None, false),
         };
+        let client = Client::new(ca_pem, allow_private).map_err(|error| vec![format!("keys: {error}")])?;
+        Self::with_client(definition, &client)
+    }
+
+    /// The same for keys that are fetched, by a client that is there already.
+    /// # Errors
+    /// In words, what is wrong with it.
+    pub fn with_client(definition: Jwt, client: &Client) -> Result<Self, Vec<String>> {
+        let faults = definition.faults();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let url = match &definition.keys {
+            Some(Keys::Fetch { url: Some(url), .. }) => url.clone(),
+            _ => definition.platform.keys_url(&definition.issuer).unwrap_or_default(),
+        };
+        let keys = Fetched::new(&url, client.clone()).map_err(|error| vec![format!("keys: {error}")])?;
+        let keys = KeySource::Fetched(Box::new(keys));
         Ok(Self { definition, keys })
     }
 

@@ -27,7 +27,24 @@ pub enum Platform {
     /// Any other issuer: the trust must bind `sub`.
     #[default]
     Generic,
+    /// An OpenID provider of people. Not to be written down: it is that of a trust with `oidc`.
+    #[serde(skip)]
+    Person,
 }
+
+/// Claims that people give themselves, or that pass to somebody else with a name.
+const NAMES: [&str; 8] = [
+    "name",
+    "nickname",
+    "given_name",
+    "family_name",
+    "preferred_username",
+    "upn",
+    "unique_name",
+    "profile",
+];
+/// Claims that say how somebody logged in, or something of a claim, and not who it is.
+const MANNERS: [&str; 4] = ["acr", "amr", "auth_time", "email_verified"];
 
 /// Runs that may carry secrets without being named in a binding.
 const GITHUB_EVENTS: [&str; 6] = [
@@ -47,7 +64,9 @@ impl Platform {
     /// What its tokens are signed with.
     pub const fn algorithms(self) -> &'static [Algorithm] {
         match self {
-            Self::Github | Self::Gitlab | Self::Circleci | Self::Jenkins | Self::Buildkite => &[Algorithm::RS256],
+            Self::Github | Self::Gitlab | Self::Circleci | Self::Jenkins | Self::Buildkite | Self::Person => {
+                &[Algorithm::RS256]
+            }
             Self::Kubernetes => &[Algorithm::RS256, Algorithm::ES256],
             Self::Generic => &[],
         }
@@ -63,7 +82,7 @@ impl Platform {
             Self::Jenkins => Some(format!("{issuer}/jwks")),
             Self::Kubernetes => Some(format!("{issuer}/openid/v1/jwks")),
             Self::Buildkite => Some(format!("{issuer}/.well-known/jwks")),
-            Self::Generic => None,
+            Self::Generic | Self::Person => None,
         }
     }
 
@@ -139,6 +158,7 @@ impl Platform {
                 "build_source",
             ],
             Self::Generic => &["sub"],
+            Self::Person => &["sub", "acr", "amr"],
         }
     }
 
@@ -157,7 +177,7 @@ impl Platform {
                 let fork = claims.text("build_source") == Some("fork");
                 fork.then(|| "`build_source` is `fork`".to_owned())
             }
-            Self::Jenkins | Self::Kubernetes | Self::Generic => None,
+            Self::Jenkins | Self::Kubernetes | Self::Generic | Self::Person => None,
         }
     }
 
@@ -210,6 +230,7 @@ impl Platform {
                     "bind `build_branch` too: otherwise every branch may log in",
                 ),
             ],
+            Self::Person => person_rules(binding),
             Self::Generic => vec![(has("sub"), "bind `sub`: nothing else is known to say who it is")],
         };
         let broken = rules.into_iter().filter(|(holds, _)| !holds);
@@ -243,6 +264,27 @@ fn github_rules(binding: &Binding) -> Vec<(bool, &'static str)> {
         (
             pinned(binding.claims.get("job_workflow_ref")),
             "`job_workflow_ref` must end in `@` and a full commit hash or `refs/...`",
+        ),
+    ]
+}
+
+/// What must hold of a binding to a person's claims (OpenID Connect Core 1.0, 5.7: only `sub` is stable and unique).
+fn person_rules(binding: &Binding) -> Vec<(bool, &'static str)> {
+    let has = |name: &str| binding.claims.contains_key(name);
+    let verified = binding.claims.get("email_verified").map(Want::values);
+    let says_who = |name: &String| !MANNERS.contains(&name.as_str());
+    vec![
+        (
+            binding.claims.keys().any(says_who),
+            "bind `sub`, or a claim that your provider alone gives (a group, a role): otherwise everybody there may log in",
+        ),
+        (
+            !NAMES.into_iter().any(has),
+            "a name can be changed by whoever has it, and given to somebody else: bind `sub`, a group, or a verified `email`",
+        ),
+        (
+            !has("email") || verified == Some(&[Scalar::Bool(true)]),
+            "bind `email_verified` to true beside `email`: providers hand out addresses that nobody has looked at",
         ),
     ]
 }

@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::{
     audit::{Outcome, Source},
-    auth::{self, Check, Connection, Proof, Refused, SecretUse},
+    auth::{self, Check, Connection, Proof, Refused, SecretUse, oidc::Beginning},
     base::{id::IdentityId, secret::SecretBytes},
     gate::Call,
     policy::Bound,
@@ -86,7 +86,9 @@ fn source_key(source: Source) -> Vec<u8> {
 /// What the caller is told. Who sent a token that its issuer signed may know what is wrong with it; anybody else hears no more than no.
 fn refusal(refused: Refused) -> Failure {
     let failure = match refused {
-        Refused::KeysUnavailable => {
+        Refused::Pending => return Failure::new(Reason::LoginPending),
+        Refused::SlowDown => return Failure::new(Reason::LoginSlowDown),
+        Refused::KeysUnavailable | Refused::ProviderUnavailable => {
             return Failure::new(Reason::LoginRefused).retry_after(std::time::Duration::from_secs(30));
         }
         told if told.is_told() => Failure::with(
@@ -99,6 +101,19 @@ fn refusal(refused: Refused) -> Failure {
         Refused::NotRemembered => failure.retry_after(std::time::Duration::from_secs(5)),
         _ => failure,
     }
+}
+
+/// Where policies decide about a log-in: no permit is needed, a `forbid` counts.
+fn target(caller: &Caller) -> Result<Target, Failure> {
+    let principal = caller.identity().principal();
+    let trust = principal.name().strip_prefix("login:").unwrap_or_default();
+    Ok(Target::own(Action::LogIn, auth::login_path(trust)?))
+}
+
+/// Refuses whoever was refused too often.
+fn admit(rooms: &Open, source: &[u8]) -> Result<(), Failure> {
+    (rooms.auth.admit(source))
+        .map_err(|wait| Failure::with(Reason::Overloaded, "too many refused log-ins from here").retry_after(wait))
 }
 
 impl Operation for LogIn {
@@ -120,9 +135,7 @@ impl Operation for LogIn {
 
     async fn identify(&self, rooms: &Open, call: &Call, trail: &mut Trail) -> Result<Arc<Caller>, Failure> {
         let source = source_key(call.origin.source);
-        if let Err(wait) = rooms.auth.admit(&source) {
-            return Err(Failure::with(Reason::Overloaded, "too many refused log-ins from here").retry_after(wait));
-        }
+        admit(rooms, &source)?;
         let (uid, ip) = match call.origin.source {
             Source::Unix(uid) => (Some(uid), None),
             Source::Tls(addr) => (None, Some(addr.ip())),
@@ -162,9 +175,7 @@ impl Operation for LogIn {
     }
 
     async fn target(&self, _: &Open, caller: &Caller) -> Result<Target, Failure> {
-        let principal = caller.identity().principal();
-        let trust = principal.name().strip_prefix("login:").unwrap_or_default();
-        Ok(Target::own(Action::LogIn, auth::login_path(trust)?))
+        target(caller)
     }
 
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<LoggedIn>, Failure> {
@@ -195,6 +206,47 @@ impl Operation for LogIn {
         };
         if let Err(failure) = ended {
             tracing::warn!(%failure, "a token that nobody received lives until it expires");
+        }
+    }
+}
+
+/// Begins the log-in of a person at an OpenID provider. Nobody is known yet: the caller is nobody in particular, of the trust that is named.
+pub struct Begin {
+    /// The trust.
+    pub trust: String,
+    /// Where the caller waits for its browser, on its own machine; 0: it has none.
+    pub port: u16,
+}
+
+impl Operation for Begin {
+    type Reply = Beginning;
+    const NAME: &'static str = "login.begin";
+    const CLASS: Class = Class::Read;
+    fn describe(&self, trail: &mut Trail) {
+        trail.param_bool("device", self.port == 0);
+    }
+    async fn identify(&self, rooms: &Open, call: &Call, trail: &mut Trail) -> Result<Arc<Caller>, Failure> {
+        let source = source_key(call.origin.source);
+        admit(rooms, &source)?;
+        match rooms.auth.beginner(&self.trust) {
+            Ok(beginner) => Ok(rooms.tokens.arrive(beginner)?),
+            Err(refused) => {
+                rooms.auth.failed(&source);
+                trail.param_word("refused", refused.word());
+                Err(refusal(refused))
+            }
+        }
+    }
+    async fn target(&self, _: &Open, caller: &Caller) -> Result<Target, Failure> {
+        target(caller)
+    }
+    async fn handle(&self, rooms: &Open, _: &Permit, trail: &mut Trail) -> Result<Effect<Beginning>, Failure> {
+        match rooms.auth.begin(&self.trust, self.port).await {
+            Ok(beginning) => Ok(Effect::Answer(beginning)),
+            Err(refused) => {
+                trail.param_word("refused", refused.word());
+                Err(refusal(refused))
+            }
         }
     }
 }

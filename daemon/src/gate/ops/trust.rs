@@ -2,7 +2,8 @@
 
 use super::prelude::*;
 use crate::{
-    auth::{MadeSecret, Summary, Trust, Written, path_of},
+    auth::{self, MadeSecret, Summary, Trust, Written, path_of},
+    base::secret::SecretBytes,
     token::trust_id,
 };
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub struct Put {
     pub name: String,
     /// JSON.
     pub definition: String,
+    /// Of an OIDC trust. Without one, that of the same client at the same provider stays.
+    pub client_secret: Option<Arc<SecretBytes>>,
     /// Check-and-set.
     pub cas: Option<u64>,
     /// Only say what is wrong with it.
@@ -29,16 +32,20 @@ impl Operation for Put {
     fn describe(&self, trail: &mut Trail) {
         trail.param_u64("bytes", self.definition.len() as u64);
         trail.param_bool("check_only", self.check_only);
+        trail.param_bool("client_secret", self.client_secret.is_some());
         note_cas(trail, self.cas);
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         Ok(Target::new(Action::TrustWrite, path_of(&self.name)?))
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Written>, Failure> {
-        let put = rooms
-            .auth
-            .put(permit, &self.name, &self.definition, self.cas, self.check_only);
-        let (change, written) = put.await?;
+        let put = auth::Put {
+            text: &self.definition,
+            client_secret: self.client_secret.as_ref(),
+            cas: self.cas,
+            check_only: self.check_only,
+        };
+        let (change, written) = rooms.auth.put(permit, &self.name, &put).await?;
         trail.param_u64("version", written.version);
         Ok(Effect::Change(change, written))
     }

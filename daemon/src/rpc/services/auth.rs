@@ -2,7 +2,10 @@
 
 use super::Services;
 use crate::{
-    auth::Proof,
+    auth::{
+        Proof,
+        oidc::{Brought, CODE_BYTES_MAX, Flow},
+    },
     base::secret::SecretBytes,
     gate::{
         Failure,
@@ -10,12 +13,16 @@ use crate::{
     },
     rpc::parse::{bounded, id, malformed},
 };
+use std::sync::Arc;
 use strongroom_proto::v1::{self, LoginBinding, login_request::Proof as WireProof, login_server, trust_server};
 use tonic::{Request, Response, Status, async_trait};
 
 /// A JWT longer than any that is believed.
 const JWT_BYTES_MAX: usize = 32 << 10;
 const SECRET_ID_BYTES_MAX: usize = 256;
+const HANDLE_BYTES_MAX: usize = 256;
+const ISSUER_BYTES_MAX: usize = 512;
+const CLIENT_SECRET_BYTES_MAX: usize = 4096;
 
 fn secret(field: &str, text: String, limit: usize) -> Result<SecretBytes, Failure> {
     if text.len() > limit {
@@ -31,14 +38,66 @@ fn proof(proof: Option<WireProof>) -> Result<Proof, Failure> {
             role_id: id("role.role_id", &role.role_id)?,
             secret_id: secret("role.secret_id", role.secret_id, SECRET_ID_BYTES_MAX)?,
         },
+        Some(WireProof::Oidc(oidc)) => Proof::Oidc(Brought {
+            handle: secret("oidc.handle", oidc.handle, HANDLE_BYTES_MAX)?,
+            code: secret("oidc.code", oidc.code, CODE_BYTES_MAX)?,
+            issuer: match oidc.iss {
+                Some(issuer) if issuer.len() > ISSUER_BYTES_MAX => {
+                    return Err(malformed("oidc.iss", format_args!("at most {ISSUER_BYTES_MAX} bytes")));
+                }
+                issuer => issuer,
+            },
+            port: port("oidc.port", oidc.port)?,
+        }),
         Some(WireProof::Peer(_)) => Proof::Peer,
         Some(WireProof::Certificate(_)) => Proof::Certificate,
         None => return Err(malformed("proof", "none is given")),
     })
 }
 
+fn port(field: &str, number: u32) -> Result<u16, Failure> {
+    u16::try_from(number).map_err(|_| malformed(field, "at most 65535"))
+}
+
 #[async_trait]
 impl login_server::Login for Services {
+    async fn begin(&self, request: Request<v1::LoginBeginRequest>) -> Result<Response<v1::LoginBeginResponse>, Status> {
+        let parse = |m: v1::LoginBeginRequest| {
+            Ok(logins::Begin {
+                port: port("port", m.port)?,
+                trust: m.trust,
+            })
+        };
+        self.unary(request, parse, |begun| {
+            let text = |secret: &SecretBytes| String::from_utf8_lossy(secret.expose()).into_owned();
+            let mut answer = v1::LoginBeginResponse {
+                handle: text(&begun.handle),
+                url: begun.url,
+                ends_at: begun.ends.to_string(),
+                ..Default::default()
+            };
+            match begun.flow {
+                Flow::Browser { state, redirect } => {
+                    answer.state = state;
+                    answer.redirect_uri = redirect;
+                }
+                Flow::Device {
+                    device_code,
+                    user_code,
+                    url_complete,
+                    interval_secs,
+                } => {
+                    answer.device_code = text(&device_code);
+                    answer.user_code = user_code;
+                    answer.url_complete = url_complete;
+                    answer.interval_secs = interval_secs;
+                }
+            }
+            answer
+        })
+        .await
+    }
+
     async fn login(&self, request: Request<v1::LoginRequest>) -> Result<Response<v1::LoginResponse>, Status> {
         let takes_proofs = self.gate.takes_proofs();
         let parse = |m: v1::LoginRequest| {
@@ -122,6 +181,9 @@ impl trust_server::Trust for Services {
             Ok(ops::Put {
                 name: m.name,
                 definition: bounded("definition", m.definition)?,
+                client_secret: (m.client_secret)
+                    .map(|text| secret("client_secret", text, CLIENT_SECRET_BYTES_MAX).map(Arc::new))
+                    .transpose()?,
                 cas: m.cas,
                 check_only: m.check_only,
             })
@@ -140,6 +202,7 @@ impl trust_server::Trust for Services {
             definition: trust.definition.text(),
             version: trust.times.version,
             updated_at: trust.times.updated.to_string(),
+            has_client_secret: trust.client_secret().is_some(),
             role_id: trust.role_id().map(|id| id.to_string()).unwrap_or_default(),
         })
         .await

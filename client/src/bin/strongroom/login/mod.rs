@@ -1,4 +1,8 @@
-//! `strongroom login` and `strongroom logout`: from a proof to a token, and the end of it.
+//! `strongroom login` and `strongroom logout`: from a proof to a token, and the end of it. `oidc` has the two log-ins of people, `browser`
+//! waits for what a browser brings.
+
+mod browser;
+mod oidc;
 
 use crate::{
     context::Context,
@@ -11,10 +15,32 @@ use crate::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::{fs, io, path::PathBuf};
-use strongroom_client::{Error, ProofKey, Secret, v1};
+use strongroom_client::{Client, Error, ProofKey, Secret, v1};
 
 #[derive(Debug, Subcommand)]
 pub enum Login {
+    /// As a person, at the OpenID provider that a trust names: in a browser on this machine, or with a code that is typed anywhere
+    #[command(after_help = "\
+Examples:
+  strongroom login oidc people
+  strongroom login oidc people --no-browser
+  strongroom login oidc people --device
+  strongroom login oidc people --dpop")]
+    Oidc {
+        /// The trust
+        trust: String,
+        /// Show a code to type at the provider, on any device: for a terminal whose machine has no browser
+        #[arg(long, conflicts_with_all = ["no_browser", "port"])]
+        device: bool,
+        /// Only show the URL; a browser on this machine must open it
+        #[arg(long)]
+        no_browser: bool,
+        /// The port on 127.0.0.1 that the browser comes back to [default: the trust's, or any]
+        #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
+        #[command(flatten)]
+        keep: Keep,
+    },
     /// With a JSON Web Token that a CI platform, Kubernetes or another issuer made
     #[command(after_help = "\
 Examples:
@@ -93,6 +119,20 @@ impl Login {
     pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
         use v1::login_request::Proof;
         let (trust, proof, keep) = match self {
+            Self::Oidc {
+                trust,
+                device,
+                no_browser,
+                port,
+                keep,
+            } => {
+                let client = keep.client(context).await?;
+                let done = match device {
+                    true => oidc::by_device(context, &client, trust, keep.binding()).await?,
+                    false => oidc::by_browser(context, &client, trust, keep.binding(), port, !no_browser).await?,
+                };
+                return answer(done, &keep);
+            }
             Self::Jwt { from, trust, keep } => {
                 let jwt = context.line(&from, "JWT")?;
                 (trust, Proof::Jwt(jwt.expose_str()?.to_owned()), keep)
@@ -111,23 +151,34 @@ impl Login {
         let request = v1::LoginRequest {
             trust,
             proof: Some(proof),
-            binding: match (keep.bind, keep.dpop) {
-                (true, _) => v1::LoginBinding::Certificate,
-                (_, true) => v1::LoginBinding::Dpop,
-                _ => v1::LoginBinding::None,
-            }
-            .into(),
+            binding: keep.binding().into(),
         };
-        let client = if keep.dpop {
-            context.client_with_key(&proof_key(context)?).await?
+        answer(log_in(&keep.client(context).await?, request).await?, &keep)
+    }
+}
+
+/// Never repeated by itself: a proof may be good once only.
+async fn log_in(client: &Client, request: v1::LoginRequest) -> Result<v1::LoginResponse, Error> {
+    client
+        .once(request, |s, r| async move { s.login().login(r).await })
+        .await
+}
+
+impl Keep {
+    fn binding(&self) -> v1::LoginBinding {
+        match (self.bind, self.dpop) {
+            (true, _) => v1::LoginBinding::Certificate,
+            (_, true) => v1::LoginBinding::Dpop,
+            _ => v1::LoginBinding::None,
+        }
+    }
+
+    async fn client(&self, context: &Context) -> Result<Client, Failure> {
+        if self.dpop {
+            context.client_with_key(&proof_key(context)?).await
         } else {
-            context.client_without_token().await?
-        };
-        // Never repeated by itself: a proof may be good once only.
-        let done = client
-            .once(request, |s, r| async move { s.login().login(r).await })
-            .await?;
-        answer(done, &keep)
+            context.client_without_token().await
+        }
     }
 }
 
