@@ -9,7 +9,7 @@ mod lines;
 mod rates;
 
 pub use error::ConfigError;
-pub use lines::Lines;
+use lines::Lines;
 pub use rates::Rates;
 
 use serde::Deserialize;
@@ -39,7 +39,7 @@ pub struct Config {
     pub log: Log,
     /// Where its keys stand.
     #[serde(skip)]
-    pub lines: Lines,
+    lines: Lines,
 }
 
 /// `[listener]`
