@@ -23,7 +23,13 @@ impl Disk {
     fn mount(path: &Path, mib: u64) -> Self {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "strongroom-test"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mib}m,mode=0700"),
+                "strongroom-test",
+            ])
             .arg(path)
             .status()
             .unwrap();

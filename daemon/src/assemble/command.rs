@@ -71,10 +71,13 @@ enum Command {
     HsmSupervisor,
 }
 
-/// The configuration, after a look at all that it names; and what could not be looked at.
-fn look(file: &Path) -> Result<(Config, Vec<String>), Fatal> {
+/// The configuration, after a look at what it names (the files of HSMs with `all` only); and what could not be looked at.
+fn look(file: &Path, all: bool) -> Result<(Config, Vec<String>), Fatal> {
     let config = Config::load(file)?;
-    let notes = config.look(file)?;
+    let notes = match all {
+        true => config.look_at_all(file)?,
+        false => config.look(file).map(|()| Vec::new())?,
+    };
     if let (Some(cert), Some(key)) = (&config.listener.tls_cert, &config.listener.tls_key)
         && let Err(error) = Certificate::load(cert.get_ref(), key.get_ref())
     {
@@ -101,7 +104,7 @@ pub fn command() -> ExitCode {
     let result = match arguments.command {
         Some(Command::HsmWorker) => strongroom_hsm::worker::main(),
         Some(Command::HsmSupervisor) => strongroom_hsm::supervisor::main(),
-        Some(Command::CheckConfig) => look(&arguments.config).map(|(_, notes)| {
+        Some(Command::CheckConfig) => look(&arguments.config, true).map(|(_, notes)| {
             for note in notes {
                 println!("note: {note}");
             }
@@ -116,7 +119,7 @@ pub fn command() -> ExitCode {
             tethered,
         }) => super::dev(listen, &dir, tethered),
         Some(Command::Dev { listen, dir: None, .. }) => super::dev_in_temporary(listen),
-        None => look(&arguments.config).and_then(|(config, _)| super::run(config, arguments.config)),
+        None => look(&arguments.config, false).and_then(|(config, _)| super::run(config, arguments.config)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,11 +20,23 @@ const WORLD: u32 = 0o007;
 const WORLD_WRITES: u32 = 0o002;
 
 impl Config {
-    /// Looks at every file and directory that the configuration names, as this process may use them; changes nothing. Returns what could not be
-    /// looked at, in words.
+    /// Looks at every file and directory that the daemon cannot go without, as this process may use them; changes nothing.
     /// # Errors
     /// The first key whose file is missing, unreadable, of the wrong mode, or in the wrong place.
-    pub fn look(&self, file: &Path) -> Result<Vec<String>, ConfigError> {
+    pub fn look(&self, file: &Path) -> Result<(), ConfigError> {
+        self.tls_files()
+            .and_then(|()| self.directories())
+            .map_err(|problem| ConfigError::Invalid {
+                file: file.into(),
+                problem: problem.find(&self.lines),
+            })
+    }
+
+    /// Looks at the files of the HSMs too: a daemon starts without them, since another slot may open the vault, and tells in its status. Returns
+    /// what could not be looked at, in words.
+    /// # Errors
+    /// As [`Config::look`].
+    pub fn look_at_all(&self, file: &Path) -> Result<Vec<String>, ConfigError> {
         let mut notes = Vec::new();
         if rustix::process::geteuid().is_root() {
             notes.push("looked at as root, who may read everything: run it as the daemon's user as well".to_owned());
@@ -33,12 +45,11 @@ impl Config {
         self.hsm
             .iter()
             .try_for_each(|(name, hsm)| hsm_files(name, hsm, credentials.as_deref(), &mut notes))
-            .and_then(|()| self.tls_files())
-            .and_then(|()| self.directories())
             .map_err(|problem| ConfigError::Invalid {
                 file: file.into(),
                 problem: problem.find(&self.lines),
             })?;
+        self.look(file)?;
         Ok(notes)
     }
 
@@ -243,7 +254,9 @@ mod tests {
         }
         fn look(&self, text: &str) -> Result<Vec<String>, String> {
             let config = Config::parse(text).unwrap();
-            config.look(Path::new("f.toml")).map_err(|error| error.to_string())
+            config
+                .look_at_all(Path::new("f.toml"))
+                .map_err(|error| error.to_string())
         }
         #[track_caller]
         fn refused(&self, text: &str, words: &[&str]) {

@@ -177,8 +177,9 @@ impl Answer {
     /// # Errors
     /// `Unreachable`: whoever answered is not the target.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, EngineError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| EngineError::Unreachable(format!("an answer of another shape: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            EngineError::Unreachable(cut(format!("an answer of another shape: {error}"), ERROR_BYTES_MAX))
+        })
     }
 }
 

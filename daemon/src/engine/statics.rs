@@ -4,7 +4,9 @@
 //! A crash in between leaves `pending`; the next rotation sets the same one again, which does no harm.
 
 use super::{
-    Engine, EngineError, EngineRoom, Engines, Issued, MountRef, RoomError, StaticRole, password,
+    Engine, EngineError, EngineRoom, Engines, Issued, MountRef, RoomError, StaticRole,
+    error::cut,
+    password,
     stored::{Held, Kept, StaticRecord, load, named_key, replace},
 };
 use crate::{
@@ -25,6 +27,8 @@ const RETRY_MAX_SECS: u64 = 3600;
 const FIRST_PASSWORD: Duration = Duration::from_millis(500);
 /// The schedule is looked at this often, and whenever an account is added.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Of an error that is kept.
+const ERROR_BYTES_MAX: usize = 240;
 /// Accounts read at once.
 const PAGE: usize = 256;
 
@@ -239,10 +243,12 @@ impl Engines {
         let attempts = held.value.attempts.saturating_add(1);
         let pause = RETRY_MIN_SECS.saturating_mul(1 << attempts.min(10)).min(RETRY_MAX_SECS);
         let due = Some(self.around.clock.now().plus_secs(pause));
+        // A target's words, as long as it pleases.
+        let error = cut(error.to_string(), ERROR_BYTES_MAX);
         let next = StaticRecord {
             attempts,
             due,
-            last_error: Some(error.to_string()),
+            last_error: Some(error.clone()),
             ..held.value
         };
         tracing::warn!(role = %next.role, attempts, %error, "a password was not rotated yet");

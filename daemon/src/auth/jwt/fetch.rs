@@ -58,8 +58,10 @@ impl Fetched {
         // Whoever waited for another's fetch finds its keys.
         let settled = self.kept.load().as_deref().is_some_and(usable);
         if !settled && tried.is_none_or(|at| now.saturating_sub(at) >= PAUSE) {
+            let fetched = self.fetch().await;
+            // Only now: who left in the middle has not tried.
             *tried = Some(now);
-            match self.fetch().await {
+            match fetched {
                 Ok(keys) => self.kept.store(Some(Arc::new(Kept {
                     keys: Arc::new(keys),
                     at: now,

@@ -43,8 +43,30 @@ const NAMES: [&str; 8] = [
     "unique_name",
     "profile",
 ];
-/// Claims that say how somebody logged in, or something of a claim, and not who it is.
-const MANNERS: [&str; 4] = ["acr", "amr", "auth_time", "email_verified"];
+/// Claims that say how somebody logged in, something of a claim, or what people write of themselves, and not who it is.
+const MANNERS: [&str; 21] = [
+    "acr",
+    "address",
+    "amr",
+    "at_hash",
+    "auth_time",
+    "azp",
+    "birthdate",
+    "c_hash",
+    "email_verified",
+    "gender",
+    "locale",
+    "nonce",
+    "phone_number",
+    "phone_number_verified",
+    "picture",
+    "s_hash",
+    "sid",
+    "typ",
+    "ver",
+    "website",
+    "zoneinfo",
+];
 
 /// Runs that may carry secrets without being named in a binding.
 const GITHUB_EVENTS: [&str; 6] = [
@@ -272,7 +294,7 @@ fn github_rules(binding: &Binding) -> Vec<(bool, &'static str)> {
 fn person_rules(binding: &Binding) -> Vec<(bool, &'static str)> {
     let has = |name: &str| binding.claims.contains_key(name);
     let verified = binding.claims.get("email_verified").map(Want::values);
-    let says_who = |name: &String| !MANNERS.contains(&name.as_str());
+    let says_who = |name: &String| !MANNERS.contains(&name.split('/').next().unwrap_or_default());
     vec![
         (
             binding.claims.keys().any(says_who),

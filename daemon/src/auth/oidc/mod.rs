@@ -160,9 +160,16 @@ impl OidcTrust {
         }
         let mut tried = self.tried.lock().await;
         if within(FRESH).is_none() && tried.is_none_or(|at| mono.saturating_sub(at) >= PAUSE) {
+            let found = Provider::discover(&self.definition, &self.http, mono).await;
+            // Only now: who left in the middle has not tried.
             *tried = Some(mono);
-            match Provider::discover(&self.definition, &self.http, mono).await {
-                Ok(provider) => self.provider.store(Some(Arc::new(provider))),
+            match found {
+                Ok(mut found) => {
+                    if let Some(known) = self.provider.load_full() {
+                        found.keep_keys(&known);
+                    }
+                    self.provider.store(Some(Arc::new(found)));
+                }
                 Err(error) => drop(unavailable(&error)),
             }
         }
@@ -189,6 +196,15 @@ impl OidcTrust {
     }
 }
 
+/// What a begun log-in belongs to: the trust as it is now, and the flow. A trust that was written anew meanwhile may send codes elsewhere.
+fn tie(trust: &Trust, browser: bool) -> String {
+    let flow = if browser { "browser" } else { "device" };
+    format!(
+        "{}\n{}\n{}\n{flow}",
+        trust.name, trust.times.version, trust.times.created.0
+    )
+}
+
 fn oidc_of(trust: &Trust) -> Result<&OidcTrust, Refused> {
     match &trust.method {
         Method::Oidc(method) => Ok(method),
@@ -213,7 +229,7 @@ impl AuthRoom {
         let begun = provider.begin_device(&method.us(), &method.definition.scope()).await?;
         let log_in = Handles::begin(&*self.random, self.clock.now(), begun.life_secs.min(LIFE_SECS));
         Ok(Beginning {
-            handle: self.handles.text(&log_in, &trust.name, &begun.device_code),
+            handle: self.handles.text(&log_in, &tie(&trust, false), &begun.device_code),
             url: begun.url,
             flow: Flow::Device {
                 device_code: SecretBytes::new(begun.device_code.into_bytes()),
@@ -241,7 +257,7 @@ impl AuthRoom {
         ]);
         let query = String::from_utf8_lossy(query.expose());
         Beginning {
-            handle: self.handles.text(&begun, &trust.name, &redirect),
+            handle: self.handles.text(&begun, &tie(trust, true), &redirect),
             url: format!("{}?{query}", provider.authorization),
             flow: Flow::Browser { state, redirect },
             ends: begun.ends,
@@ -263,7 +279,10 @@ impl AuthRoom {
         let place = if browser { &redirect } else { code };
         let begun = self
             .handles
-            .open(&brought.handle, &trust.name, place, self.clock.now())?;
+            .open(&brought.handle, &tie(&trust, browser), place, self.clock.now())?;
+        if !browser && !method.definition.device {
+            return Err(Refused::NoFlow);
+        }
         let (nonce, verifier) = (self.handles.nonce(&begun), self.handles.verifier(&begun));
         // Before anything is asked: who has logged in with it asks no more.
         let used = Use::new(&trust.name, Some(&nonce), &[], begun.ends);
@@ -293,7 +312,12 @@ impl AuthRoom {
         let now = self.clock.now();
         let told = (provider.tokens)
             .verify(&trust.name, &token, now, mono, &mut Steps::default())
-            .await?;
+            .await
+            // Its fault, and not the person's.
+            .map_err(|refused| match refused {
+                Refused::KeysUnavailable => Refused::ProviderUnavailable,
+                refused => refused,
+            })?;
         method.is_of(&token.claims, &begun, &nonce, browser)?;
         self.replay.take(used, begun.began, now)?;
         Ok(Recognised {

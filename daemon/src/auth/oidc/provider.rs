@@ -14,7 +14,7 @@ use crate::{
 use data_encoding::BASE64;
 use hyper::{StatusCode, Uri};
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Bytes of an answer. ID tokens have at most 16 KiB, what is published a few.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -39,7 +39,9 @@ pub struct Provider {
     /// It takes the client's secret in the header; otherwise in the form.
     basic: bool,
     /// Its ID tokens.
-    pub tokens: JwtTrust,
+    pub tokens: Arc<JwtTrust>,
+    /// Where the keys are.
+    keys: String,
 }
 
 /// A device flow that the provider has begun (RFC 8628, 3.2).
@@ -102,8 +104,16 @@ impl Provider {
             names_itself: told.get("authorization_response_iss_parameter_supported") == Some(&Value::Bool(true)),
             // RFC 8414, 2: what it takes when it says nothing.
             basic: lists("token_endpoint_auth_methods_supported", "client_secret_basic") != Some(false),
-            tokens,
+            tokens: Arc::new(tokens),
+            keys: keys.to_owned(),
         })
+    }
+
+    /// Keys that were fetched from the same place stay known.
+    pub fn keep_keys(&mut self, known: &Self) {
+        if known.keys == self.keys {
+            self.tokens = Arc::clone(&known.tokens);
+        }
     }
 
     /// Begins a device flow.

@@ -31,7 +31,10 @@ pub(crate) async fn a_credential_lives_and_dies<B: Bench>() {
         (3600, 7_200_000),
         "default and maximum"
     );
-    assert_eq!(lab.issue(100_000).await.unwrap().0.ttl_secs, 7200);
+    assert_eq!(lab.issue(7200).await.unwrap().0.ttl_secs, 7200);
+    let beyond = lab.issue(7201).await.map(drop).expect_err("longer than the maximum");
+    assert!(beyond.to_string().contains("7200 s"), "{beyond}");
+    assert_eq!(lab.all().await.len(), 2, "and nothing was made");
     let mut session = lab.must_log_in(&fields).await;
     assert_eq!(lab.revoke(&lease, Some(Duration::from_secs(10))).await.gone, 1);
     assert!(!session.alive().await && lab.log_in(&fields).await.is_none());

@@ -4,6 +4,7 @@
 use crate::store::{batch::Need, physical::Embedded};
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -39,8 +40,25 @@ impl Space {
             looked: None,
             refill: None,
         };
-        space.fill();
+        let free = space
+            .file
+            .as_deref()
+            .and_then(|file| rustix::fs::statvfs(file.parent()?).ok());
+        let free = free.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        space.held = space.is_there();
+        if space.held && free < reserve_bytes / 4 {
+            // The engine could not even open.
+            space.make_room();
+        } else if !space.held && free >= reserve_bytes.saturating_mul(2) {
+            space.fill();
+        }
         space
+    }
+
+    /// Whether the file is there, and of real blocks: a copy may be sparse.
+    fn is_there(&self) -> bool {
+        let meta = self.file.as_ref().and_then(|file| fs::metadata(file).ok());
+        meta.is_some_and(|meta| meta.len() == self.keep_free && meta.blocks().saturating_mul(512) >= self.keep_free)
     }
 
     /// The least need that is met now. The first to come with more than an ordinary one when it is low makes the reserve given up.
@@ -112,10 +130,6 @@ impl Space {
 
     fn fill(&mut self) {
         let Some(path) = &self.file else { return };
-        if fs::metadata(path).is_ok_and(|meta| meta.len() == self.keep_free) {
-            self.held = true;
-            return;
-        }
         let filled = fs::File::create(path).and_then(|file| {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, self.keep_free)
                 .map_err(io::Error::from)
@@ -155,7 +169,7 @@ mod tests {
         let faults = Faults::default();
         let embedded = over(&faults);
         let mut space = Space::new(Some(path.clone()), RESERVE, Duration::ZERO);
-        let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap()) * 512;
+        let blocks = || fs::metadata(&path).unwrap().blocks() * 512;
         assert!(blocks() >= RESERVE);
         faults.free_bytes(Some(RESERVE - 1));
         assert_eq!(space.look(&embedded, Need::Ordinary), Need::Tending);
@@ -177,6 +191,17 @@ mod tests {
         faults.free_bytes(Some(2 * RESERVE));
         assert_eq!(space.look(&embedded, Need::Ordinary), Need::Ordinary);
         assert!(blocks() >= RESERVE);
+    }
+
+    /// A copy of the reserve without its blocks is none.
+    #[test]
+    fn a_sparse_reserve_is_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reserve");
+        fs::File::create(&path).unwrap().set_len(RESERVE).unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 < RESERVE, "it is sparse");
+        drop(Space::new(Some(path.clone()), RESERVE, Duration::ZERO));
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= RESERVE);
     }
 
     /// Where nothing can be set aside, as much is left free.

@@ -118,7 +118,9 @@ pub async fn by_device(
                 Some("LOGIN_PENDING") => {}
                 Some("LOGIN_SLOW_DOWN") => pause += SLOWER,
                 // The daemon or its provider was not to be had, or too many asked: the code is still good.
-                _ if error.is_retryable() || !error.retry_after().is_zero() => pause += error.retry_after(),
+                _ if error.is_retryable() || !error.retry_after().is_zero() => {
+                    tokio::time::sleep(error.retry_after()).await;
+                }
                 _ => return Err(error.into()),
             },
         }
