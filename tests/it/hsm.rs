@@ -6,8 +6,8 @@ use crate::{
     world::{World, eventually},
 };
 use rustix::process::{Pid, Signal, kill_process};
-use std::{fs, process::Command};
-use strongroom_tests::{Lab, lab::binary};
+use std::fs;
+use strongroom_tests::Lab;
 
 fn open() -> World {
     let world = World::sealed(Lab::new(), &["daily=hsm+quorum:2/3"]);
@@ -170,15 +170,12 @@ fn a_refused_pin_waits_for_a_person() {
             lines.as_bytes(),
         )
     };
-    // A file that others can read gives no PIN, and no start.
+    // A file that others can read gives no PIN.
     fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
-    let started = Command::new(binary("strongroomd"))
-        .arg("--config")
-        .arg(world.lab.config_file())
-        .output()
-        .unwrap();
-    let loose = String::from_utf8_lossy(&started.stderr);
-    assert!(!started.status.success() && loose.contains("chmod 0600"), "{loose}");
+    world.start();
+    let loose = crate::world::failure(&unseal(&world));
+    assert!(loose.to_string().contains("chmod 0600"), "{loose}");
+    assert!(world.take_daemon().stop().success());
     fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(&pin, "0000-not-the-pin").unwrap();
     world.start();
