@@ -8,8 +8,8 @@ use crate::store::table::{self, RawTable};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::{
-    fs::File,
-    io,
+    fs::{self, File},
+    io::{self, Read},
     panic::catch_unwind,
     path::{Path, PathBuf},
 };
@@ -26,6 +26,9 @@ const LOG_MEMTABLE_BYTES: u64 = 4 << 20;
 const BULK_SEALED_MEMTABLES_MAX: usize = 1;
 /// fjall stalls writers at 20 tables in level 0.
 const BULK_L0_TABLES_MAX: usize = 12;
+
+/// So much of a journal is looked at to see whether anything was ever written.
+const UNFINISHED_BYTES: u64 = 64 << 10;
 
 /// See the module.
 pub struct FjallEngine {
@@ -79,6 +82,34 @@ fn forget_cached(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A power cut while fjall makes a store can leave its first journal without the marker that says that the store is made; fjall then neither
+/// recovers nor makes it. Nothing can have been acknowledged: a store without a marker, with no table and nothing but zeros in its journals, is
+/// made anew.
+fn clear_unfinished(path: &Path) -> io::Result<()> {
+    let marker = path.join("version");
+    if fs::metadata(&marker).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
+    }
+    let mut leftovers: Vec<PathBuf> = marker.exists().then_some(marker).into_iter().collect();
+    for entry in path.read_dir()? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|kind| kind == "jnl") {
+            let mut start = Vec::new();
+            // A batch has no such run of zeros at its start.
+            File::open(&file)?.take(UNFINISHED_BYTES).read_to_end(&mut start)?;
+            if start.iter().any(|byte| *byte != 0) {
+                return Ok(());
+            }
+            leftovers.push(file);
+        }
+    }
+    let tables = path.join("keyspaces");
+    if tables.exists() && tables.read_dir()?.next().is_some() {
+        return Ok(());
+    }
+    leftovers.iter().try_for_each(fs::remove_file)
+}
+
 impl FjallEngine {
     /// Opens or makes the store in `path`.
     /// # Errors
@@ -92,7 +123,9 @@ impl FjallEngine {
     /// As [`FjallEngine::open`].
     pub fn open_with_cache(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         if path.exists() {
-            forget_cached(path).map_err(io_failed)?;
+            forget_cached(path)
+                .and_then(|()| clear_unfinished(path))
+                .map_err(io_failed)?;
         }
         sound::check(path).map_err(io_failed)?;
         // Damaged files run into assertions of fjall's. A panic here must not be one of the daemon's.
@@ -205,5 +238,30 @@ impl Engine for FjallEngine {
     }
     fn free_bytes(&self) -> Result<u64, EngineError> {
         free_bytes(NAME, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// R-STORE-1: what a power cut left of a store that was being made is made anew; a journal in which something stands is never taken away.
+    #[test]
+    fn a_making_that_was_cut_off_is_begun_anew() {
+        for marker in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (journal, keyspaces) = (dir.path().join("0.jnl"), dir.path().join("keyspaces"));
+            fs::write(&journal, vec![0; 4096]).unwrap();
+            fs::create_dir(&keyspaces).unwrap();
+            if marker {
+                fs::write(dir.path().join("version"), b"").unwrap();
+            }
+            FjallEngine::open(dir.path()).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("0.jnl");
+        fs::write(&journal, b"something").unwrap();
+        assert!(FjallEngine::open(dir.path()).is_err());
+        assert_eq!(fs::read(&journal).unwrap(), b"something");
     }
 }
