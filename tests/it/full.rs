@@ -20,7 +20,8 @@ struct Disk {
 }
 
 impl Disk {
-    fn mount(path: &Path, mib: u64) -> Self {
+    /// `None` where nothing can be mounted, which is said, and which CI does not accept.
+    fn mount(path: &Path, mib: u64) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
             .args([
@@ -33,11 +34,18 @@ impl Disk {
             .arg(path)
             .status()
             .unwrap();
-        assert!(mounted.success(), "this test needs the right to mount: run it as root");
-        Self {
+        if !mounted.success() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "CI needs the right to mount, to fill a disk"
+            );
+            eprintln!("***** NOT TESTED: a full disk. Nothing can be mounted here: run it as root. *****");
+            return None;
+        }
+        Some(Self {
             path: path.to_owned(),
             filler: path.join("somebody-else"),
-        }
+        })
     }
 
     fn free(&self) -> u64 {
@@ -93,7 +101,9 @@ async fn until_made(client: &Client, path: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reserve_is_for_those_who_must_get_through() {
     let lab = Lab::with_tokens(&[]);
-    let disk = Disk::mount(&lab.data(), 96);
+    let Some(disk) = Disk::mount(&lab.data(), 96) else {
+        return;
+    };
     let world = World::opened(lab);
     let client = world.client().await;
     let reserve = world.lab.data().join("reserve");
@@ -131,6 +141,7 @@ async fn the_reserve_is_for_those_who_must_get_through() {
     let mut world = world;
     assert!(world.take_daemon().stop().success());
     world.cli().ok(&["audit", "verify", audit.to_str().unwrap()]);
+    drop(disk); // before the directory that it lies in
 }
 
 /// R-AUDIT-3, R-STORE-1: somebody takes the last byte in the middle of the work, the reserve's included. What was answered is there, the daemon lives,
@@ -138,7 +149,9 @@ async fn the_reserve_is_for_those_who_must_get_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_in_mid_flight_is_outlived() {
     let lab = Lab::with_tokens(&[]);
-    let disk = Disk::mount(&lab.data(), 96);
+    let Some(disk) = Disk::mount(&lab.data(), 96) else {
+        return;
+    };
     let world = World::opened(lab);
     let client = world.client().await;
     let leaving: Vec<_> = (0..30).map(|n| world.token(&format!("leaving-{n}"), &[])).collect();
@@ -196,4 +209,5 @@ async fn a_disk_that_fills_in_mid_flight_is_outlived() {
     let mut world = world;
     assert!(world.take_daemon().stop().success());
     world.cli().ok(&["audit", "verify", audit.to_str().unwrap()]);
+    drop(disk); // before the directory that it lies in
 }

@@ -177,8 +177,10 @@ impl Answer {
     /// # Errors
     /// `Unreachable`: whoever answered is not the target.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, EngineError> {
+        // Where, and never what: the answer may have a hash in it.
         serde_json::from_slice(&self.body).map_err(|error| {
-            EngineError::Unreachable(cut(format!("an answer of another shape: {error}"), ERROR_BYTES_MAX))
+            let (line, column) = (error.line(), error.column());
+            EngineError::Unreachable(format!("an answer of another shape, at line {line}, column {column}"))
         })
     }
 }

@@ -68,14 +68,14 @@ impl Space {
         }
         self.looked = Some(Instant::now());
         // An engine that cannot say will tell at the write.
-        let free = |_: &Self| embedded.free_bytes().unwrap_or(u64::MAX);
-        let mut left = free(self);
+        let free = || embedded.free_bytes().unwrap_or(u64::MAX);
+        let mut left = free();
         if !self.is_whole()
             && left >= self.keep_free.saturating_mul(2)
             && self.refill.is_none_or(|at| at <= Instant::now())
         {
             self.fill();
-            left = free(self);
+            left = free();
         }
         // What the reserve was is not for ordinary batches.
         let needed = self.keep_free.saturating_mul(if self.is_whole() { 1 } else { 2 });
@@ -85,7 +85,7 @@ impl Space {
         }
         if most > Need::Ordinary && self.held {
             self.give_up();
-            left = free(self);
+            left = free();
         }
         if self.held || left >= self.keep_free / 2 {
             Need::Tending
