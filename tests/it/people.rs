@@ -333,7 +333,7 @@ fn brought(listener: &TcpListener) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), plain(value))).collect()
 }
 
-/// R-AUTH-1: a code logs in only with the handle that it was begun with (PKCE), at the trust and place of that handle, beside the issuer's own
+/// R-AUTH-1: a code logs in only with the handle that it was begun with (PKCE), at the trust (as it was then) and place of that handle, beside the issuer's own
 /// name (RFC 9207), and once. By the wire, without the command line's own checks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_is_good_for_what_was_begun_only() {
@@ -380,6 +380,7 @@ async fn a_code_is_good_for_what_was_begun_only() {
         ("another issuer", "unknown-issuer"),
         ("another code", "code"),
         ("no handle", "handle"),
+        ("a trust that was written anew", "handle"),
         ("", ""),
     ] {
         let begun = begin("begun").await;
@@ -408,6 +409,7 @@ async fn a_code_is_good_for_what_was_begun_only() {
             "another issuer" => oidc.iss = evil(),
             "another code" => oidc.code.push('x'),
             "no handle" => oidc.handle.clear(),
+            "a trust that was written anew" => put_trust(world, "begun", &provider.trust("public", json!({}))),
             _ => {}
         }
         let trust = if case == "another trust" { "begun-too" } else { "begun" };

@@ -5,7 +5,8 @@
 //! handle = base64url( name 32 | begun 8 | ends 8 | HMAC-SHA-256(key, "handle", trust, place, name, begun, ends) 32 )
 //! state, nonce, verifier = base64url( HMAC-SHA-256(key, WORD, name) )
 //! ```
-//! The key is made anew at each unseal. `place` is the redirect, or the device code: a handle is good for the one that it was made for.
+//! The key is made anew at each unseal. `trust` is the trust as it was then (name, version, time of making) and the flow; `place` is the redirect,
+//! or the device code: a handle is good for the one that it was made for.
 
 use crate::{
     auth::Refused,
@@ -58,7 +59,7 @@ impl Handles {
         Begun { body, began: now, ends }
     }
 
-    /// The handle of a log-in, for this trust and place only.
+    /// The handle of a log-in, for this trust (its name and state) and place only.
     pub fn text(&self, begun: &Begun, trust: &str, place: &str) -> SecretBytes {
         let mac = self.hash("handle", &[trust.as_bytes(), place.as_bytes(), &begun.body]);
         SecretBytes::new(
