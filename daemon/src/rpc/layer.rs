@@ -44,6 +44,17 @@ const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
 /// No request takes longer, whatever its caller asks for.
 const DEADLINE_MAX: Duration = Duration::from_secs(300);
 
+/// tonic ends a call at its caller's deadline by itself, without a record and as `CANCELLED`. We end it so much earlier.
+const EARLY_MAX: Duration = Duration::from_millis(50);
+
+/// How long a call may take of which `asked` is the caller's deadline, if it has one.
+fn patience(asked: Option<Duration>, default: Duration) -> Duration {
+    match asked {
+        Some(asked) => (asked - (asked / 8).min(EARLY_MAX)).min(DEADLINE_MAX),
+        None => default.min(DEADLINE_MAX),
+    }
+}
+
 /// `grpc-timeout`: 1 to 8 digits and a unit. `None` for anything else.
 fn asked_deadline(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
@@ -229,11 +240,10 @@ where
             .headers()
             .get("grpc-timeout")
             .and_then(|value| asked_deadline(value.as_bytes()));
-        let deadline = asked.unwrap_or(self.shared.deadline).min(DEADLINE_MAX);
+        let deadline = patience(asked, self.shared.deadline);
         let gate = Arc::clone(&self.shared.gate);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let _place = place;
             // Of a stream this is the time to its opening.
             let answer = match tokio::time::timeout(deadline, answer).await {
                 Ok(answer) => answer?,
@@ -243,7 +253,15 @@ where
                 return Ok(answer);
             }
             let failure = unread(&answer, method);
-            match gate.record_unreadable(origin, method, &failure).await {
+            let said = failure.clone();
+            // A task of its own: what is refused is recorded even when its caller, or tonic on its behalf, has stopped waiting.
+            let recorded = tokio::spawn(async move {
+                let recorded = gate.record_unreadable(origin, method, &said).await;
+                drop(place);
+                recorded
+            });
+            let recorded = recorded.await.unwrap_or_else(|_| Err(Failure::new(Reason::Internal)));
+            match recorded {
                 // What is not gRPC at all is answered in HTTP.
                 Ok(_) if answer.status() != http::StatusCode::OK => Ok(answer),
                 Ok(request_id) => Ok(status(&failure, &request_id).into_http()),
@@ -256,6 +274,20 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_ends_before_tonic_ends_it() {
+        let millis = Duration::from_millis;
+        for (asked, want) in [
+            (None, millis(7_000)),
+            (Some(millis(80)), millis(70)),
+            (Some(millis(2_000)), millis(1_950)),
+            (Some(DEADLINE_MAX * 2), DEADLINE_MAX),
+            (Some(Duration::ZERO), Duration::ZERO),
+        ] {
+            assert_eq!(patience(asked, millis(7_000)), want, "{asked:?}");
+        }
+    }
 
     #[test]
     fn deadlines_parse_or_are_not_asked_for() {

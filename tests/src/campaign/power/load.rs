@@ -44,6 +44,12 @@ impl Kind {
 }
 
 impl Load {
+    /// Every kind on fjall, then on sled.
+    pub fn every() -> impl Iterator<Item = Self> {
+        [EngineKind::Fjall, EngineKind::Sled]
+            .into_iter()
+            .flat_map(|engine| Kind::ALL.map(|kind| Self { kind, engine }))
+    }
     pub fn parse(kind: &str, engine: &str) -> Tried<Self> {
         let kind = Kind::ALL
             .into_iter()

@@ -1,18 +1,20 @@
 //! Power cuts. The real store runs on a real ext4 on a loop device on a virtual disk that knows what was flushed. At a cut the list of
 //! acknowledgements is frozen; what is left on the disk is what was flushed, and nothing, a random part, or all of the rest. Each such image
 //! is mounted (ext4 replays its journal), opened through the store's checks, and compared. R-STORE-1, R-AUDIT-1, R-AUDIT-2.
+//! `replay` asks the same without a disk of its own, and is all there is where FUSE is missing.
 //!
-//! Reading order: `device` (the disk), `rig` (loop device, ext4), `load` (what is written), `worker`, `check` (the judge), this file.
+//! Reading order: `load` (what is written), `worker`, `check` (the judge), `device` (the disk), `rig` (loop device, ext4), this file, `replay`.
 
 mod check;
 pub mod device;
 pub mod load;
+mod replay;
 mod rig;
 mod worker;
 
 pub use check::{Acks, run as check};
 
-use super::{Dice, Plan, Report, Scale, Steps, Tried, report::say};
+use super::{Dice, Plan, Report, Steps, Tried, report::say};
 use load::{Kind, Load};
 use rig::{Frozen, Mounted, VirtualDisk};
 use std::{
@@ -27,7 +29,8 @@ use strongroomd::store::EngineKind;
 use worker::{PHASES, Seen, Worker};
 
 const METHOD: &str = "A FUSE virtual disk under a loop device with a real ext4; at a cut, flushed blocks are kept and none, a random part \
-    (4 KiB or 512 B pieces), or all of the unflushed ones.";
+    (4 KiB or 512 B pieces), or all of the unflushed ones. \
+    Replay: what the load did, seen through strace; at a cut, what was synced and the same three of the rest.";
 /// A phase that does not come.
 const PHASE_PATIENCE: Duration = Duration::from_secs(60);
 /// A judge that does not answer.
@@ -239,24 +242,29 @@ impl<'a> Series<'a> {
             Ok(mounted) => mounted,
             Err(error) => return Ok(Err(("ext4".into(), error.to_string()))),
         };
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["power-check", self.load.kind.name(), self.load.engine.name()]);
-        command.arg(mounted.path().join("data")).arg(acks.to_text());
-        let (line, errors) = run_bounded(command, JUDGE_PATIENCE)?;
-        let mut words = line.trim().splitn(3, ' ');
-        Ok(match (words.next(), words.next(), words.next()) {
-            (Some("ok"), Some(found), _) => Ok(Acks::parse(found)?),
-            (Some("bad"), Some(kind), details) => Err((kind.into(), details.unwrap_or_default().into())),
-            _ => Err((
-                "panic".into(),
-                errors
-                    .lines()
-                    .find(|line| line.contains("panicked"))
-                    .unwrap_or(&errors)
-                    .into(),
-            )),
-        })
+        judge(self.load, &mounted.path().join("data"), acks)
     }
+}
+
+/// What a process finds in a load's directory: what is there, or a word for what is wrong and details.
+fn judge(load: Load, data: &Path, acks: &Acks) -> Tried<Result<Acks, (String, String)>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["power-check", load.kind.name(), load.engine.name()]);
+    command.arg(data).arg(acks.to_text());
+    let (line, errors) = run_bounded(command, JUDGE_PATIENCE)?;
+    let mut words = line.trim().splitn(3, ' ');
+    Ok(match (words.next(), words.next(), words.next()) {
+        (Some("ok"), Some(found), _) => Ok(Acks::parse(found)?),
+        (Some("bad"), Some(kind), details) => Err((kind.into(), details.unwrap_or_default().into())),
+        _ => Err((
+            "panic".into(),
+            errors
+                .lines()
+                .find(|line| line.contains("panicked"))
+                .unwrap_or(&errors)
+                .into(),
+        )),
+    })
 }
 
 /// Runs a process to its end; what it wrote to standard output and standard error.
@@ -293,49 +301,53 @@ fn read_all(from: &mut impl Read) -> String {
 /// Runs the suite; whether it held.
 pub fn run(plan: Plan) -> Tried<bool> {
     let mut report = Report::of("power", METHOD, plan);
-    if let Some(why) = rig::missing() {
-        say("  ****************************************************************************************");
-        say(format_args!("  POWER CUTS WERE NOT MADE: {why}."));
-        say("  Nothing is known of this build's durability on this machine.");
-        say("  ****************************************************************************************");
-        report.figure(format_args!("NOT RUN: {why}"));
-        if std::env::var_os("CI").is_some() || plan.scale == Scale::Whole {
-            report.broken("power cuts could not be made");
-        }
-        return Ok(report.end());
-    }
     let dir = super::scratch("power")?;
-    let blank = dir.path().join("blank");
+    match rig::missing() {
+        None => on_disks(&mut report, plan, dir.path())?,
+        Some(why) => {
+            say("  ****************************************************************************************");
+            say(format_args!("  NO DISK LOST POWER: {why}."));
+            say("  Only the replay of what was synced tells of durability: a model, no file system, judges.");
+            say("  ****************************************************************************************");
+            report.figure(format_args!("NO DISK: {why}; the replay alone"));
+        }
+    }
+    replay::run(&mut report, plan, dir.path())?;
+    Ok(report.end())
+}
+
+fn on_disks(report: &mut Report, plan: Plan, dir: &Path) -> Tried<()> {
+    let blank = dir.join("blank");
     rig::make_template(&blank)?;
     let dice = Dice::new(plan.seed);
-    for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        let load = Load {
-            kind,
-            engine: EngineKind::Fjall,
-        };
-        let (found, steps) = series(load, plan, dir.path(), &blank, dice.fork(index as u64))?;
-        found.words.iter().for_each(|words| report.broken(words));
-        report.figure(format_args!("fjall, {} commits: {}", kind.name(), found.figure()));
-        report.steps(&format!("cuts during ({})", kind.name()), &steps);
+    for (index, load) in Load::every().enumerate() {
+        let (found, steps) = series(load, plan, dir, &blank, dice.fork(index as u64))?;
+        tell(report, load, "", &found, &steps);
     }
-    for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        let load = Load {
-            kind,
-            engine: EngineKind::Sled,
-        };
-        let (found, _) = series(load, plan, dir.path(), &blank, dice.fork(10 + index as u64))?;
+    let found = control(dir, &blank, dice.fork(20))?;
+    report.control("the disk ignores FLUSH", found.bad_count(), found.images);
+    Ok(())
+}
+
+/// The figures of a series. What sled loses is written down, and is no failure.
+fn tell(report: &mut Report, load: Load, how: &str, found: &Found, steps: &Steps) {
+    let (engine, kind) = (load.engine.name(), load.kind.name());
+    if load.engine == EngineKind::Sled {
         report.figure(format_args!(
-            "sled (losing is expected), {} commits: {}",
-            kind.name(),
+            "{how}sled (losing is expected), {kind} commits: {}",
             found.figure()
         ));
         if let Some(words) = found.words.first() {
-            report.figure(format_args!("sled, the first of them: {words}"));
+            report.figure(format_args!("{how}sled, the first of them: {words}"));
         }
+        return;
     }
-    let found = control(dir.path(), &blank, dice.fork(20))?;
-    report.control("the disk ignores FLUSH", found.bad_count(), found.images);
-    Ok(report.end())
+    found
+        .words
+        .iter()
+        .for_each(|words| report.broken(format_args!("{how}{words}")));
+    report.figure(format_args!("{how}{engine}, {kind} commits: {}", found.figure()));
+    report.steps(&format!("{how}cuts during ({kind})"), steps);
 }
 
 /// Rounds until there are enough images and each step was hit.

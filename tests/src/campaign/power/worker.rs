@@ -2,8 +2,10 @@
 
 use super::{check::Acks, load::Load};
 use crate::campaign::Tried;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -37,13 +39,20 @@ pub struct Worker {
 
 pub const PHASES: [&str; 4] = ["making", "reopening", "load", "closing"];
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+impl Seen {
+    /// Nothing yet, of a load that begins where `acks` hold already.
+    pub const fn beginning(acks: Acks) -> Self {
+        Self {
+            acks,
+            phase: "making",
+            phases: 0,
+            stopped: None,
+            commits: 0,
+        }
     }
 
-    fn hear(&self, line: &str) {
-        let mut seen = self.lock();
+    /// One line of what it says.
+    pub fn hear(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         let number = |at: usize| {
             words
@@ -58,7 +67,7 @@ impl Shared {
             phases,
             stopped,
             commits,
-        } = &mut *seen;
+        } = self;
         match words.first().copied() {
             Some("phase") => {
                 *phase = PHASES
@@ -82,6 +91,16 @@ impl Shared {
             }
             _ => {}
         }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, line: &str) {
+        self.lock().hear(line);
         self.changed.notify_all();
     }
 }
@@ -89,8 +108,13 @@ impl Shared {
 impl Worker {
     /// Starts it on a directory where `acks` hold already.
     pub fn start(load: Load, dir: &Path, seed: u64, acks: Acks) -> Tried<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        Self::start_under(Command::new(std::env::current_exe()?), load, dir, seed, acks)
+    }
+
+    /// The same, by a command that runs what is added to it.
+    pub fn start_under(mut command: Command, load: Load, dir: &Path, seed: u64, acks: Acks) -> Tried<Self> {
         command
+            .process_group(0)
             .args(["power-load", load.kind.name(), load.engine.name()])
             .arg(dir)
             .arg(seed.to_string());
@@ -100,15 +124,8 @@ impl Worker {
             .stderr(Stdio::null())
             .spawn()?;
         let out = child.stdout.take().ok_or("the load has no output")?;
-        let seen = Seen {
-            acks,
-            phase: "making",
-            phases: 0,
-            stopped: None,
-            commits: 0,
-        };
         let shared = Arc::new(Shared {
-            seen: Mutex::new(seen),
+            seen: Mutex::new(Seen::beginning(acks)),
             changed: Condvar::new(),
         });
         let hears = shared.clone();
@@ -156,7 +173,10 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // The whole group: a tracer's end would set its child free.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
