@@ -45,6 +45,28 @@ impl Want {
         self.ttl = Some(ttl);
         self
     }
+
+    /// What to follow once it was delivered. Of a secret that was asked for by its number nothing newer can come.
+    pub(crate) fn follow(&self, delivered: &Delivered) -> Option<Follow> {
+        let follow = Follow::path(&delivered.path).resume(&delivered.resume);
+        match &self.select {
+            Select::Current => Some(follow),
+            Select::Label(label) => Some(follow.label(label)),
+            Select::Version(_) => None,
+        }
+    }
+
+    pub(crate) fn to_wire(&self) -> v1::FetchItem {
+        v1::FetchItem {
+            path: self.path.clone(),
+            select: match &self.select {
+                Select::Current => None,
+                Select::Version(version) => Some(fetch_item::Select::Version(*version)),
+                Select::Label(label) => Some(fetch_item::Select::Label(label.clone())),
+            },
+            ttl_secs: secs(self.ttl),
+        }
+    }
 }
 
 impl<T: Into<String>> From<T> for Want {
@@ -155,7 +177,14 @@ impl Delivered {
         }
     }
 
-    fn from_wire(wire: v1::Delivered) -> Result<Self, Error> {
+    /// Its values in locked memory.
+    pub(crate) fn locked(mut self) -> Self {
+        let fields = std::mem::take(&mut self.fields);
+        self.fields = fields.into_iter().map(|(name, value)| (name, value.locked())).collect();
+        self
+    }
+
+    pub(crate) fn from_wire(wire: v1::Delivered) -> Result<Self, Error> {
         let kind = match wire.kind {
             Some(delivered::Kind::Secret(secret)) => Kind::Secret {
                 version: secret.version,
@@ -374,17 +403,8 @@ impl Client {
     /// # Errors
     /// Those of the call; nothing was handed out then.
     pub async fn fetch<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Vec<Delivered>, Error> {
-        let wire = |want: Want| v1::FetchItem {
-            path: want.path,
-            select: match want.select {
-                Select::Current => None,
-                Select::Version(version) => Some(fetch_item::Select::Version(version)),
-                Select::Label(label) => Some(fetch_item::Select::Label(label)),
-            },
-            ttl_secs: secs(want.ttl),
-        };
         let request = v1::FetchRequest {
-            items: wants.into_iter().map(|want| wire(want.into())).collect(),
+            items: wants.into_iter().map(|want| want.into().to_wire()).collect(),
             ..Default::default()
         };
         let call = |request| self.change(request, |s, r| async move { s.delivery().fetch(r).await });

@@ -5,6 +5,7 @@
 //! daemon refuses is set aside while the rest stays fresh, and is asked for again; it is dropped when the refusal lasts five minutes.
 
 use crate::{
+    cache::Cache,
     call::{Client, waiting},
     connect::read_token,
     delivery::{Delivered, Event, Follow, Kind, Want, WatchStream},
@@ -15,7 +16,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
@@ -66,20 +67,33 @@ impl Client {
     /// # Errors
     /// As [`fetch`](Client::fetch).
     pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
-        Secrets::hold(self.clone(), None, wants.into_iter().map(Into::into).collect()).await
+        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        let fetched = self.fetch(wants.clone()).await?;
+        Ok(Secrets::hold(self.clone(), (None, None), wants, fetched, None))
     }
 }
 
 impl Secrets {
-    pub(crate) async fn hold(client: Client, token_file: Option<PathBuf>, wants: Vec<Want>) -> Result<Self, Error> {
-        let fetched = client.fetch(wants.clone()).await?;
+    /// Holds what was fetched, or was known at a time and comes from the cache because of an error.
+    pub(crate) fn hold(
+        client: Client,
+        (token_file, cache): (Option<PathBuf>, Option<Cache>),
+        wants: Vec<Want>,
+        fetched: Vec<Delivered>,
+        stale: Option<(Error, SystemTime)>,
+    ) -> Self {
+        let (health, known) = match stale {
+            Some((error, when)) => (Health::Stale(error), when),
+            None => (Health::Fresh, SystemTime::now()),
+        };
         let shared = Arc::new(Shared {
             client,
             token_file,
             held: RwLock::default(),
             changes: watch::Sender::new(0),
-            health: watch::Sender::new(Health::Fresh),
+            health: watch::Sender::new(health),
         });
+        let asked = wants.clone();
         let (mut tasks, mut follows) = (JoinSet::new(), Vec::new());
         tasks.spawn(keep_token(Arc::clone(&shared)));
         for (want, delivered) in wants.into_iter().zip(fetched) {
@@ -89,14 +103,21 @@ impl Secrets {
                     want,
                     shared.client.keep_lease(&delivered, Keep::default()),
                 ))),
-                Kind::Secret { .. } | Kind::Account { .. } => follows.extend(follow(&want, &delivered)),
+                Kind::Secret { .. } | Kind::Account { .. } => follows.extend(want.follow(&delivered)),
             }
             shared.put(delivered);
         }
         if !follows.is_empty() {
             tasks.spawn(keep_watching(Arc::clone(&shared), follows));
         }
-        Ok(Self { shared, tasks })
+        if let Some(cache) = cache {
+            let (held, told) = (
+                Arc::clone(&shared),
+                (shared.changes.subscribe(), shared.health.subscribe()),
+            );
+            tasks.spawn(cache.keep(told, known, asked, move |path| held.get(path).ok()));
+        }
+        Self { shared, tasks }
     }
 
     /// The newest known value. Never waits.
@@ -166,7 +187,7 @@ impl Shared {
     }
 
     fn put(&self, delivered: Delivered) {
-        let (path, delivered) = (delivered.path.clone(), Arc::new(delivered));
+        let (path, delivered) = (delivered.path.clone(), Arc::new(delivered.locked()));
         self.held
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -200,16 +221,6 @@ impl Shared {
             Ok(()) => tracing::debug!("the token was read again"),
             Err(error) => tracing::warn!(%error, "the token could not be read again"),
         }
-    }
-}
-
-/// Of a secret that was asked for by its number nothing newer can come.
-fn follow(want: &Want, delivered: &Delivered) -> Option<Follow> {
-    let follow = Follow::path(&delivered.path).resume(&delivered.resume);
-    match &want.select {
-        crate::kv::Select::Current => Some(follow),
-        crate::kv::Select::Label(label) => Some(follow.label(label)),
-        crate::kv::Select::Version(_) => None,
     }
 }
 

@@ -50,14 +50,15 @@
 //!   after `Unavailable` is applied once. Nothing else is retried.
 //! - [`Error`] says what happened and what to do next; a change whose outcome is unknown is
 //!   [`Error::Indeterminate`], never a success or a plain failure.
-//! - [`Secret`] is wiped on drop and never printed. The HTTP/2 buffers below it are not ours to wipe.
+//! - [`Secret`] is wiped on drop and never printed; what [`Secrets`] holds lies in locked memory. The HTTP/2 buffers below it are not ours to wipe.
 //!
 //! # Reading order
-//! `secret`, `error`, `connect` (builder, address, TLS), `call` (deadline, token, retry), `kv`,
-//! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `held` (an application's secrets, kept fresh),
+//! `secret` (`locked`), `error`, `connect` (builder, address, TLS), `call` (deadline, token, retry), `kv`,
+//! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `held` (an application's secrets, kept fresh), `cache` (and over restarts),
 //! `blocking`. It may use the wire (`strongroom-proto`), never daemon code.
 
 pub mod blocking;
+mod cache;
 mod call;
 mod connect;
 mod creds;
@@ -66,9 +67,11 @@ mod error;
 mod held;
 mod kept;
 mod kv;
+mod locked;
 mod secret;
 mod transit;
 
+pub use cache::Cache;
 pub use call::{Bearer, Change, Client, Stubs, Transport};
 pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET, ProofKey};
 pub use creds::LeasedCredential;

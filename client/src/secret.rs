@@ -1,37 +1,45 @@
 //! Secret bytes as the client hands them out: wiped on drop, never printed.
 
-use crate::error::{Error, Refusal};
+use crate::{
+    error::{Error, Refusal},
+    locked::Kept,
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Secret bytes: a token, a share, a field of a secret. Wiped on drop; `Debug` prints `redacted`;
 /// not `Clone`, not comparable, not serializable. [`expose`](Secret::expose) is the one way in.
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Kept);
 
 impl Secret {
     /// Takes bytes over. The caller's buffer becomes the secret's; nothing is copied.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Kept::Plain(Zeroizing::new(bytes)))
     }
 
     /// The bytes themselves.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.bytes()
     }
 
     /// The bytes as text.
     /// # Errors
     /// [`Error::Invalid`] if they are not UTF-8.
     pub fn expose_str(&self) -> Result<&str, Error> {
-        std::str::from_utf8(&self.0).map_err(|_| {
+        std::str::from_utf8(self.expose()).map_err(|_| {
             Error::Invalid(Refusal::local(
                 "NOT_TEXT",
                 "the value is not UTF-8 text; read it with expose()",
             ))
         })
+    }
+
+    /// Moves the bytes into memory that is not swapped or dumped, if the system gives any.
+    pub(crate) fn locked(self) -> Self {
+        Self(self.0.lock())
     }
 
     /// Takes a value over from the wire, and wipes the wire's copy where nothing else holds it.

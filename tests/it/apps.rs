@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use strongroom_client::{Client, Error, Health, Secrets, Want, blocking};
+use strongroom_client::{Cache, Client, Error, Health, Secrets, Want, blocking};
 use strongroom_tests::lab::binary;
 use tokio::time::timeout;
 
@@ -122,6 +122,46 @@ async fn held_secrets_outlive_the_daemon() {
     .unwrap()
     .unwrap();
     assert_eq!(text(&secrets, "kv/a", "value"), "after");
+}
+
+/// R-OPS-6: with a cache on disk an application starts while the daemon is away or sealed, and is fresh once it is back; without one, or for a
+/// leased account, it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_starts_from_its_cache() {
+    let mut world = World::open();
+    world.client().await.put("kv/a", &value("before"), None).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("cache"), dir.path().join("key"));
+    fs::write(&key, [7; 32]).unwrap();
+    let cached = |world: &World| world.client_builder().cache(Cache::with_key_file(&file, &key).unwrap());
+    let secrets = cached(&world).secrets(["kv/a"]).await.unwrap();
+    let holds = |words: &[u8]| fs::read(&file).is_ok_and(|bytes| bytes.windows(words.len()).any(|part| part == words));
+    eventually("the cache is written", || holds(b"SRMCACHE"));
+    assert!(!holds(b"before"), "it is encrypted");
+    drop(secrets);
+    world.take_daemon().kill9();
+
+    let none = world.client_builder().secrets(["kv/a"]).await.unwrap_err();
+    assert!(matches!(none, Error::Unavailable(_)), "{none}");
+    let other = cached(&world).secrets(["kv/a", "pg/held"]).await.unwrap_err();
+    assert!(matches!(other, Error::Unavailable(_)), "{other}");
+    let secrets = cached(&world).secrets(["kv/a"]).await.unwrap();
+    assert_eq!(text(&secrets, "kv/a", "value"), "before");
+    let mut health = secrets.health();
+    assert!(matches!(&*health.borrow(), Health::Stale(Error::Unavailable(_))));
+    world.start();
+    world.unseal("daily");
+    world.client().await.put("kv/a", &value("after"), None).await.unwrap();
+    becomes(&secrets, "what was missed", |s| text(s, "kv/a", "value") == "after").await;
+    let fresh = timeout(PATIENCE, health.wait_for(|health| *health == Health::Fresh)).await;
+    fresh.unwrap().unwrap();
+    drop((health, secrets));
+
+    world.cli().ok(&["operator", "seal"]);
+    let secrets = cached(&world).secrets(["kv/a"]).await.unwrap();
+    assert!(matches!(&*secrets.health().borrow(), Health::Stale(Error::Sealed(_))));
+    let now = text(&secrets, "kv/a", "value");
+    assert!(["before", "after"].contains(&now.as_str()), "{now}");
 }
 
 /// R-OPS-6, R-AUTH-4: a token that has ended is read again from its file, which somebody else keeps fresh.

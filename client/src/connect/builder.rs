@@ -1,14 +1,18 @@
 //! [`Builder`]: address, trust, token, deadline.
 
-use super::{Address, ProofKey, Prover, channel, tls};
+use super::{Address, First, ProofKey, Prover, channel, tls};
 use crate::{
+    cache::Cache,
     call::{Client, bearer},
     delivery::Want,
     error::Error,
     held::Secrets,
     secret::Secret,
 };
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 /// Longest time one call may take, retries included, unless [`Builder::timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -25,6 +29,7 @@ pub struct Builder {
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     timeout: Option<Duration>,
+    cache: Option<Cache>,
 }
 
 impl Builder {
@@ -86,14 +91,49 @@ impl Builder {
         self
     }
 
+    /// Keeps the last known values of [`secrets`](Self::secrets) on disk, encrypted, so that the application starts while the daemon is away or
+    /// sealed. Leased accounts are not kept: who asks for one waits for the daemon. Other calls do not use it.
+    #[must_use]
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
     /// Connects, fetches these secrets and credentials, and holds them fresh from then on: see [`Secrets`]. The token is renewed too, and
     /// read again from its file when it has ended.
     /// # Errors
     /// As [`connect`](Self::connect) and [`Client::fetch`].
     pub async fn secrets<W: Into<Want>>(self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
-        let token_file = self.token_file.clone();
-        let client = self.connect().await?;
-        Secrets::hold(client, token_file, wants.into_iter().map(Into::into).collect()).await
+        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        let fetched = match self.make(First::Now).await {
+            Ok(client) => client.fetch(wants.clone()).await.map(|fetched| (client, fetched)),
+            Err(error) => Err(error),
+        };
+        let source = (self.token_file.clone(), self.cache.clone());
+        let (error, cache) = match (fetched, &self.cache) {
+            (Ok((client, fetched)), _) => return Ok(Secrets::hold(client, source, wants, fetched, None)),
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(cache)) => (error, cache),
+        };
+        match error {
+            Error::Unavailable(_) | Error::Sealed(_) => {}
+            Error::Denied(_) => {
+                cache.forget();
+                return Err(error);
+            }
+            _ => return Err(error),
+        }
+        match cache.load(SystemTime::now(), &wants) {
+            Ok((when, known)) => {
+                tracing::warn!(%error, "the daemon does not answer: the values that were last known are used");
+                let client = self.make(First::WithACall).await?;
+                Ok(Secrets::hold(client, source, wants, known, Some((error, when))))
+            }
+            Err(why) => {
+                tracing::warn!(why, "there is no cache to start from");
+                Err(error)
+            }
+        }
     }
 
     /// Connects now; later the connection renews itself when it breaks. Must run inside a Tokio runtime.
@@ -101,6 +141,10 @@ impl Builder {
     /// [`Error::Config`] for a wrong address, CA or token; [`Error::Tls`] when the server is not trusted;
     /// [`Error::Unavailable`] when it cannot be reached within 5 s.
     pub async fn connect(self) -> Result<Client, Error> {
+        self.make(First::Now).await
+    }
+
+    async fn make(&self, first: First) -> Result<Client, Error> {
         let address: Address = match &self.address {
             Some(text) => text.parse()?,
             None => Address::Unix(super::DEFAULT_SOCKET.into()),
@@ -109,9 +153,9 @@ impl Builder {
             Address::Tls { .. } => Some(tls::config(&self.trust, self.identity.as_ref())?),
             Address::Unix(_) => None,
         };
-        let token = match (self.token, self.token_file) {
-            (Some(token), _) => Some(token),
-            (None, Some(path)) => Some(read_token(&path).await?),
+        let bearer = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(bearer(token)?),
+            (None, Some(path)) => Some(bearer(&read_token(path).await?)?),
             (None, None) => None,
         };
         let prover = match (&self.proof_key, &address) {
@@ -126,9 +170,8 @@ impl Builder {
                 ));
             }
         };
-        let bearer = token.as_ref().map(bearer).transpose()?;
         let agent = concat!("strongroom-client/", env!("CARGO_PKG_VERSION"));
-        let channel = channel(&address, tls, agent)
+        let channel = channel(&address, tls, agent, first)
             .await
             .map_err(|e| Error::from_transport(&e, &address.to_string()))?;
         Ok(Client::new(

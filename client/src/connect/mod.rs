@@ -35,24 +35,43 @@ pub(crate) enum ConnectFailure {
     Tls(String),
 }
 
-/// Connects now, so that a wrong address or CA is told at once; later the channel reconnects by itself.
+/// When the first connection is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum First {
+    /// Now, so that a wrong address or CA is told at once.
+    Now,
+    /// With the first call.
+    WithACall,
+}
+
+/// A connection that renews itself when it breaks.
 pub(crate) async fn channel(
     address: &Address,
     roots: Option<Arc<rustls::ClientConfig>>,
     user_agent: &str,
+    first: First,
 ) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(address.origin())?
         .user_agent(user_agent)?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
+    // Each connector is a type of its own.
+    macro_rules! dial {
+        ($connector:expr) => {
+            match first {
+                First::Now => endpoint.connect_with_connector($connector).await,
+                First::WithACall => Ok(endpoint.connect_with_connector_lazy($connector)),
+            }
+        };
+    }
     match (address.clone(), roots) {
         (Address::Unix(path), _) => {
             let connector = tower::service_fn(move |_| {
                 let path = path.clone();
                 async move { unix(&path).await.map(TokioIo::new) }
             });
-            endpoint.connect_with_connector(connector).await
+            dial!(connector)
         }
         (Address::Tls { host, port }, Some(config)) => {
             let tls = TlsConnector::from(config);
@@ -60,13 +79,13 @@ pub(crate) async fn channel(
                 let (tls, host) = (tls.clone(), host.clone());
                 async move { over_tls(&tls, &host, port).await.map(TokioIo::new) }
             });
-            endpoint.connect_with_connector(connector).await
+            dial!(connector)
         }
         (Address::Tls { .. }, None) => {
             let connector = tower::service_fn(|_| async {
                 Err::<TokioIo<TcpStream>, _>(ConnectFailure::Tls("no trust roots".to_owned()))
             });
-            endpoint.connect_with_connector(connector).await
+            dial!(connector)
         }
     }
 }
