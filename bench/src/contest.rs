@@ -2,8 +2,9 @@
 //! same round.
 
 use crate::{
-    Fault, Options, host,
-    load::{self, Callers, Until},
+    Fault, Options,
+    host::{self, Spent},
+    load::{self, Callers, Ran, Until},
 };
 use std::time::Duration;
 
@@ -56,6 +57,23 @@ pub struct Window {
     pub foreign: f64,
 }
 
+impl Window {
+    /// What was done, and what the server spent on it.
+    pub fn new(ran: &Ran, spent: Spent) -> Self {
+        #[allow(clippy::cast_precision_loss)]
+        let done = ran.latency.len().max(1) as f64;
+        Self {
+            rate: ran.rate(),
+            p50: ran.micros(0.5),
+            p99: ran.micros(0.99),
+            p999: ran.micros(0.999),
+            cpu: spent.cpu_secs * 1e6 / done,
+            waited: spent.waited,
+            foreign: spent.foreign,
+        }
+    }
+}
+
 /// All windows of a system.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -80,6 +98,8 @@ pub enum Figure {
     Rate,
     /// Median latency: less is better.
     P50,
+    /// The latency that one request in a hundred is above: less is better.
+    P99,
 }
 
 impl Figure {
@@ -89,6 +109,7 @@ impl Figure {
             Self::Cpu => "cpu",
             Self::Rate => "rate",
             Self::P50 => "p50",
+            Self::P99 => "p99",
         }
     }
     fn better(self, ours: &Window, other: &Window) -> f64 {
@@ -96,6 +117,7 @@ impl Figure {
             Self::Cpu => other.cpu / ours.cpu,
             Self::Rate => ours.rate / other.rate,
             Self::P50 => other.p50 / ours.p50,
+            Self::P99 => other.p99 / ours.p99,
         }
     }
 }
@@ -155,11 +177,17 @@ impl Row {
 /// Before each window, unmeasured.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Runs all rounds.
+/// Runs all rounds, in closed loops.
 /// # Errors
 /// Any failed request.
 pub async fn hold(options: &Options, contenders: &mut [Contender]) -> Result<Vec<Row>, Fault> {
-    let length = Until::Time(Duration::from_secs_f64(options.secs));
+    hold_until(options, Until::Time(Duration::from_secs_f64(options.secs)), contenders).await
+}
+
+/// Runs all rounds, each window until `length`.
+/// # Errors
+/// Any failed request.
+pub async fn hold_until(options: &Options, length: Until, contenders: &mut [Contender]) -> Result<Vec<Row>, Fault> {
     let mut rows: Vec<Row> = contenders.iter().map(Contender::row).collect();
     for _ in 0..options.rounds {
         for (contender, row) in contenders.iter_mut().zip(&mut rows) {
@@ -193,19 +221,7 @@ impl Contender {
         let ran = load::run(&mut self.callers, until)
             .await
             .map_err(|fault| self.blame(&fault))?;
-        let spent = before.until_now(self.pid);
-        #[allow(clippy::cast_precision_loss)]
-        let cpu = spent.cpu_secs * 1e6 / (ran.latency.len().max(1) as f64);
-        let (p50, p99, p999) = (ran.micros(0.5), ran.micros(0.99), ran.micros(0.999));
-        Ok(Window {
-            rate: ran.rate(),
-            p50,
-            p99,
-            p999,
-            cpu,
-            waited: spent.waited,
-            foreign: spent.foreign,
-        })
+        Ok(Window::new(&ran, before.until_now(self.pid)))
     }
 
     fn blame(&self, fault: &Fault) -> Fault {

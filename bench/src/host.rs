@@ -1,7 +1,10 @@
 //! The machine: which core serves and which loads, and what the kernel's own accounts say a process took.
 
 use crate::Fault;
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    process::{Resource, getrlimit, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
 use std::{fs, path::Path, time::Instant};
 
 /// The core that servers are pinned to.
@@ -16,6 +19,16 @@ pub fn move_to(cores: &[usize]) -> Result<(), Fault> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|core| set.set(*core));
     sched_setaffinity(None, &set).map_err(|error| format!("cannot move to cores {cores:?}: {error}"))?;
+    Ok(())
+}
+
+/// Lets this process, and what it starts, have as many files and connections as the system allows.
+/// # Errors
+/// The system refuses.
+pub fn raise_files() -> Result<(), Fault> {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! The load: closed loops, one request in flight for each connection. Any failed request ends the run. Below it what the callers of all
-//! systems share: where they write, and which leases wait to be revoked.
+//! The load: closed loops, one request in flight for each connection, or an open one, in which requests are due at their times whoever is free
+//! for them. Any failed request ends the run. Below it what the callers of all systems share: whose turn it is, where they write, and which
+//! leases wait to be revoked.
 
 use crate::Fault;
 use hdrhistogram::Histogram;
@@ -33,6 +34,13 @@ pub enum Until {
     Time(Duration),
     /// After so many requests, over all connections.
     Calls(u64),
+    /// After this long; requests are due one `every` so long, over all connections, and their latency counts from then.
+    Open {
+        /// Between two of them.
+        every: Duration,
+        /// The last is due before this.
+        time: Duration,
+    },
 }
 
 /// What a loop did.
@@ -67,8 +75,7 @@ pub async fn run(callers: &mut Callers, until: Until) -> Result<Ran, Fault> {
         let taken = Arc::clone(&taken);
         loops.spawn(async move {
             let mut latency = Histogram::<u64>::new(3)?;
-            while goes_on(until, began, &taken) {
-                let asked = Instant::now();
+            while let Some(asked) = due(until, began, &taken).await {
                 caller.call().await?;
                 latency.record(u64::try_from(asked.elapsed().as_nanos())?)?;
             }
@@ -87,10 +94,48 @@ pub async fn run(callers: &mut Callers, until: Until) -> Result<Ran, Fault> {
     })
 }
 
-fn goes_on(until: Until, began: Instant, taken: &AtomicU64) -> bool {
+/// Timers tick in milliseconds: the rest is waited for by asking the clock.
+const TICK: Duration = Duration::from_millis(2);
+
+/// When the next request of this connection is due; waits until then.
+async fn due(until: Until, began: Instant, taken: &AtomicU64) -> Option<Instant> {
     match until {
-        Until::Time(time) => began.elapsed() < time,
-        Until::Calls(calls) => taken.fetch_add(1, Ordering::Relaxed) < calls,
+        Until::Time(time) => (began.elapsed() < time).then(Instant::now),
+        Until::Calls(calls) => (taken.fetch_add(1, Ordering::Relaxed) < calls).then(Instant::now),
+        Until::Open { every, time } => {
+            let after = every * u32::try_from(taken.fetch_add(1, Ordering::Relaxed)).ok()?;
+            if after >= time {
+                return None;
+            }
+            let due = began + after;
+            tokio::time::sleep(due.saturating_duration_since(Instant::now()).saturating_sub(TICK)).await;
+            while Instant::now() < due {
+                tokio::task::yield_now().await;
+            }
+            Some(due)
+        }
+    }
+}
+
+/// Numbers of one connection's requests, which no other connection has.
+pub struct Turn {
+    next: u64,
+    step: u64,
+}
+
+impl Turn {
+    /// Of the connection `at` of `conns`.
+    pub const fn new(at: usize, conns: usize) -> Self {
+        Self {
+            next: at as u64,
+            step: conns as u64,
+        }
+    }
+    /// The next.
+    pub const fn next(&mut self) -> u64 {
+        let now = self.next;
+        self.next += self.step;
+        now
     }
 }
 

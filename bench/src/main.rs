@@ -27,7 +27,7 @@ pub struct Options {
     /// A suite; without it all of them, in their short form.
     #[arg(long)]
     pub suite: Option<String>,
-    /// Secrets (bulk-load, unseal), or secrets to choose from (kv-read).
+    /// Secrets (bulk-load, unseal), secrets to choose from (kv-read), requests a second (open-loop), streams (watch-fanout), clients (storm).
     #[arg(long)]
     pub size: Option<u64>,
     /// Connections, each with one request in flight.
@@ -85,7 +85,7 @@ pub enum Format {
 fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.echo[..] {
-        [cert, key] => limits::serve_echo(cert, key),
+        [cert, key] => limits::serve(cert, key),
         _ => suites::run(&options),
     };
     match done {

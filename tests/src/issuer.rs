@@ -68,6 +68,10 @@ impl Issuer {
             key: new_key(),
         }
     }
+    /// Its key, for whoever takes PEM.
+    pub fn public_key_pem(&self) -> String {
+        self.key.public_key_pem()
+    }
     pub fn jwks(&self) -> Value {
         let mut key = jwk(&self.key);
         key["kid"] = "k1".into();

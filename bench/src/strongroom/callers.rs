@@ -5,34 +5,9 @@ use strongroom_client::Client;
 use strongroom_proto::v1::{self, kv_client::KvClient};
 use tonic::Request;
 
-/// The stub that callers use.
-type Kv = KvClient<strongroom_client::Transport>;
-
-/// Reads secrets in turn.
-pub struct Reader {
-    pub kv: Kv,
-    pub next: u64,
-    pub secrets: u64,
-    pub value_bytes: usize,
-}
-
-impl Caller for Reader {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/r/s{}", self.next % self.secrets);
-            self.next += 1;
-            let reply = self.kv.get(v1::KvGetRequest { path, select: None }).await?.into_inner();
-            match reply.fields.get("value").map(bytes::Bytes::len) {
-                Some(length) if length == self.value_bytes => Ok(()),
-                other => Err(format!("a value of {} bytes came as {other:?}", self.value_bytes).into()),
-            }
-        })
-    }
-}
-
 /// Writes secrets.
 pub struct Writer {
-    pub kv: Kv,
+    pub kv: KvClient<strongroom_client::Transport>,
     pub at: usize,
     pub paths: Paths,
     pub done: u64,

@@ -1,13 +1,17 @@
 //! The daemon under load: a laboratory with SoftHSM, TLS 1.3, its default store and audit log, and a token that one policy allows what the
-//! bench does. Only from outside. Reading order: this file, `callers`.
+//! bench does. Only from outside. Reading order: this file, `door` (connections), `asks` and `callers` (what one asks).
 
+pub mod asks;
 mod callers;
+mod door;
+
+pub use door::Door;
 
 use crate::{
     Durability, Fault, host,
     load::{Caller, Callers, Leases, Paths},
 };
-use callers::{Issuer, Reader, Revoker, Writer};
+use callers::{Issuer, Revoker, Writer};
 use std::{
     fs::{self, File},
     path::PathBuf,
@@ -28,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLICY: &str = r#"
 permit (principal in S::Group::"bench", action in [S::Action::"read", S::Action::"write"], resource in S::Path::"kv");
 permit (principal in S::Group::"bench", action in [S::Action::"issue", S::Action::"revoke"], resource in S::Path::"pg");
+permit (principal in S::Group::"bench", action in [S::Action::"encrypt", S::Action::"sign"], resource in S::Path::"tr");
+permit (principal in S::Group::"bench", action == S::Action::"token_create", resource == S::Path::"sys/token/made");
 "#;
 
 /// A running, open vault.
@@ -90,17 +96,12 @@ impl Strongroom {
     /// # Errors
     /// It does not connect.
     pub async fn admin(&self) -> Result<Client, Fault> {
-        self.client(&self.setup).await
+        self.door().with(&self.setup).client().await
     }
 
-    async fn client(&self, token: &str) -> Result<Client, Fault> {
-        let address = format!("https://localhost:{}", self.lab.address.port());
-        let client = Client::builder()
-            .address(address)
-            .ca_file(self.lab.ca())
-            .token(token)
-            .timeout(PATIENCE);
-        Ok(client.connect().await?)
+    /// The way in, with a token that the bench's policy allows what it does.
+    pub fn door(&self) -> Door {
+        Door::new(self.lab.address.port(), &self.lab, &self.token)
     }
 
     /// Over the Unix socket, where root may open and found.
@@ -233,25 +234,9 @@ impl Strongroom {
     async fn clients(&self, conns: usize) -> Result<Vec<Client>, Fault> {
         let mut clients = Vec::new();
         for _ in 0..conns {
-            clients.push(self.client(&self.token).await?);
+            clients.push(self.door().client().await?);
         }
         Ok(clients)
-    }
-
-    /// Reads secrets `0..secrets` in turn.
-    /// # Errors
-    /// A connection fails.
-    pub async fn readers(&self, conns: usize, secrets: u64, value_bytes: usize) -> Result<Callers, Fault> {
-        let clients = self.clients(conns).await?;
-        let readers = clients.into_iter().enumerate().map(|(at, client)| {
-            Box::new(Reader {
-                kv: client.stubs().kv(),
-                next: at as u64,
-                secrets,
-                value_bytes,
-            }) as Box<dyn Caller>
-        });
-        Ok(readers.collect())
     }
 
     /// Writes secrets; each connection has [`crate::load::WRITER_PATHS`] of its own.

@@ -1,93 +1,45 @@
-//! `kv-read` and `kv-write`: 1 KiB secrets at 1, 16 and 64 connections, or at CONNS.
+//! `kv-read` and `kv-write`: 1 KiB secrets at 1, 16 and 64 connections, or at CONNS. `open-loop`: reads that come at their times, SIZE a second,
+//! whoever is free for them: what waits in line counts.
 
+use super::stage::Stage;
 use crate::{
-    Fault, Options, Peer,
-    contest::{Contender, Figure, Role, hold},
+    Fault, Options,
+    contest::{Figure, hold, hold_until},
     limits::{self, Echo, VALUE_BYTES},
-    load::{self, Callers, Paths, Until, WRITER_PATHS},
-    openbao::OpenBao,
+    load::{Paths, Until, WRITER_PATHS},
     report::Found,
-    strongroom::Strongroom,
+    strongroom::asks,
 };
+use std::time::Duration;
 
 /// Connections, a decade and more apart.
 const CONNS: [usize; 3] = [1, 16, 64];
 /// Secrets to choose from.
-const SECRETS: u64 = 256;
-
-struct Stage {
-    ours: Strongroom,
-    peer: Option<OpenBao>,
-}
-
-async fn stage(options: &Options) -> Result<Stage, Fault> {
-    let ours = Strongroom::start(options.durability).await?;
-    let peer = match options.peer {
-        Peer::Openbao => Some(OpenBao::start(ours.lab()).await?),
-        Peer::None => None,
-    };
-    Ok(Stage { ours, peer })
-}
+pub const SECRETS: u64 = 256;
+/// Requests a second of the open loop, and its connections.
+const PER_SEC: u64 = 1000;
+const OPEN_CONNS: usize = 16;
 
 fn conns(options: &Options) -> Vec<usize> {
     options.conns.map_or_else(|| CONNS.to_vec(), |conns| vec![conns])
-}
-
-impl Stage {
-    fn ours(&self, callers: Callers) -> Contender {
-        Contender {
-            name: "strongroom".into(),
-            role: Role::Ours,
-            durability: self.ours.durability,
-            pid: Some(self.ours.pid()),
-            callers,
-        }
-    }
-
-    fn peer(bao: &OpenBao, durability: &'static str, callers: Callers) -> Contender {
-        Contender {
-            name: format!("openbao {}", crate::openbao::VERSION),
-            role: Role::Peer,
-            durability,
-            pid: Some(bao.pid()),
-            callers,
-        }
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.peer.is_some() {
-            notes.push(
-                "OpenBao writes its audit log without a sync (D1); its writes sync raft. Ours at D2 promise more"
-                    .into(),
-            );
-        }
-        notes
-    }
 }
 
 /// Reads.
 /// # Errors
 /// Any failed request.
 pub async fn read(options: &Options) -> Result<Vec<Found>, Fault> {
-    let stage = stage(options).await?;
+    let stage = Stage::set(options).await?;
     let secrets = options.size.unwrap_or(SECRETS);
-    load::run(
-        &mut stage.ours.writers(8, VALUE_BYTES, seed()).await?,
-        Until::Calls(secrets),
-    )
-    .await?;
-    if let Some(bao) = &stage.peer {
-        load::run(&mut bao.writers(8, VALUE_BYTES, seed()).await?, Until::Calls(secrets)).await?;
-    }
+    stage.seed(secrets).await?;
     let echo = Echo::start(stage.ours.lab())?;
     let mut all = Vec::new();
     for conns in conns(options) {
-        let mut contenders = vec![stage.ours(stage.ours.readers(conns, secrets, VALUE_BYTES).await?)];
+        let mut contenders = vec![stage.ours(stage.ours.door().callers(conns, asks::read(secrets)).await?)];
         if let Some(bao) = &stage.peer {
             contenders.push(Stage::peer(bao, "D1", bao.readers(conns, secrets, VALUE_BYTES).await?));
         }
-        contenders.push(echo.contender(stage.ours.lab(), conns).await?);
+        let bare = echo.door(stage.ours.lab()).callers(conns, asks::read(secrets)).await?;
+        contenders.push(echo.contender(bare));
         contenders.push(limits::fdatasync(stage.ours.lab().dir())?);
         let rows = hold(options, &mut contenders).await?;
         all.push(Found {
@@ -102,16 +54,45 @@ pub async fn read(options: &Options) -> Result<Vec<Found>, Fault> {
     Ok(all)
 }
 
-/// Paths that readers find.
-fn seed() -> Paths {
-    Paths::Read(std::sync::Arc::default())
+/// Reads, as they come.
+/// # Errors
+/// Any failed request.
+pub async fn open_loop(options: &Options) -> Result<Vec<Found>, Fault> {
+    let stage = Stage::set(options).await?;
+    stage.seed(SECRETS).await?;
+    let echo = Echo::start(stage.ours.lab())?;
+    let (conns, per_sec) = (
+        options.conns.unwrap_or(OPEN_CONNS),
+        options.size.unwrap_or(PER_SEC).max(1),
+    );
+    let ask = || asks::read(SECRETS);
+    let mut contenders = vec![stage.ours(stage.ours.door().callers(conns, ask()).await?)];
+    if let Some(bao) = &stage.peer {
+        contenders.push(Stage::peer(bao, "D1", bao.readers(conns, SECRETS, VALUE_BYTES).await?));
+    }
+    contenders.push(echo.contender(echo.door(stage.ours.lab()).callers(conns, ask()).await?));
+    let length = Until::Open {
+        every: Duration::from_secs(1) / u32::try_from(per_sec)?,
+        time: Duration::from_secs_f64(options.secs),
+    };
+    let rows = hold_until(options, length, &mut contenders).await?;
+    let mut notes = stage.notes();
+    notes.push("latency counts from when a request was due, not from when a connection was free for it".into());
+    Ok(vec![Found {
+        suite: "open-loop",
+        what: format!("{per_sec} reads a second at {conns} connections, {SECRETS} secrets of 1 KiB, TLS 1.3"),
+        rows,
+        figure: Figure::P99,
+        facts: vec![("conns".into(), conns.into()), ("size".into(), per_sec.into())],
+        notes,
+    }])
 }
 
 /// Writes.
 /// # Errors
 /// Any failed request.
 pub async fn write(options: &Options) -> Result<Vec<Found>, Fault> {
-    let stage = stage(options).await?;
+    let stage = Stage::set(options).await?;
     let mut all = Vec::new();
     for conns in conns(options) {
         let mut contenders = vec![stage.ours(stage.ours.writers(conns, VALUE_BYTES, Paths::Rounds).await?)];

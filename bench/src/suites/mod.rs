@@ -2,15 +2,29 @@
 
 mod bulk;
 mod footprint;
+mod handshake;
 mod kv;
 mod postgres;
+mod stage;
+mod storm;
+mod token;
+mod transit;
+mod watch;
 
 use crate::{Fault, Format, Options, host, report};
 
 /// What can be asked for, and what it is about.
-const SUITES: [(&str, &str); 7] = [
+const SUITES: [(&str, &str); 15] = [
     ("kv-read", "reads of 1 KiB secrets"),
     ("kv-write", "writes of 1 KiB secrets"),
+    ("open-loop", "reads that come at their times, whoever is free"),
+    ("token-verify", "tokens looked up"),
+    ("login", "services that log in with a JWT"),
+    ("token-create", "tokens made"),
+    ("transit", "1 KiB encrypted; Ed25519 and P-256 signatures"),
+    ("handshake", "a connection and one read, by TLS and mTLS"),
+    ("watch-fanout", "many streams hear of a write"),
+    ("storm", "many clients start at once, 20 secrets each"),
     ("issue-postgres", "PostgreSQL accounts made"),
     ("revoke-postgres", "PostgreSQL accounts revoked, each proven gone"),
     ("bulk-load", "many secrets written: rate, disk, memory"),
@@ -36,6 +50,7 @@ pub fn run(options: &Options) -> Result<(), Fault> {
         return Err("two cores are needed: one serves, one loads".into());
     }
     host::move_to(&[host::LOAD_CORE])?;
+    host::raise_files()?;
     println!("machine: {}", host::describe());
     println!(
         "method: server on core {}, load on core {}, {} interleaved rounds of {} s, median (min-max), TLS 1.3",
@@ -54,6 +69,14 @@ pub fn run(options: &Options) -> Result<(), Fault> {
             match name {
                 "kv-read" => kv::read(options).await,
                 "kv-write" => kv::write(options).await,
+                "open-loop" => kv::open_loop(options).await,
+                "token-verify" => token::verify(options).await,
+                "login" => token::log_in(options).await,
+                "token-create" => token::create(options).await,
+                "transit" => transit::measure(options).await,
+                "handshake" => handshake::measure(options).await,
+                "watch-fanout" => watch::measure(options).await,
+                "storm" => storm::measure(options).await,
                 "issue-postgres" => postgres::issue(options).await,
                 "revoke-postgres" => postgres::revoke(options).await,
                 "bulk-load" => bulk::load(options).await,

