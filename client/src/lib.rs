@@ -53,7 +53,7 @@
 //! - [`Secret`] is wiped on drop and never printed; what [`Secrets`] holds lies in locked memory. The HTTP/2 buffers below it are not ours to wipe.
 //!
 //! # Reading order
-//! `secret` (`locked`), `error`, `connect` (builder, address, TLS), `call` (deadline, token, retry), `kv`,
+//! `secret` (`locked`), `error`, `connect` (builder, address, TLS), `transport` (token, proof of its key), `call` (deadline, retry), `kv`,
 //! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `held` (an application's secrets, kept fresh), `cache` (and over restarts),
 //! `blocking`. It may use the wire (`strongroom-proto`), never daemon code.
 
@@ -70,9 +70,10 @@ mod kv;
 mod locked;
 mod secret;
 mod transit;
+mod transport;
 
 pub use cache::Cache;
-pub use call::{Bearer, Change, Client, Stubs, Transport};
+pub use call::{Change, Client, Stubs};
 pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET, ProofKey};
 pub use creds::LeasedCredential;
 pub use delivery::{Delivered, Event, Follow, Kind, Want, WatchStream};
@@ -84,6 +85,7 @@ pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
 pub use strongroom_proto::v1;
 pub use transit::{DataKey, Signature};
+pub use transport::Transport;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

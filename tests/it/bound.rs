@@ -198,7 +198,7 @@ const GET: &str = "/strongroom.v1.Kv/Get";
 async fn a_dpop_token_needs_a_fresh_proof_for_each_call() {
     let mut lab = Lab::with_tokens(&[]);
     let origin = format!("https://localhost:{}", lab.address.port());
-    lab.listener = format!("origin = \"{origin}\"");
+    lab.listener = format!("origin = \"{origin}\"\ndpop_nonce = \"off\"");
     let world = World::opened(lab);
     // Proofs of the first seconds may have been taken by the run before: none of them is taken.
     tokio::time::sleep(Duration::from_millis(3100)).await;
@@ -307,7 +307,6 @@ async fn the_command_line_binds_and_proves_by_itself() {
         r#"permit(principal in S::Group::"pay", action == S::Action::"read", resource in S::Path::"kv/pay");"#,
     );
     world.client().await.put("kv/pay/a", &value("x"), None).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(3100)).await;
     let key = world.lab.dir().join("proof.key").display().to_string();
     let cli = || world.lab.cli().over_tls(&world.lab);
     let args = [
@@ -374,4 +373,41 @@ async fn bare(world: &World) -> v1::login_client::LoginClient<strongroom_client:
         .await
         .unwrap();
     client.stubs().login()
+}
+
+/// A world that lets few reads through, and in the file `token` a token that reads `kv/bound` and is bound to the key in the file `key`.
+pub fn slow_world(key: &Path, token: &Path) -> World {
+    let mut lab = Lab::with_tokens(&[]);
+    lab.listener = format!("origin = \"https://localhost:{}\"", lab.address.port());
+    lab.extra = "[limits.rates]\nreads_per_token = \"2/s burst 8\"\n".to_owned();
+    let world = World::opened(lab);
+    let issuer = Issuer::new("bound");
+    put_trust(&world, "bound", &issuer.trust(&["bound"]));
+    world.put_policy(
+        "bound",
+        r#"permit(principal in S::Group::"bound", action == S::Action::"read", resource in S::Path::"kv/bound");"#,
+    );
+    world.cli().ok_with(&["kv", "put", "kv/bound/a", "-"], b"x");
+    fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let key = key.display().to_string();
+    let args = [
+        "--output",
+        "json",
+        "login",
+        "jwt",
+        "-",
+        "--show",
+        "--dpop",
+        "--proof-key",
+        &key,
+    ];
+    let ran = world
+        .lab
+        .cli()
+        .over_tls(&world.lab)
+        .run_with(&args, issuer.token("b1", json!({})).as_bytes());
+    let got: Value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+    fs::write(token, text(&got["token"])).unwrap();
+    fs::set_permissions(token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    world
 }

@@ -3,11 +3,12 @@
 use super::{Address, First, ProofKey, Prover, channel, tls};
 use crate::{
     cache::Cache,
-    call::{Client, bearer},
+    call::Client,
     delivery::Want,
     error::Error,
     held::Secrets,
     secret::Secret,
+    transport::bearer,
 };
 use std::{
     path::PathBuf,
@@ -160,10 +161,7 @@ impl Builder {
         };
         let prover = match (&self.proof_key, &address) {
             (None, _) => None,
-            (Some(path), Address::Tls { .. }) => Some(Prover {
-                key: ProofKey::read(path)?,
-                origin: address.origin(),
-            }),
+            (Some(path), Address::Tls { .. }) => Some(Prover::new(ProofKey::read(path)?, address.origin())),
             (Some(_), Address::Unix(_)) => {
                 return Err(Error::Config(
                     "a proof key is of use over TLS only: give an https:// address".to_owned(),

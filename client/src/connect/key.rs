@@ -7,9 +7,14 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
 use data_encoding::{BASE64, BASE64URL_NOPAD};
+use http::HeaderValue;
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
-use std::{fmt, path::Path, time::SystemTime};
-use tonic::metadata::{Ascii, MetadataValue};
+use std::{
+    fmt,
+    path::Path,
+    sync::{PoisonError, RwLock},
+    time::SystemTime,
+};
 use zeroize::Zeroizing;
 
 /// Bytes of a proof's own name.
@@ -83,19 +88,22 @@ impl ProofKey {
         })
     }
 
-    /// A proof for one call of `path` at `origin`, with `token` if there is one.
-    fn proof(&self, origin: &str, path: &str, token: Option<&[u8]>) -> Option<MetadataValue<Ascii>> {
+    /// A proof for one call at `address`, with `token` and the daemon's `nonce` if there are.
+    fn proof(&self, address: &str, token: Option<&[u8]>, nonce: Option<&str>) -> Option<HeaderValue> {
         let mut jti = [0; JTI_BYTES];
         getrandom::fill(&mut jti).ok()?;
         let issued = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
         let mut claims = serde_json::json!({
             "htm": "POST",
-            "htu": format!("{origin}{path}"),
+            "htu": address,
             "iat": issued,
             "jti": BASE64URL_NOPAD.encode(&jti),
         });
         if let Some(token) = token {
             claims["ath"] = BASE64URL_NOPAD.encode(digest(&SHA256, token).as_ref()).into();
+        }
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
         }
         let text = format!(
             "{}.{}",
@@ -115,18 +123,33 @@ pub(crate) struct Prover {
     pub key: ProofKey,
     /// `https://HOST:PORT`.
     pub origin: String,
+    /// What the daemon told last that a proof must carry.
+    nonce: RwLock<Option<String>>,
 }
 
 impl Prover {
-    /// The metadata `dpop` of one call.
-    pub fn proof(
-        &self,
-        method: &tonic::GrpcMethod<'_>,
-        bearer: Option<&MetadataValue<Ascii>>,
-    ) -> Option<MetadataValue<Ascii>> {
-        let path = format!("/{}/{}", method.service(), method.method());
+    pub fn new(key: ProofKey, origin: String) -> Self {
+        Self {
+            key,
+            origin,
+            nonce: RwLock::default(),
+        }
+    }
+
+    /// The metadata `dpop` of one call of `path`.
+    pub fn proof(&self, path: &str, bearer: Option<&HeaderValue>) -> Option<HeaderValue> {
         let token = bearer.and_then(|bearer| bearer.as_bytes().strip_prefix(b"Bearer "));
-        self.key.proof(&self.origin, &path, token)
+        let nonce = self.nonce.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.key
+            .proof(&format!("{}{path}", self.origin), token, nonce.as_deref())
+    }
+
+    /// From now on proofs carry this.
+    pub fn learn(&self, nonce: &str) {
+        let mut known = self.nonce.write().unwrap_or_else(PoisonError::into_inner);
+        if known.as_deref() != Some(nonce) {
+            *known = Some(nonce.to_owned());
+        }
     }
 }
 
@@ -143,14 +166,22 @@ mod tests {
         std::fs::write(file.path(), pem.as_bytes()).unwrap();
         let key = ProofKey::read(file.path()).unwrap();
         assert_eq!(key.header, made.header);
-        let prover = Prover {
-            key,
-            origin: "https://localhost:8470".to_owned(),
-        };
-        let method = tonic::GrpcMethod::new("strongroom.v1.Kv", "Get");
-        let bearer: MetadataValue<Ascii> = "Bearer srm_x".parse().unwrap();
-        let proofs = [(); 2].map(|()| prover.proof(&method, Some(&bearer)).unwrap());
+        let prover = Prover::new(key, "https://localhost:8470".to_owned());
+        let bearer: HeaderValue = "Bearer srm_x".parse().unwrap();
+        let proofs = [None, Some("n-1")].map(|nonce| {
+            if let Some(nonce) = nonce {
+                prover.learn(nonce);
+            }
+            prover.proof("/strongroom.v1.Kv/Get", Some(&bearer)).unwrap()
+        });
         assert_ne!(proofs[0], proofs[1], "each has a name of its own");
+        let carries = |proof: &HeaderValue| {
+            let claims = proof.to_str().unwrap().split('.').nth(1).unwrap().to_owned();
+            let claims: serde_json::Value =
+                serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
+            claims["nonce"].clone()
+        };
+        assert_eq!(proofs.each_ref().map(carries), [serde_json::Value::Null, "n-1".into()]);
         let text = proofs[0].to_str().unwrap();
         let (signed, signature) = text.rsplit_once('.').unwrap();
         let claims: serde_json::Value = serde_json::from_slice(

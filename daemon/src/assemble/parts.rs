@@ -8,7 +8,7 @@ use crate::{
         random::{OsRandom, Random},
         time::{Clock, SystemClock},
     },
-    config::{self, AuditPaths, AuditSync, Backend, Cipher, Config},
+    config::{self, AuditPaths, AuditSync, Backend, Cipher, Config, DpopNonce},
     gate::{Foundations, Gate, Quotas, Rooms, Setting},
     limit::{Bounds, Limiter, Rates},
     seal::{Token, Tokens},
@@ -216,5 +216,6 @@ fn setting(config: &Config) -> Setting {
         },
         warnings,
         origin: config.listener.origin.as_ref().map(|origin| origin.get_ref().clone()),
+        nonces: config.listener.dpop_nonce == DpopNonce::Required,
     }
 }

@@ -1,5 +1,5 @@
 //! Proof that a caller holds the key its token is bound to, for each request (RFC 9449, carried in the metadata `dpop`): a JWS of type
-//! `dpop+jwt`, signed by the key that it brings, over method, address, time, a name of its own, and the token's digest.
+//! `dpop+jwt`, signed by the key that it brings, over method, address, time, a name of its own, the token's digest, and a nonce of ours.
 //!
 //! Addresses are compared with the configured origin, never with what a request says of itself. A proof is taken once: two generations of names
 //! are kept, each for as long as proofs are young. When they are full no proof is taken (forgetting early would take one twice).
@@ -7,6 +7,7 @@
 use super::{
     Refused,
     jwt::{jws, numeric_date, public_key},
+    nonce::Nonces,
 };
 use crate::base::time::Timestamp;
 use data_encoding::BASE64URL_NOPAD;
@@ -40,6 +41,58 @@ pub struct Request<'r> {
     pub expected: Option<[u8; 32]>,
 }
 
+/// What is wrong with a proof. The word stands in the audit record; whoever sent it hears `POSSESSION`, or `USE_DPOP_NONCE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// There is none, or more than one, or no address that it could be for.
+    Absent,
+    /// It is no JWS of this type and of an algorithm that is taken, or its header wants to be obeyed.
+    Form(Refused),
+    /// It brings no public key that is taken, or one that does not fit its algorithm.
+    Key,
+    /// Of another key than the token's.
+    OtherKey,
+    /// `htm`.
+    Method,
+    /// `htu`.
+    Address,
+    /// `iat` is missing, too old, ahead, or from before this run.
+    Time,
+    /// `jti`.
+    Name,
+    /// `ath`.
+    Token,
+    /// Its signature.
+    Signature,
+    /// It has no nonce of ours, or an old one.
+    Nonce,
+    /// It was taken before.
+    Replayed,
+    /// As many are remembered as can be.
+    Full,
+}
+
+impl Flaw {
+    /// The word in the audit record.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Form(refused) => refused.word(),
+            Self::Key => "key",
+            Self::OtherKey => "other-key",
+            Self::Method => "htm",
+            Self::Address => "htu",
+            Self::Time => "iat",
+            Self::Name => "jti",
+            Self::Token => "ath",
+            Self::Signature => "signature",
+            Self::Nonce => "nonce",
+            Self::Replayed => "replayed",
+            Self::Full => "full",
+        }
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     /// Since when the younger generation is filled: by a clock that nobody sets.
@@ -55,58 +108,56 @@ pub struct Proofs {
     log_ins: Mutex<Seen>,
     /// Proofs from before this run may have been taken by the one before, as may those that were ahead of it by then.
     began: Timestamp,
+    /// Where proofs must carry one of ours, none of them was made for another run.
+    nonces: Option<Nonces>,
 }
 
 impl Proofs {
     /// None yet.
-    pub fn since(began: Timestamp) -> Self {
+    pub fn new(began: Timestamp, nonces: Option<Nonces>) -> Self {
         Self {
             calls: Mutex::default(),
             log_ins: Mutex::default(),
             began,
+            nonces,
         }
+    }
+
+    /// What a proof must carry from now on, if anything. `mono` is monotonic.
+    pub fn nonce(&self, mono: Duration) -> Option<String> {
+        self.nonces.as_ref().map(|nonces| nonces.at(mono))
     }
 
     /// Takes a proof, once. The thumbprint of the key that made it (RFC 7638, SHA-256).
     /// # Errors
-    /// [`Refused::Possession`], whatever is wrong with it.
-    pub fn take(&self, proof: &str, request: Request<'_>, now: Timestamp) -> Result<[u8; 32], Refused> {
-        let wrong = Refused::Possession;
-        let proof = jws::parse(proof, &TYPES, true).map_err(|_| wrong)?;
+    /// The first thing that is wrong with it. [`Flaw::Nonce`] only when the rest is right.
+    pub fn take(&self, proof: &str, request: Request<'_>, now: Timestamp, mono: Duration) -> Result<[u8; 32], Flaw> {
+        let proof = jws::parse(proof, &TYPES, true).map_err(Flaw::Form)?;
         let Some(Value::Object(jwk)) = proof.header.get("jwk") else {
-            return Err(wrong);
+            return Err(Flaw::Key);
         };
-        let thumbprint = thumbprint(jwk).ok_or(wrong)?;
+        let thumbprint = thumbprint(jwk).ok_or(Flaw::Key)?;
         if request.expected.is_some_and(|expected| expected != thumbprint) {
-            return Err(wrong);
+            return Err(Flaw::OtherKey);
         }
-        let key = public_key(jwk).map_err(|_| wrong)?;
+        let key = public_key(jwk).map_err(|_| Flaw::Key)?;
         let text = |name: &str| proof.claims.get(name).and_then(Value::as_str);
         let address = text("htu").and_then(|address| address.strip_prefix(request.origin));
         let path = address.map(|path| path.split(['?', '#']).next().unwrap_or_default());
-        if !key.fits(proof.algorithm) || text("htm") != Some("POST") || path != Some(request.path) {
-            return Err(wrong);
-        }
-        let issued = proof.claims.get("iat").and_then(numeric_date).ok_or(wrong)?;
-        let seconds = now.0 / 1000;
-        if issued + AGE_SECS < seconds
-            || issued > seconds + AHEAD_SECS
-            || issued * 1000 < self.began.plus_secs(AHEAD_SECS).0
-        {
-            return Err(wrong);
-        }
-        let jti = text("jti")
-            .filter(|jti| (1..=JTI_BYTES_MAX).contains(&jti.len()))
-            .ok_or(wrong)?;
         let digest = request
             .token
             .map(|token| BASE64URL_NOPAD.encode(&Sha256::digest(token)));
-        if text("ath") != digest.as_deref() {
-            return Err(wrong);
-        }
-        if !key.verifies(proof.algorithm, proof.signed, &proof.signature) {
-            return Err(wrong);
-        }
+        let jti = text("jti").filter(|jti| (1..=JTI_BYTES_MAX).contains(&jti.len()));
+        require(key.fits(proof.algorithm), Flaw::Key)?;
+        require(text("htm") == Some("POST"), Flaw::Method)?;
+        require(path == Some(request.path), Flaw::Address)?;
+        require(self.is_timely(proof.claims.get("iat"), now), Flaw::Time)?;
+        let jti = jti.ok_or(Flaw::Name)?;
+        require(text("ath") == digest.as_deref(), Flaw::Token)?;
+        let verified = key.verifies(proof.algorithm, proof.signed, &proof.signature);
+        require(verified, Flaw::Signature)?;
+        let is_known = |nonces: &Nonces| text("nonce").is_some_and(|nonce| nonces.knows(nonce, mono));
+        require(self.nonces.as_ref().is_none_or(is_known), Flaw::Nonce)?;
         // Last of all: only what would be taken is remembered.
         let seen = if request.token.is_some() {
             &self.calls
@@ -116,10 +167,22 @@ impl Proofs {
         seen.lock().remember(&thumbprint, jti, Instant::now())?;
         Ok(thumbprint)
     }
+
+    fn is_timely(&self, issued: Option<&Value>, now: Timestamp) -> bool {
+        let seconds = now.0 / 1000;
+        let is_of_this_run = |issued: u64| self.nonces.is_some() || issued * 1000 >= self.began.plus_secs(AHEAD_SECS).0;
+        issued.and_then(numeric_date).is_some_and(|issued| {
+            issued + AGE_SECS >= seconds && issued <= seconds + AHEAD_SECS && is_of_this_run(issued)
+        })
+    }
+}
+
+fn require(holds: bool, flaw: Flaw) -> Result<(), Flaw> {
+    if holds { Ok(()) } else { Err(flaw) }
 }
 
 impl Seen {
-    fn remember(&mut self, key: &[u8; 32], jti: &str, now: Instant) -> Result<(), Refused> {
+    fn remember(&mut self, key: &[u8; 32], jti: &str, now: Instant) -> Result<(), Flaw> {
         let digest = Sha256::digest([&key[..], jti.as_bytes()].concat());
         let mut name = [0; 16];
         name.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
@@ -129,9 +192,11 @@ impl Seen {
             self.old = std::mem::take(&mut self.young);
             self.since = Some(now);
         }
-        if self.young.len() >= SEEN_MAX || self.old.contains(&name) || !self.young.insert(name) {
-            return Err(Refused::Possession);
+        if self.young.contains(&name) || self.old.contains(&name) {
+            return Err(Flaw::Replayed);
         }
+        require(self.young.len() < SEEN_MAX, Flaw::Full)?;
+        self.young.insert(name);
         Ok(())
     }
 }
@@ -216,15 +281,15 @@ mod tests {
         value
     }
 
-    /// R-AUTH-3, RFC 9449 section 4.3: each check alone refuses; only the proof as it should be is taken, and only once.
+    /// R-AUTH-3, RFC 9449 section 4.3: each check alone refuses, by its own word; only the proof as it should be is taken, and only once.
     #[test]
     fn every_check_of_a_proof_refuses_alone() {
-        let (proofs, key, other) = (Proofs::since(Timestamp((NOW - 100) * 1000)), key(), key());
-        let take = |text: &str| proofs.take(text, REQUEST, Timestamp(NOW * 1000));
+        let (proofs, key, other) = (Proofs::new(Timestamp((NOW - 100) * 1000), None), key(), key());
+        let take = |text: &str| proofs.take(text, REQUEST, Timestamp(NOW * 1000), Duration::ZERO);
         let good = signed(&key, &header(&key), &claims("a"));
         let jkt = take(&good).unwrap();
         assert_eq!(Some(jkt), thumbprint(jwk(&key).as_object().unwrap()));
-        assert_eq!(take(&good), Err(Refused::Possession), "once");
+        assert_eq!(take(&good), Err(Flaw::Replayed), "once");
         assert_eq!(take(&signed(&key, &header(&key), &claims("b"))), Ok(jkt));
         assert_eq!(
             take(&signed(&other, &header(&other), &claims("a"))).map(|other| other != jkt),
@@ -236,74 +301,120 @@ mod tests {
             json!("https://vault.example.com:8470/strongroom.v1.Kv/Get?x=1#y"),
         );
         assert_eq!(take(&signed(&key, &header(&key), &query)), Ok(jkt));
-        for (name, value) in [
-            ("htm", json!("GET")),
-            ("htm", json!("post")),
-            ("htm", Value::Null),
-            ("htu", json!("https://vault.example.com:8470/strongroom.v1.Kv/Put")),
-            ("htu", json!("https://evil.example.com:8470/strongroom.v1.Kv/Get")),
-            ("htu", json!("http://vault.example.com:8470/strongroom.v1.Kv/Get")),
-            ("htu", json!("https://vault.example.com/strongroom.v1.Kv/Get")),
-            ("htu", json!("/strongroom.v1.Kv/Get")),
-            ("htu", Value::Null),
-            ("iat", json!(NOW - 61)),
-            ("iat", json!(NOW + 3)),
-            ("iat", json!(NOW.to_string())),
-            ("iat", Value::Null),
-            ("jti", json!("")),
-            ("jti", json!("j".repeat(300))),
-            ("jti", Value::Null),
-            ("ath", json!("AAAA")),
-            ("ath", Value::Null),
+        for (name, value, flaw) in [
+            ("htm", json!("GET"), Flaw::Method),
+            ("htm", json!("post"), Flaw::Method),
+            ("htm", Value::Null, Flaw::Method),
+            (
+                "htu",
+                json!("https://vault.example.com:8470/strongroom.v1.Kv/Put"),
+                Flaw::Address,
+            ),
+            (
+                "htu",
+                json!("https://evil.example.com:8470/strongroom.v1.Kv/Get"),
+                Flaw::Address,
+            ),
+            (
+                "htu",
+                json!("http://vault.example.com:8470/strongroom.v1.Kv/Get"),
+                Flaw::Address,
+            ),
+            (
+                "htu",
+                json!("https://vault.example.com/strongroom.v1.Kv/Get"),
+                Flaw::Address,
+            ),
+            ("htu", json!("/strongroom.v1.Kv/Get"), Flaw::Address),
+            ("htu", Value::Null, Flaw::Address),
+            ("iat", json!(NOW - 61), Flaw::Time),
+            ("iat", json!(NOW + 3), Flaw::Time),
+            ("iat", json!(NOW.to_string()), Flaw::Time),
+            ("iat", Value::Null, Flaw::Time),
+            ("jti", json!(""), Flaw::Name),
+            ("jti", json!("j".repeat(300)), Flaw::Name),
+            ("jti", Value::Null, Flaw::Name),
+            ("ath", json!("AAAA"), Flaw::Token),
+            ("ath", Value::Null, Flaw::Token),
         ] {
             let proof = signed(&key, &header(&key), &with(claims("x"), name, value.clone()));
-            assert_eq!(take(&proof), Err(Refused::Possession), "{name} {value}");
+            assert_eq!(take(&proof), Err(flaw), "{name} {value}");
         }
         let private = with(jwk(&key), "d", json!("AAAA"));
-        for (name, value) in [
-            ("typ", json!("JWT")),
-            ("typ", Value::Null),
-            ("alg", json!("none")),
-            ("alg", json!("HS256")),
-            ("alg", json!("RS256")),
-            ("alg", json!("ES384")),
-            ("jwk", jwk(&other)),
-            ("jwk", private),
-            ("jwk", json!({"kty": "oct", "k": "AAAA"})),
-            ("jwk", Value::Null),
-            ("crit", json!(["x"])),
-            ("jku", json!("https://evil.example.com")),
+        for (name, value, word) in [
+            ("typ", json!("JWT"), "type"),
+            ("typ", Value::Null, "type"),
+            ("alg", json!("none"), "algorithm"),
+            ("alg", json!("HS256"), "algorithm"),
+            ("alg", json!("RS256"), "key"),
+            ("alg", json!("ES384"), "key"),
+            ("jwk", jwk(&other), "signature"),
+            ("jwk", private, "key"),
+            ("jwk", json!({"kty": "oct", "k": "AAAA"}), "key"),
+            ("jwk", Value::Null, "key"),
+            ("crit", json!(["x"]), "crit"),
+            ("jku", json!("https://evil.example.com"), "brings-key"),
         ] {
             let proof = signed(&key, &with(header(&key), name, value.clone()), &claims("x"));
-            assert_eq!(take(&proof), Err(Refused::Possession), "{name} {value}");
+            assert_eq!(take(&proof).map_err(Flaw::word), Err(word), "{name} {value}");
         }
         for text in ["", "a.b.c", &good[..good.len() - 4], &format!("{good}x")] {
-            assert_eq!(take(text), Err(Refused::Possession), "{text}");
+            assert!(take(text).is_err(), "{text}");
         }
         let expecting = |key: &KeyPair, jti: &str| {
             let request = Request {
                 expected: Some(jkt),
                 ..REQUEST
             };
-            proofs.take(&signed(key, &header(key), &claims(jti)), request, Timestamp(NOW * 1000))
+            let proof = signed(key, &header(key), &claims(jti));
+            proofs.take(&proof, request, Timestamp(NOW * 1000), Duration::ZERO)
         };
-        assert_eq!(
-            expecting(&other, "e1"),
-            Err(Refused::Possession),
-            "another key than the token's"
-        );
+        assert_eq!(expecting(&other, "e1"), Err(Flaw::OtherKey));
         assert_eq!(expecting(&key, "e1"), Ok(jkt));
-        // What the run before may have taken: everything up to as far ahead of its end as it took anything.
-        let begun = Proofs::since(Timestamp(NOW * 1000));
-        for (ahead, taken) in [(0, false), (1, false), (2, true)] {
-            let at = NOW + ahead;
-            let proof = signed(&key, &header(&key), &with(claims("z"), "iat", json!(at)));
+    }
+
+    /// R-AUTH-3: without nonces, what the run before may have taken is not taken: everything up to as far ahead of its end as it took anything.
+    /// RFC 9449, section 8: with them only proofs with one of ours are, from the first moment on; what lacks one is not used up by being sent.
+    #[test]
+    fn proofs_for_another_run_are_not_taken() {
+        let (key, began) = (key(), Timestamp(NOW * 1000));
+        let at = |proofs: &Proofs, claims: &Value, secs: u64| {
+            let proof = signed(&key, &header(&key), claims);
+            proofs
+                .take(&proof, REQUEST, Timestamp(secs * 1000), Duration::from_secs(secs - NOW))
+                .map(drop)
+        };
+        let bare = Proofs::new(began, None);
+        for (ahead, taken) in [(0, Err(Flaw::Time)), (1, Err(Flaw::Time)), (2, Ok(()))] {
+            let issued = NOW + ahead;
             assert_eq!(
-                begun.take(&proof, REQUEST, Timestamp(at * 1000)).is_ok(),
+                at(&bare, &with(claims("z"), "iat", json!(issued)), issued),
                 taken,
-                "{ahead} s after the start"
+                "{ahead} s after"
             );
         }
+        let run = |key: u8| Proofs::new(began, Some(Nonces::of(&[key; 32])));
+        let (proofs, before) = (run(1), run(2));
+        let told = proofs.nonce(Duration::ZERO).unwrap();
+        for nonce in [
+            Value::Null,
+            json!(""),
+            json!("x"),
+            json!(7),
+            json!(before.nonce(Duration::ZERO)),
+        ] {
+            assert_eq!(
+                at(&proofs, &with(claims("n"), "nonce", nonce.clone()), NOW),
+                Err(Flaw::Nonce),
+                "{nonce}"
+            );
+        }
+        let carrying = with(claims("n"), "nonce", json!(told));
+        assert_eq!(at(&proofs, &carrying, NOW), Ok(()), "in the first second");
+        assert_eq!(at(&proofs, &carrying, NOW), Err(Flaw::Replayed));
+        let late = NOW + 2 * Nonces::SPAN.as_secs();
+        let carrying = with(carrying, "iat", json!(late));
+        assert_eq!(at(&proofs, &carrying, late), Err(Flaw::Nonce), "old");
     }
 
     /// RFC 7638, section 3.1: the example.
@@ -336,12 +447,17 @@ mod tests {
             "the older generation counts"
         );
         assert!(take("first", 127), "too old by then to be taken for another reason");
-        let (proofs, key) = (Proofs::since(Timestamp(0)), key());
+        let (proofs, key) = (Proofs::new(Timestamp(0), None), key());
         let log_in = Request { token: None, ..REQUEST };
         let stranger = with(claims("x"), "ath", Value::Null);
         assert!(
             proofs
-                .take(&signed(&key, &header(&key), &stranger), log_in, Timestamp(NOW * 1000))
+                .take(
+                    &signed(&key, &header(&key), &stranger),
+                    log_in,
+                    Timestamp(NOW * 1000),
+                    Duration::ZERO
+                )
                 .is_ok()
         );
         assert!(proofs.calls.lock().young.is_empty());

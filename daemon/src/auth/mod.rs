@@ -3,7 +3,7 @@
 //!
 //! May touch: `base`, `policy` (permits, callers), `token` (which makes the token), `store::View` and `store::Change`.
 //! Reading order: `trust` (what an operator writes), `refused` (every way to be refused), a method's folder (`jwt/`, `oidc/`, `role/`, `certificate/`, `unix/`), `outside` (the one client for
-//! what issuers publish), `dpop` (proof of a key, for each call), `replay` (a token logs in once), `limit` (failures by source), `documents` (trusts in the store), this file.
+//! what issuers publish), `dpop` and `nonce` (proof of a key, for each call), `replay` (a token logs in once), `limit` (failures by source), `documents` (trusts in the store), this file.
 //!
 //! What is proved decides nothing alone: the gate asks policies whether this caller may `log_in` at `sys/login/TRUST` (no permit is needed,
 //! a `forbid` counts), and everything after goes by the groups and claims that the token carries.
@@ -15,6 +15,7 @@ mod error;
 pub mod jwt;
 mod limit;
 mod network;
+mod nonce;
 pub mod oidc;
 mod outside;
 mod refused;
@@ -27,9 +28,10 @@ pub mod unix;
 
 pub use certificate::thumbprint;
 pub use documents::{Put, Summary, Written};
-pub use dpop::{Proofs, Request as Proven};
+pub use dpop::{Flaw, Proofs, Request as Proven};
 pub use error::AuthError;
 pub use jwt::{Check, Steps};
+pub use nonce::Nonces;
 pub use refused::Refused;
 pub use replay::Use;
 pub use role::{MadeSecret, SecretUse};

@@ -53,6 +53,8 @@ pub enum Refused {
     TooManyClaims,
     /// It proves no possession of the key it should be bound to.
     Possession,
+    /// The proof of that key is good, but for a nonce of ours.
+    ProofNonce,
     /// No such trust, or one of another method.
     NoTrust,
     /// No such secret id: never made, expired, or of another role.
@@ -112,6 +114,7 @@ impl Refused {
             Self::NoBinding => "no-binding",
             Self::TooManyClaims => "too-many-claims",
             Self::Possession => "possession",
+            Self::ProofNonce => "proof-nonce",
             Self::NoTrust => "no-trust",
             Self::Secret => "secret",
             Self::SecretReused => "secret-reused",
@@ -145,6 +148,7 @@ impl Refused {
                 | Self::Trap
                 | Self::NoBinding
                 | Self::TooManyClaims
+                | Self::ProofNonce
                 | Self::NoFlow
                 | Self::ProviderUnavailable
                 | Self::ProviderDenied

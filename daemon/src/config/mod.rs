@@ -56,12 +56,24 @@ pub struct Listener {
     pub tls12: bool,
     /// Where clients believe they are, `https://HOST:PORT` without a slash behind: what DPoP proofs must be for. Without it none is taken.
     pub origin: Option<Spanned<String>>,
+    /// Whether DPoP proofs must carry a nonce of the daemon's: `required` (default) or `off`.
+    pub dpop_nonce: DpopNonce,
     /// Unix socket. Default `/run/strongroom/strongroom.sock`.
     pub socket: Spanned<PathBuf>,
     /// Prometheus metrics and health over plain HTTP. Default `127.0.0.1:9470`; `metrics_off = true` serves none.
     pub metrics: Spanned<SocketAddr>,
     /// Serve no metrics.
     pub metrics_off: bool,
+}
+
+/// What DPoP proofs must carry (RFC 9449, 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DpopNonce {
+    /// A nonce of the daemon's, of the last minutes.
+    Required,
+    /// None: for clients that cannot. Proofs may then be made ahead, and none is taken of the first seconds after a start.
+    Off,
 }
 
 /// `[store]`
@@ -243,6 +255,7 @@ impl Default for Listener {
             tls_key: None,
             tls12: false,
             origin: None,
+            dpop_nonce: DpopNonce::Required,
             socket: unspanned("/run/strongroom/strongroom.sock".into()),
             metrics: unspanned(SocketAddr::from(([127, 0, 0, 1], 9470))),
             metrics_off: false,

@@ -32,6 +32,8 @@ reasons! {
     Unauthenticated = "TOKEN_INVALID", "the token is missing, unknown, expired or revoked: log in again";
     /// The token is bound to a key, and the call does not show that its caller holds it.
     Possession = "POSSESSION", "the token is bound to a key: present its client certificate, or a fresh DPoP proof for this call";
+    /// The proof is good, but for a nonce of the daemon's (RFC 9449, 8).
+    UseDpopNonce = "USE_DPOP_NONCE", "the DPoP proof must carry the nonce that stands in this answer's metadata `dpop-nonce`: sign it again with that";
     /// A proof that nobody believes.
     LoginRefused = "LOGIN_REFUSED", "the log-in was refused; the audit log says why, `strongroom ci explain` too";
     /// The person has not answered the provider yet.

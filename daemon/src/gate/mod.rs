@@ -35,7 +35,7 @@ pub use who::{Call, ChangeKey, Doom, Origin, Shown, Source, is_owner};
 
 use crate::{
     audit::{Trail, Who},
-    auth::{self, Proofs},
+    auth::{self, Flaw, Nonces, Proofs},
     base::{id::RequestId, secret::SecretBytes, time::Timestamp},
     limit::Limiter,
     policy::{Caller, Peer},
@@ -57,6 +57,8 @@ pub struct Setting {
     pub warnings: Vec<String>,
     /// `https://HOST:PORT`, what DPoP proofs are for; `None`: none is taken.
     pub origin: Option<String>,
+    /// Whether they must carry a nonce of ours.
+    pub nonces: bool,
 }
 
 /// The one way in.
@@ -84,6 +86,7 @@ impl Gate {
         setting: Setting,
     ) -> Arc<Self> {
         let started = from.clock.now();
+        let nonces = setting.nonces.then(|| Nonces::new(&*from.random));
         Arc::new(Self {
             vault,
             from,
@@ -91,7 +94,7 @@ impl Gate {
             repeats: repeat::Repeats::default(),
             pushes: tokio::sync::Semaphore::new(watch::PUSHES_MAX),
             metrics: Metrics::default(),
-            proofs: Proofs::since(started),
+            proofs: Proofs::new(started, nonces),
             hsms,
             setting,
             started,
@@ -103,22 +106,27 @@ impl Gate {
         RequestId::random(&*self.from.random)
     }
 
-    /// The key whose holder signed `proof` (a DPoP proof) for a call of `path` with `token`; with `expected`, only if it is that one. `None` for
-    /// whatever is wrong with it: the call then holds no key.
+    /// The key whose holder signed `proof` (a DPoP proof) for a call of `path` with `token`; with `expected`, only if it is that one.
     fn key_of(
         &self,
         proof: &str,
         path: &str,
         token: Option<&SecretBytes>,
         expected: Option<[u8; 32]>,
-    ) -> Option<[u8; 32]> {
+    ) -> Result<[u8; 32], Flaw> {
         let request = auth::Proven {
             expected,
-            origin: self.setting.origin.as_deref()?,
+            origin: self.setting.origin.as_deref().ok_or(Flaw::Absent)?,
             path,
             token: token.map(SecretBytes::expose),
         };
-        self.proofs.take(proof, request, self.from.clock.now()).ok()
+        let clock = &self.from.clock;
+        self.proofs.take(proof, request, clock.now(), clock.monotonic())
+    }
+
+    /// What the next DPoP proof must carry, if anything.
+    pub fn nonce(&self) -> Option<String> {
+        self.proofs.nonce(self.from.clock.monotonic())
     }
 
     /// Whether DPoP proofs can be taken at all.

@@ -9,7 +9,9 @@ use tonic::Code;
 pub const fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::Malformed | Reason::TooLarge | Reason::FactorRefused => Code::InvalidArgument,
-        Reason::Unauthenticated | Reason::LoginRefused | Reason::Possession => Code::Unauthenticated,
+        Reason::Unauthenticated | Reason::LoginRefused | Reason::Possession | Reason::UseDpopNonce => {
+            Code::Unauthenticated
+        }
         Reason::Denied | Reason::OwnerOnly | Reason::PoliciesDamaged => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::UnknownMethod => Code::Unimplemented,

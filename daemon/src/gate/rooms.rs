@@ -159,13 +159,13 @@ impl Rooms {
 
     /// Whose token a call presents.
     /// # Errors
-    /// `Unauthenticated`, whatever is wrong with it; `Possession` when it is bound to a key that the caller does not show.
+    /// `Unauthenticated`, whatever is wrong with it; `Possession` or `UseDpopNonce` when it is bound to a key that the caller does not show.
     pub fn identify(&self, call: &Call) -> Result<Arc<Caller>, Failure> {
         let caller = self.bearer(call.token.as_ref())?;
-        match caller.log_in().and_then(|log_in| log_in.bound) {
-            Some(bound) if !call.holds(bound) => Err(Reason::Possession.into()),
-            _ => Ok(caller),
+        if let Some(bound) = caller.log_in().and_then(|log_in| log_in.bound) {
+            call.holds(bound)?;
         }
+        Ok(caller)
     }
 
     /// Whose token this is.

@@ -112,7 +112,11 @@ impl Gate {
         op: &O,
         trail: &mut Trail,
     ) -> Result<(Permit, Option<Held>), Failure> {
-        let caller: Arc<Caller> = op.identify(open, call, trail).await?;
+        let identified = op.identify(open, call, trail).await;
+        if let Some(flaw) = call.flaw() {
+            trail.param_word("proof", flaw.word());
+        }
+        let caller: Arc<Caller> = identified?;
         note_caller(trail, &caller);
         let held = self.admit(call, &caller, O::CLASS)?;
         let Target { action, path, claim } = op.target(open, &caller).await?;

@@ -1,9 +1,9 @@
 //! Where a call comes from and what it carries, before anybody believes it.
 
-use super::{Gate, Place};
+use super::{Failure, Gate, Place, Reason};
 pub use crate::audit::Source;
 use crate::{
-    auth,
+    auth::{self, Flaw},
     base::{id::RequestId, secret::SecretBytes},
     policy::Bound,
 };
@@ -71,7 +71,7 @@ pub struct Shown {
     gate: Arc<Gate>,
     proof: String,
     path: Arc<str>,
-    found: OnceLock<Option<[u8; 32]>>,
+    found: OnceLock<Result<[u8; 32], Flaw>>,
 }
 
 impl fmt::Debug for Shown {
@@ -94,8 +94,10 @@ impl Shown {
 
 impl Call {
     /// The key whose holder signed a proof for this very call (RFC 7638 thumbprint); with `expected`, only if it is that one.
-    pub fn key_held(&self, expected: Option<[u8; 32]>) -> Option<[u8; 32]> {
-        let shown = self.shown.as_ref()?;
+    /// # Errors
+    /// What is wrong with the proof.
+    pub fn key_held(&self, expected: Option<[u8; 32]>) -> Result<[u8; 32], Flaw> {
+        let shown = self.shown.as_ref().ok_or(Flaw::Absent)?;
         let take = || {
             shown
                 .gate
@@ -104,12 +106,23 @@ impl Call {
         *shown.found.get_or_init(take)
     }
 
-    /// Whether the caller holds the key that a token is bound to.
-    pub fn holds(&self, bound: Bound) -> bool {
-        match bound {
+    /// What was wrong with its proof, if one was looked at.
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.shown.as_ref()?.found.get()?.err()
+    }
+
+    /// Makes sure that the caller holds the key that a token is bound to.
+    /// # Errors
+    /// `Possession`; `UseDpopNonce` when only the nonce is missing.
+    pub fn holds(&self, bound: Bound) -> Result<(), Failure> {
+        let held = match bound {
             Bound::Certificate(digest) => self.certificate() == Some(digest),
-            Bound::Key(thumbprint) => self.key_held(Some(thumbprint)) == Some(thumbprint),
-        }
+            Bound::Key(thumbprint) => match self.key_held(Some(thumbprint)) {
+                Err(Flaw::Nonce) => return Err(Reason::UseDpopNonce.into()),
+                found => found == Ok(thumbprint),
+            },
+        };
+        if held { Ok(()) } else { Err(Reason::Possession.into()) }
     }
 
     /// SHA-256 of the connection's client certificate.

@@ -7,7 +7,7 @@ use crate::{
     gate::{Failure, Gate, Origin, Reason},
     limit::Lane,
 };
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use std::{
     future::Future,
@@ -40,6 +40,10 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Of a message that nobody reads so much is let in, and for so long.
 const UNREAD_BYTES_MAX: usize = 64 << 10;
 const UNREAD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A proof of the caller's key, and what the next one must carry (RFC 9449).
+const PROOF: &str = "dpop";
+const PROOF_NONCE: &str = "dpop-nonce";
 
 /// No request takes longer, whatever its caller asks for.
 const DEADLINE_MAX: Duration = Duration::from_secs(300);
@@ -230,7 +234,8 @@ where
             return self.stream(request);
         }
         let taken = Taken::default();
-        if request.headers().contains_key("dpop") {
+        let proves = request.headers().contains_key(PROOF);
+        if proves {
             let called = Called(request.uri().path().into());
             request.extensions_mut().insert(called);
         }
@@ -243,7 +248,7 @@ where
         let deadline = patience(asked, self.shared.deadline);
         let gate = Arc::clone(&self.shared.gate);
         let answer = self.inner.call(request);
-        Box::pin(async move {
+        let answer = async move {
             // Of a stream this is the time to its opening.
             let answer = match tokio::time::timeout(deadline, answer).await {
                 Ok(answer) => answer?,
@@ -267,6 +272,19 @@ where
                 Ok(request_id) => Ok(status(&failure, &request_id).into_http()),
                 Err(failure) => Ok(status(&failure, "").into_http()),
             }
+        };
+        if !proves {
+            return Box::pin(answer);
+        }
+        // Whoever proves a key hears what the next proof must carry, whatever became of this one.
+        let gate = Arc::clone(&self.shared.gate);
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            let nonce = gate.nonce().and_then(|nonce| HeaderValue::try_from(nonce).ok());
+            if let Some(nonce) = nonce {
+                answer.headers_mut().insert(PROOF_NONCE, nonce);
+            }
+            Ok(answer)
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::{
     audit::{Outcome, Source},
-    auth::{self, Check, Connection, Proof, Refused, SecretUse, oidc::Beginning},
+    auth::{self, Check, Connection, Flaw, Proof, Refused, SecretUse, oidc::Beginning},
     base::{id::IdentityId, secret::SecretBytes},
     gate::Call,
     policy::Bound,
@@ -67,7 +67,11 @@ impl LogIn {
                 .map(Bound::Certificate)
                 .map(Some)
                 .ok_or(Refused::Possession),
-            Binding::Key => call.key_held(None).map(Bound::Key).map(Some).ok_or(Refused::Possession),
+            Binding::Key => match call.key_held(None) {
+                Ok(thumbprint) => Ok(Some(Bound::Key(thumbprint))),
+                Err(Flaw::Nonce) => Err(Refused::ProofNonce),
+                Err(_) => Err(Refused::Possession),
+            },
         }
     }
 }
@@ -88,6 +92,7 @@ fn refusal(refused: Refused) -> Failure {
     let failure = match refused {
         Refused::Pending => return Failure::new(Reason::LoginPending),
         Refused::SlowDown => return Failure::new(Reason::LoginSlowDown),
+        Refused::ProofNonce => return Failure::new(Reason::UseDpopNonce),
         Refused::KeysUnavailable | Refused::ProviderUnavailable => {
             return Failure::new(Reason::LoginRefused).retry_after(std::time::Duration::from_secs(30));
         }
