@@ -1,6 +1,9 @@
 //! `strongroom agent` on the real daemon: its socket, who may ask, files that stay fresh, and what it does while the daemon is away.
 
-use crate::world::{PATIENCE, World, eventually, reason, shared, value};
+use crate::{
+    bound,
+    world::{PATIENCE, World, eventually, reason, shared, value},
+};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -228,4 +231,37 @@ async fn the_agent_outlives_the_daemon() {
         .unwrap();
     let event = timeout(PATIENCE, stream.next()).await.unwrap().unwrap();
     assert!(matches!(event, Event::Changed(0, held) if held.field("value").unwrap().expose() == b"after"));
+}
+
+/// R-AUTH-3: an agent whose token is bound to a key proves it by itself, also for the stream that it follows; without the key it does not start.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_proves_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, token) = (dir.path().join("token.key"), dir.path().join("bound"));
+    let (_, pem) = strongroom_client::ProofKey::generate().unwrap();
+    fs::write(&key, pem.as_bytes()).unwrap();
+    let mut world = bound::slow_world(&key, &token);
+    let root = world.client().await;
+    world.root = fs::read_to_string(&token).unwrap();
+    let lines = "[[allow]]\nuid = ME\npaths = [\"kv/bound/a\"]\n";
+    let agent = Agent::start(&world, &format!("proof_key = \"{}\"\n{lines}", key.display()));
+    let client = agent.client().await;
+    let fetched = client.fetch(["kv/bound/a"]).await.unwrap();
+    assert_eq!(fetched[0].field("value").unwrap().expose(), b"x");
+    let mut stream = client
+        .watch([Follow::path("kv/bound/a").resume(&fetched[0].resume)])
+        .await
+        .unwrap();
+    root.put("kv/bound/a", &value("y"), None).await.unwrap();
+    match timeout(PATIENCE, stream.next()).await.unwrap().unwrap() {
+        Event::Changed(0, changed) => assert_eq!(changed.field("value").unwrap().expose(), b"y"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(agent.stop(), 0);
+    let other = tempfile::tempdir().unwrap();
+    let (config, _) = configure(&world, other.path(), lines);
+    assert!(
+        !command(&config).arg("--once").status().unwrap().success(),
+        "without its key"
+    );
 }

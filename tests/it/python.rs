@@ -1,6 +1,6 @@
 //! The Python client, on the real daemon: its own tests, run by Debian's Python with Debian's grpcio.
 
-use crate::world::shared;
+use crate::{bound, world::shared};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 /// Where Debian's packages are, which `scripts/deps` installs.
@@ -24,11 +24,8 @@ fn the_python_client_works() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&descriptor, strongroom_proto::DESCRIPTOR).unwrap();
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python");
-    let ran = Command::new(PYTHON)
+    let ran = python(&client)
         .arg(client.join("tests/real_daemon.py"))
-        .env_clear()
-        .env("PYTHONPATH", client.join("src"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
         .env("CA", world.lab.ca())
         .env("TOKEN_FILE", &token)
@@ -39,4 +36,36 @@ fn the_python_client_works() {
     assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stdout));
     assert!(told.contains("Ran 6 tests"), "{told}");
     assert!(!told.contains("canary-in-python"));
+}
+
+fn python(client: &Path) -> Command {
+    let mut command = Command::new(PYTHON);
+    command
+        .env_clear()
+        .env("PYTHONPATH", client.join("src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// R-AUTH-3, R-POL-3: the Python client makes a key, proves it with each call, learns the daemon's nonces, and waits as it is told.
+#[test]
+fn the_python_client_proves_its_key_and_waits() {
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/python");
+    let dir = tempfile::tempdir().unwrap();
+    let (key, token) = (dir.path().join("token.key"), dir.path().join("token"));
+    let make = "import sys, strongroom; sys.stdout.buffer.write(strongroom.ProofKey.generate().pem())";
+    let made = python(&client).args(["-c", make]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::write(&key, &made.stdout).unwrap();
+    let world = bound::slow_world(&key, &token);
+    let ran = python(&client)
+        .arg(client.join("tests/bound.py"))
+        .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
+        .env("CA", world.lab.ca())
+        .env("TOKEN_FILE", &token)
+        .env("PROOF_KEY", &key)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && told.contains("Ran 3 tests"), "{told}");
 }

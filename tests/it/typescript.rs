@@ -1,11 +1,12 @@
 //! The TypeScript client, on the real daemon: compiled from its lock file, then its own tests.
 
-use crate::world::shared;
+use crate::{bound, world::shared};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 use strongroom_tests::lab::binary;
 
@@ -33,6 +34,26 @@ fn run(command: &mut Command) -> String {
     told
 }
 
+/// The package, installed and compiled once.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        // Beside the binaries: what npm installs stays for the next time, and out of the tree.
+        let place: PathBuf = binary("strongroom").parent().unwrap().join("client-typescript");
+        let package = place.join("client/typescript");
+        copy(&tree.join("client/typescript"), &package);
+        copy(&tree.join("proto/strongroom"), &place.join("proto/strongroom"));
+        run(Command::new("/usr/bin/npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&package));
+        run(Command::new("/usr/bin/npm")
+            .args(["run", "build"])
+            .current_dir(&package));
+        package
+    })
+}
+
 /// R-OPS-6: the TypeScript client compiles strictly, reads, writes, fetches, watches, holds secrets fresh, and tells errors apart.
 #[test]
 fn the_typescript_client_works() {
@@ -46,27 +67,35 @@ fn the_typescript_client_works() {
         "default_ttl=5s",
         "max_ttl=8s",
     ]);
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    // Beside the binaries: what npm installs stays for the next time, and out of the tree.
-    let place: PathBuf = binary("strongroom").parent().unwrap().join("client-typescript");
-    let package = place.join("client/typescript");
-    copy(&tree.join("client/typescript"), &package);
-    copy(&tree.join("proto/strongroom"), &place.join("proto/strongroom"));
-    run(Command::new("/usr/bin/npm")
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(&package));
-    run(Command::new("/usr/bin/npm")
-        .args(["run", "build"])
-        .current_dir(&package));
+    let package = built();
     let token = world.lab.dir().join("node-token");
     fs::write(&token, &world.root).unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     let told = run(Command::new("/usr/bin/node")
         .args(["--test", "--test-reporter=tap", "test/real-daemon.test.mjs"])
-        .current_dir(&package)
+        .current_dir(package)
         .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
         .env("CA", world.lab.ca())
         .env("TOKEN_FILE", &token));
     assert!(told.contains("# pass 5") && told.contains("# fail 0"), "{told}");
     assert!(!told.contains("canary-in-node"));
+}
+
+/// R-AUTH-3, R-POL-3: the TypeScript client makes a key, proves it with each call, learns the daemon's nonces, and waits as it is told.
+#[test]
+fn the_typescript_client_proves_its_key_and_waits() {
+    let (package, dir) = (built(), tempfile::tempdir().unwrap());
+    let (key, token) = (dir.path().join("token.key"), dir.path().join("token"));
+    let make = "import('strongroom-client').then(({ ProofKey }) => process.stdout.write(ProofKey.generate().pem()))";
+    let made = run(Command::new("/usr/bin/node").args(["-e", make]).current_dir(package));
+    fs::write(&key, made).unwrap();
+    let world = bound::slow_world(&key, &token);
+    let told = run(Command::new("/usr/bin/node")
+        .args(["--test", "--test-reporter=tap", "test/bound.test.mjs"])
+        .current_dir(package)
+        .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
+        .env("CA", world.lab.ca())
+        .env("TOKEN_FILE", &token)
+        .env("PROOF_KEY", &key));
+    assert!(told.contains("# pass 3") && told.contains("# fail 0"), "{told}");
 }

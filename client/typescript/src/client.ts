@@ -3,8 +3,9 @@ import { credentials, Metadata, type ClientReadableStream, type Client as GrpcCl
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ofCall, StrongroomError } from "./errors.js";
+import { isRetryable, ofCall, StrongroomError } from "./errors.js";
 import { Secrets } from "./held.js";
+import { ProofKey } from "./proof.js";
 import { Fields, type Credential, type Delivered, type Event, type Follow, type SecretVersion, type Want } from "./values.js";
 import { services, type Service } from "./wire.js";
 
@@ -25,6 +26,8 @@ export interface Options {
   token?: string;
   /** A file that holds the token, read again when the token has ended. */
   tokenFile?: string;
+  /** The key that the token is bound to, or its PEM file: each call carries a proof of it (DPoP). Over TLS only. */
+  proofKey?: string | ProofKey;
   /** Longest time one call may take, retries included. Default 15 s. */
   timeoutMs?: number;
 }
@@ -36,7 +39,11 @@ export class Client {
   readonly #stubs: Record<Service, GrpcClient>;
   readonly #tokenFile: string | undefined;
   readonly #timeoutMs: number;
+  readonly #proofKey: ProofKey | undefined;
+  readonly #origin: string;
   #token: string | undefined;
+  /** What the daemon told last that a proof must carry. */
+  #nonce: string | undefined;
 
   constructor(options: Options = {}) {
     const address = options.address ?? DEFAULT_ADDRESS;
@@ -46,6 +53,10 @@ export class Client {
     if (this.#token === undefined) this.reloadToken();
     const channel = { "grpc.max_receive_message_length": ANSWER_BYTES_MAX, "grpc.keepalive_time_ms": 20_000 };
     const [target, trust] = place(address, options.caFile);
+    const { proofKey } = options;
+    if (proofKey !== undefined && address.startsWith("unix:")) throw new RangeError("a proof key is of use over TLS only: give an https:// address");
+    this.#proofKey = typeof proofKey === "string" ? ProofKey.read(proofKey) : proofKey;
+    this.#origin = `https://${target}`;
     const stub = (service: Service) => new services[service](target, trust, channel);
     this.#stubs = { Kv: stub("Kv"), Delivery: stub("Delivery"), Creds: stub("Creds"), Lease: stub("Lease"), Token: stub("Token") };
   }
@@ -94,17 +105,24 @@ export class Client {
     const items = [...follows].map((follow) => (typeof follow === "string" ? { path: follow } : follow));
     if (options.signal?.aborted) return;
     const open = (this.#stubs.Delivery as any).watch.bind(this.#stubs.Delivery);
-    const stream: ClientReadableStream<Message> = open({ items, withoutValues: options.values === false }, this.#metadata());
-    const abort = () => stream.cancel();
-    options.signal?.addEventListener("abort", abort);
-    stream.on("metadata", () => options.opened?.());
-    try {
-      for await (const response of stream) yield event(response);
-    } catch (error) {
-      if (!options.signal?.aborted) throw ofCall(error as ServiceError);
-    } finally {
-      options.signal?.removeEventListener("abort", abort);
-      stream.cancel();
+    for (let asked = false; ; asked = true) {
+      const stream: ClientReadableStream<Message> = open({ items, withoutValues: options.values === false }, this.#metadata("Delivery", "watch"));
+      const abort = () => stream.cancel();
+      options.signal?.addEventListener("abort", abort);
+      stream.on("metadata", (metadata: Metadata) => {
+        this.#learn(metadata);
+        options.opened?.();
+      });
+      try {
+        for await (const response of stream) yield event(response);
+        return;
+      } catch (error) {
+        if (options.signal?.aborted) return;
+        if (asked || !this.#wantsNonce(error as ServiceError)) throw ofCall(error as ServiceError);
+      } finally {
+        options.signal?.removeEventListener("abort", abort);
+        stream.cancel();
+      }
     }
   }
 
@@ -136,10 +154,44 @@ export class Client {
     return (await this.#change("Token", "renew", options)).ttlSecs;
   }
 
-  #metadata(): Metadata {
+  #metadata(service: Service, method: string): Metadata {
     const metadata = new Metadata();
-    if (this.#token) metadata.set("authorization", `Bearer ${this.#token}`);
+    const token = this.#token || undefined;
+    if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+    if (this.#proofKey !== undefined) {
+      const address = `${this.#origin}/strongroom.v1.${service}/${method.charAt(0).toUpperCase()}${method.slice(1)}`;
+      metadata.set("dpop", this.#proofKey.proof(address, token, this.#nonce));
+    }
     return metadata;
+  }
+
+  /** Keeps the nonce that an answer tells: the next proof must carry it. */
+  #learn(metadata: Metadata | undefined): void {
+    const [nonce] = metadata?.get("dpop-nonce") ?? [];
+    if (typeof nonce === "string") this.#nonce = nonce;
+  }
+
+  /** Whether a call was refused for want of the daemon's nonce, and nothing else: it is known now, and the call was not looked at. */
+  #wantsNonce(error: ServiceError): boolean {
+    if (this.#proofKey === undefined) return false;
+    this.#learn(error.metadata);
+    return ofCall(error).reason === "USE_DPOP_NONCE";
+  }
+
+  /** One call; once more where the daemon asks for its nonce. */
+  async #call(service: Service, method: string, request: Message, deadline: number): Promise<Message> {
+    const stub = this.#stubs[service] as any;
+    for (let asked = false; ; asked = true) {
+      try {
+        return await new Promise((resolve, reject) => {
+          const done = (error: ServiceError | null, answer: Message) => (error ? reject(error) : resolve(answer));
+          const call = stub[method](request, this.#metadata(service, method), { deadline }, done);
+          call.on("metadata", (metadata: Metadata) => this.#learn(metadata));
+        });
+      } catch (error) {
+        if (asked || !this.#wantsNonce(error as ServiceError)) throw error;
+      }
+    }
   }
 
   #read(service: Service, method: string, request: Message): Promise<Message> {
@@ -151,22 +203,18 @@ export class Client {
   }
 
   async #attempt(service: Service, method: string, request: Message, changes: boolean): Promise<Message> {
-    const stub = this.#stubs[service] as any;
     const deadline = Date.now() + this.#timeoutMs;
     let [pause, sent] = [PAUSE_FIRST_MS, false];
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await new Promise((resolve, reject) => {
-          const done = (error: ServiceError | null, answer: Message) => (error ? reject(error) : resolve(answer));
-          stub[method](request, this.#metadata(), { deadline }, done);
-        });
+        return await this.#call(service, method, request, deadline);
       } catch (error) {
         const refused = ofCall(error as ServiceError);
         // A change that was cut off may have been made; one that never got a connection was not.
         sent ||= refused.reason === "" && !/connect/i.test(refused.message);
         const wait = Math.max(pause * (0.5 + Math.random() / 2), refused.retryAfterMs);
-        if (refused.kind !== "unavailable" || attempt === ATTEMPTS_MAX || Date.now() + wait >= deadline) {
-          if (!changes || !sent || !["unavailable", "sealed"].includes(refused.kind)) throw refused;
+        if (!isRetryable(refused) || attempt === ATTEMPTS_MAX || Date.now() + wait >= deadline) {
+          if (!changes || !sent || !["unavailable", "sealed", "exhausted"].includes(refused.kind)) throw refused;
           const words = `the change was sent and may have been made: ${refused.message}`;
           throw new StrongroomError("indeterminate", words, refused.reason, refused.requestId);
         }

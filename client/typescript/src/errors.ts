@@ -24,6 +24,11 @@ export class StrongroomError extends Error {
   }
 }
 
+/** Whether the same call may be sent again after a pause: nobody was there, or the daemon said when to come again. */
+export function isRetryable({ kind, retryAfterMs }: StrongroomError): boolean {
+  return kind === "unavailable" || (kind === "exhausted" && retryAfterMs > 0);
+}
+
 const BY_REASON: Record<string, Kind> = {
   SEALED: "sealed", BLANK: "blank", INDETERMINATE: "indeterminate", ALREADY_DONE: "indeterminate",
 };

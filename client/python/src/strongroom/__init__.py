@@ -1,6 +1,6 @@
 """Strongroom for Python: secrets, leased credentials, and both kept fresh.
 
-Reading order: ``errors``, ``values`` (what is handed out), ``client`` (calls), ``held`` (values that stay fresh).
+Reading order: ``errors``, ``values`` (what is handed out), ``proof`` (of the key that a token is bound to), ``client`` (calls), ``held`` (values that stay fresh).
 """
 
 from .client import Client
@@ -20,6 +20,7 @@ from .errors import (
     Unsupported,
 )
 from .held import Secrets
+from .proof import ProofKey
 from .values import Credential, Delivered, Event, Fields, Follow, SecretVersion, Want
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Internal",
     "Invalid",
     "NotFound",
+    "ProofKey",
     "Sealed",
     "SecretVersion",
     "Secrets",

@@ -14,6 +14,7 @@ import grpc
 from . import errors
 from ._wire import creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2
 from .held import Secrets
+from .proof import ProofKey
 from .values import Credential, Delivered, Event, Fields, Follow, Followed, SecretVersion, Want, Wanted
 
 #: Attempts of one call, the first included.
@@ -34,6 +35,7 @@ class Client:
     :param ca_file: PEM of the CA that signed the daemon's certificate; else the system's CAs.
     :param token: the API token; or
     :param token_file: a file that holds it, read again when the token has ended.
+    :param proof_key: the key that the token is bound to, or its PEM file: each call carries a proof of it (DPoP). Over TLS only.
     :param timeout: longest time one call may take, retries included, in seconds.
     """
 
@@ -44,20 +46,26 @@ class Client:
         ca_file: Union[str, Path, None] = None,
         token: Optional[str] = None,
         token_file: Union[str, Path, None] = None,
+        proof_key: Union[str, Path, ProofKey, None] = None,
         timeout: float = 15.0,
     ) -> None:
         self._token_file = token_file
         self._token = token
         self._timeout = timeout
+        self._proof_key = proof_key if isinstance(proof_key, (ProofKey, type(None))) else ProofKey.read(proof_key)
+        self._nonce: Optional[str] = None
         if token is None and token_file is not None:
             self.reload_token()
         options = [("grpc.max_receive_message_length", _ANSWER_BYTES_MAX), ("grpc.keepalive_time_ms", 20_000)]
         if address.startswith("unix:"):
+            if proof_key is not None:
+                raise ValueError("a proof key is of use over TLS only: give an https:// address")
             self._channel = grpc.insecure_channel(address, options)
         elif address.startswith("https://"):
             roots = Path(ca_file).read_bytes() if ca_file is not None else None
             place = address[len("https://") :].rstrip("/")
             place = place if ":" in place.rpartition("]")[2] else f"{place}:8470"
+            self._origin = f"https://{place}"
             self._channel = grpc.secure_channel(place, grpc.ssl_channel_credentials(roots), options)
         else:
             raise ValueError(f"{address!r} is neither https://HOST:PORT nor unix:/path")
@@ -154,8 +162,41 @@ class Client:
 
     # How a call is made.
 
-    def _metadata(self) -> "Optional[Tuple[Tuple[str, str], ...]]":
-        return (("authorization", f"Bearer {self._token}"),) if self._token else None
+    def _metadata(self, method: str) -> "Tuple[Tuple[str, str], ...]":
+        token = self._token
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        if self._proof_key is None:
+            return metadata
+        address = f"{self._origin}/strongroom.v1.{method}"
+        return (*metadata, ("dpop", self._proof_key.proof(address, token or None, self._nonce)))
+
+    def _learn(self, metadata: Any) -> None:
+        """Keeps the nonce that an answer tells: the next proof must carry it."""
+        for key, value in metadata or ():
+            if key == "dpop-nonce":
+                self._nonce = value
+
+    def _wants_nonce(self, error: Any) -> bool:
+        """Whether a call was refused for want of the daemon's nonce, and nothing else: it is known now, and the call was not looked at."""
+        if self._proof_key is None:
+            return False
+        self._learn(error.initial_metadata())
+        self._learn(error.trailing_metadata())
+        return errors.of_call(error).reason == "USE_DPOP_NONCE"
+
+    def _call(self, call: Any, method: str, request: Any, deadline: float) -> Any:
+        """Calls; once more where the daemon asks for its nonce."""
+        asked = False
+        while True:
+            try:
+                timeout = max(deadline - time.monotonic(), 0.001)
+                answer, done = call.with_call(request, timeout=timeout, metadata=self._metadata(method))
+                self._learn(done.initial_metadata())
+                return answer
+            except grpc.RpcError as error:
+                if asked or not self._wants_nonce(error):
+                    raise
+                asked = True
 
     def _read(self, method: str, request: Any, answer: Any) -> Any:
         return self._attempt(method, request, answer, changes=False)
@@ -173,15 +214,15 @@ class Client:
         deadline, pause, sent = time.monotonic() + self._timeout, _PAUSE_FIRST, False
         for attempt in range(1, _ATTEMPTS_MAX + 1):
             try:
-                return call(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata())
+                return self._call(call, method, request, deadline)
             except grpc.RpcError as error:
                 # A change that was cut off may have been made; one that never got a connection was not.
                 refused = errors.of_call(error)
                 sent = sent or (not refused.reason and "connect" not in str(refused).lower())
                 wait = max(pause * random.uniform(0.5, 1.0), refused.retry_after or 0.0)
                 last = attempt == _ATTEMPTS_MAX or time.monotonic() + wait >= deadline
-                if not isinstance(refused, errors.Unavailable) or last:
-                    if changes and sent and isinstance(refused, (errors.Unavailable, errors.Sealed)):
+                if not errors.is_retryable(refused) or last:
+                    if changes and sent and isinstance(refused, (errors.Unavailable, errors.Sealed, errors.Exhausted)):
                         words = f"the change was sent and may have been made: {refused}"
                         refused = errors.Indeterminate(words, refused.reason, refused.request_id)
                     raise refused from None
@@ -210,10 +251,12 @@ class Watch:
             )
             for follow in follows
         ]
-        self._stream = open_stream(
-            delivery_pb2.WatchRequest(items=items, without_values=not values), metadata=client._metadata()
-        )
+        request = delivery_pb2.WatchRequest(items=items, without_values=not values)
+        self._client = client
+        self._open = lambda: open_stream(request, metadata=client._metadata("Delivery/Watch"))
+        self._asked_again = False
         self._closed = threading.Event()
+        self._stream = self._open()
 
     def close(self) -> None:
         """Ends the stream; whoever iterates stops."""
@@ -222,8 +265,18 @@ class Watch:
 
     def is_open(self) -> bool:
         """Waits until the daemon has taken or refused the stream; whether it took it. Iterating tells why not."""
-        self._stream.initial_metadata()
-        return bool(self._stream.is_active())
+        self._client._learn(self._stream.initial_metadata())
+        if self._stream.is_active():
+            return True
+        return self._opens_again(self._stream) and self.is_open()
+
+    def _opens_again(self, refused: Any) -> bool:
+        """Once, where the daemon asked for its nonce."""
+        if self._asked_again or self._closed.is_set() or not self._client._wants_nonce(refused):
+            return False
+        self._asked_again = True
+        self._stream = self._open()
+        return True
 
     def __enter__(self) -> "Watch":
         return self
@@ -240,6 +293,8 @@ class Watch:
         except grpc.RpcError as error:
             if self._closed.is_set():
                 raise StopIteration from None
+            if self._opens_again(error):
+                return next(self)
             raise errors.of_call(error) from None
         if response.item >= len(self.follows):
             raise errors.Unsupported("the daemon told of something that was not asked for")

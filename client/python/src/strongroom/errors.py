@@ -97,6 +97,11 @@ _BY_CODE: "dict[grpc.StatusCode, Type[StrongroomError]]" = {
 }
 
 
+def is_retryable(error: StrongroomError) -> bool:
+    """Whether the same call may be sent again after a pause: nobody was there, or the daemon said when to come again."""
+    return isinstance(error, Unavailable) or (isinstance(error, Exhausted) and bool(error.retry_after))
+
+
 def of_call(error: Any) -> StrongroomError:
     """The error of a call that gRPC reports as ``error``."""
     reason, request_id, retry_after = "", "", None

@@ -24,6 +24,7 @@ pub struct Config {
     pub address: Option<String>,
     pub ca_cert: Option<PathBuf>,
     pub token_file: PathBuf,
+    pub proof_key: Option<PathBuf>,
     pub socket: Option<PathBuf>,
     #[serde(default = "socket_mode", deserialize_with = "mode")]
     pub socket_mode: u32,

@@ -46,6 +46,7 @@ The configuration (TOML, unknown keys are refused):
   address = \"https://vault.example.com:8470\"   # default: as for other commands
   ca_cert = \"/etc/strongroom/ca.pem\"
   token_file = \"/run/strongroom-agent/token\"   # mode 0600; read again when the token has ended
+  proof_key = \"/etc/strongroom/token.key\"      # the key that the token is bound to (`login --dpop`), mode 0600
   socket = \"/run/strongroom-agent/agent.sock\"  # without it: files only
   [[allow]]                                    # who may ask for what
   user = \"app\"                                 # or uid = 1000
@@ -166,8 +167,12 @@ async fn connect(context: &Context, config: &Config, wants: Vec<Want>) -> Result
     if let Some(ca) = config.ca_cert.as_ref().or(context.settings.ca_cert.as_ref()) {
         builder = builder.ca_file(ca);
     }
-    // Checks its mode too.
+    // Only looked at: whoever can read them is whom they name.
     crate::input::private_file(&config.token_file)?;
+    if let Some(key) = &config.proof_key {
+        crate::input::private_file(key)?;
+        builder = builder.proof_key(key);
+    }
     Ok(builder.token_file(&config.token_file).secrets(wants).await?)
 }
 
