@@ -12,6 +12,7 @@ mod creds;
 mod delivery;
 mod full;
 mod fuzz;
+mod hostile;
 mod hsm;
 mod kv;
 mod limits;

@@ -72,8 +72,8 @@ impl Lab {
     }
 }
 
-/// R-AUTH-2: 179 tokens that an independent library (joserfc) or a hand made: those of seven platforms pass, 157 hostile ones meet exactly
-/// the refusal that is theirs. `tests/vectors/tokens/make.py` makes them.
+/// R-AUTH-2: 193 tokens that an independent library (joserfc) or a hand made: those of seven platforms pass, 171 hostile ones meet exactly
+/// the refusal that is theirs. They are those of `tests/jose/rows.json`, at a time that stands still.
 #[tokio::test]
 async fn hostile_tokens_meet_their_refusal() {
     let vectors: Value = serde_json::from_str(VECTORS).unwrap();
@@ -98,7 +98,7 @@ async fn hostile_tokens_meet_their_refusal() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(refused >= 150, "{refused}");
+    assert!(refused >= 170, "{refused}");
 }
 
 /// R-AUTH-2: what a believed token gives: groups of the bindings, claims as attributes, an id that follows from issuer and subject.
