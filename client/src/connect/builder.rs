@@ -2,13 +2,7 @@
 
 use super::{Address, First, ProofKey, Prover, channel, tls};
 use crate::{
-    cache::Cache,
-    call::Client,
-    delivery::Want,
-    error::Error,
-    held::Secrets,
-    secret::Secret,
-    transport::bearer,
+    cache::Cache, call::Client, delivery::Want, error::Error, held::Secrets, secret::Secret, transport::bearer,
 };
 use std::{
     path::PathBuf,
