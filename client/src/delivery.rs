@@ -9,6 +9,7 @@ use crate::{
     v1::{self, delivered, fetch_item, watch_item, watch_response},
 };
 use std::time::Duration;
+use tonic::Code;
 
 /// One thing to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,15 +280,6 @@ impl Follow {
         }
     }
 
-    /// Whether a failure is about this one: the daemon puts the path before its words.
-    pub(crate) fn is_named_by(&self, error: &Error) -> bool {
-        let rest = error
-            .refusal()
-            .zip(self.path_asked())
-            .and_then(|(refusal, path)| refusal.message.strip_prefix(path));
-        rest.is_some_and(|rest| rest.starts_with(": "))
-    }
-
     fn wire(&self) -> v1::WatchItem {
         v1::WatchItem {
             what: Some(self.what.clone()),
@@ -316,6 +308,15 @@ pub enum Event {
         /// Whether a renewal can still prolong it.
         renewable: bool,
     },
+    /// One is refused or cannot be read, and nothing more comes of it; the others go on. Open another stream to ask for it again.
+    Refused {
+        /// Which.
+        item: usize,
+        /// Its path; empty for a lease.
+        path: String,
+        /// Why.
+        error: Error,
+    },
 }
 
 /// An open stream of events. Remembers what was seen, so that [`resumed`](WatchStream::resumed) goes on after it.
@@ -330,7 +331,8 @@ pub struct WatchStream {
 impl WatchStream {
     /// The next event; waits for it.
     /// # Errors
-    /// Why the stream ended. After [`Error::Unavailable`] and [`Error::Sealed`] it can be [`resumed`](Self::resumed).
+    /// Why the stream ended; of what was followed and is refused, the last. After [`Error::Unavailable`] and [`Error::Sealed`] it can be
+    /// [`resumed`](Self::resumed).
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
             let response = match self.stream.message().await {
@@ -357,6 +359,15 @@ impl WatchStream {
                         state: lease.state,
                         remaining: Duration::from_secs(lease.remaining_secs),
                         renewable: lease.renewable,
+                    });
+                }
+                Some(watch_response::Event::Refused(refused)) => {
+                    let code = Code::from(i32::try_from(refused.code).unwrap_or_default());
+                    let refusal = Refusal::local(&refused.reason, refused.message);
+                    return Ok(Event::Refused {
+                        item,
+                        path: refused.path,
+                        error: Error::from_reason(refusal, code),
                     });
                 }
                 // Of a later daemon, and nothing that was asked for.
@@ -407,18 +418,16 @@ impl Client {
             items: wants.into_iter().map(|want| want.into().to_wire()).collect(),
             ..Default::default()
         };
-        let call = |request| self.change(request, |s, r| async move { s.delivery().fetch(r).await });
-        let fetched = match call(request.clone()).await {
-            // An answer was lost on its way. Accounts that it told of are not known here and live until they expire; they are made anew.
-            Err(error @ Error::Indeterminate(_)) if error.reason() == Some("ALREADY_DONE") => call(request).await?,
-            other => other?,
-        };
+        // An answer that is lost on its way is asked for again under its key: the daemon takes back what it told of, and makes it anew.
+        let fetched = self
+            .change(request, |s, r| async move { s.delivery().fetch(r).await })
+            .await?;
         fetched.items.into_iter().map(Delivered::from_wire).collect()
     }
 
     /// Follows secrets, static roles and leases, at most 64: each as it is now unless `resume` says that it was seen, then every change.
     /// # Errors
-    /// Those of the call: one thing that is refused refuses the stream.
+    /// Those of the call. What is refused is told by the stream ([`Event::Refused`]), unless everything is.
     pub async fn watch(&self, items: impl IntoIterator<Item = Follow>) -> Result<WatchStream, Error> {
         self.watch_with(items.into_iter().collect(), true).await
     }

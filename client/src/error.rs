@@ -213,7 +213,7 @@ impl Error {
     }
 
     /// The reason decides where it says more than the code; otherwise the code does.
-    fn from_reason(refusal: Refusal, code: Code) -> Self {
+    pub(crate) fn from_reason(refusal: Refusal, code: Code) -> Self {
         match refusal.reason.as_str() {
             "SEALED" => return Self::Sealed(refusal),
             "BLANK" => return Self::Blank(refusal),

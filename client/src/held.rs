@@ -10,6 +10,7 @@ use crate::{
     connect::read_token,
     delivery::{Delivered, Event, Follow, Kind, Want, WatchStream},
     error::{Error, Refusal},
+    followed::{Followed, Refused},
     kept::{Keep, KeptLease, KeptToken, LeaseState},
 };
 use std::{
@@ -25,8 +26,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// A refusal does not pass by itself: looked at again this often at most.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
-/// Values are held so long after the daemon said that they are no longer this caller's (a right or the token was taken away).
-const REFUSED_GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// Whether what is held is known to be the newest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,144 +223,74 @@ impl Shared {
     }
 }
 
-/// Since when the daemon refuses, by what it says.
-#[derive(Debug, Default, Clone, Copy)]
-struct Refused(Option<Instant>);
-
-impl Refused {
-    /// Takes in a failure at `now`; whether refusals have lasted longer than the grace. A daemon that is away says nothing about rights.
-    fn hear(&mut self, error: &Error, now: Instant) -> bool {
-        if matches!(error, Error::Denied(_) | Error::Unauthenticated(_)) {
-            self.0.get_or_insert(now);
-        }
-        self.0
-            .is_some_and(|since| now.saturating_duration_since(since) >= REFUSED_GRACE)
-    }
-}
-
-/// What is followed; what was refused stands aside for a while, so that the rest goes on.
-struct Followed {
-    going: Vec<Follow>,
-    aside: Vec<(Follow, Refused)>,
-    /// The token itself.
-    token: Refused,
-}
-
-impl Followed {
-    /// Those aside are asked for again.
-    fn take_in(&mut self) {
-        for (aside, _) in &self.aside {
-            if !self.going.iter().any(|going| going.path_asked() == aside.path_asked()) {
-                self.going.push(aside.clone());
-            }
-        }
-    }
-
-    /// A failure of the stream: whether it goes on at once, without the one that the error names. What is refused for too long is forgotten
-    /// by `forget`, and comes anew if it is granted again.
-    fn failed(&mut self, error: &Error, now: Instant, forget: &mut dyn FnMut(&str)) -> bool {
-        if matches!(error, Error::Unauthenticated(_)) && self.token.hear(error, now) {
-            for follow in self
-                .going
-                .iter_mut()
-                .chain(self.aside.iter_mut().map(|(follow, _)| follow))
-            {
-                if let Some(path) = follow.path_asked() {
-                    forget(path);
-                }
-                *follow = follow.clone().resume("");
-            }
-        }
-        let about_one = matches!(
-            error,
-            Error::Denied(_) | Error::NotFound(_) | Error::Conflict(_) | Error::Invalid(_) | Error::Internal(_)
-        );
-        let Some(index) = self
-            .going
-            .iter()
-            .position(|follow| about_one && follow.is_named_by(error))
-        else {
-            return false;
-        };
-        let mut follow = self.going.remove(index);
-        let known = self
-            .aside
-            .iter()
-            .position(|(other, _)| other.path_asked() == follow.path_asked());
-        let mut refused = known.map_or_else(Refused::default, |known| self.aside.remove(known).1);
-        if refused.hear(error, now) {
-            if let Some(path) = follow.path_asked() {
-                forget(path);
-            }
-            follow = follow.resume("");
-        }
-        self.aside.push((follow, refused));
-        true
-    }
-}
-
 async fn keep_watching(shared: Arc<Shared>, follows: Vec<Follow>) {
     let mut followed = Followed {
         going: follows,
         aside: Vec::new(),
         token: Refused::default(),
     };
-    let (mut pause, mut refusal) = (RETRY_FIRST, None::<Error>);
-    let mut again = Instant::now() + REFUSED_PAUSE;
+    let mut pause = RETRY_FIRST;
     loop {
-        let error = match followed.going.is_empty() {
-            true => None,
-            false => follow_on(&shared, &mut followed, &mut pause, refusal.as_ref(), again).await,
-        };
-        let Some(error) = error else {
-            tokio::time::sleep_until(again).await;
-            // Those aside keep their clocks: they stand there until the daemon has taken them in.
+        let Some(error) = follow_on(&shared, &mut followed, &mut pause).await else {
+            // Those aside keep their clocks: they stand there until the daemon has delivered them.
             followed.take_in();
-            again = Instant::now() + REFUSED_PAUSE;
             continue;
         };
         tracing::info!(%error, "the stream of changes is down; the last known values are held");
         shared.health.send_replace(Health::Stale(error.clone()));
         if followed.failed(&error, Instant::now(), &mut |path| shared.remove(path)) {
-            again = Instant::now() + REFUSED_PAUSE;
-            refusal = Some(error);
+            tokio::time::sleep(REFUSED_PAUSE).await;
+            followed.take_in();
         } else {
             tokio::time::sleep(shared.recover(&error, &mut pause).await).await;
         }
     }
 }
 
-/// Follows those that are not aside, until the stream fails; `None`: it is time to ask for the others again.
-async fn follow_on(
-    shared: &Shared,
-    followed: &mut Followed,
-    pause: &mut Duration,
-    refusal: Option<&Error>,
-    again: Instant,
-) -> Option<Error> {
+/// Follows what is going until the stream fails; `None`: it is time to ask again for what was set aside.
+async fn follow_on(shared: &Shared, followed: &mut Followed, pause: &mut Duration) -> Option<Error> {
     let mut stream = match shared.client.watch(followed.going.clone()).await {
         Ok(stream) => stream,
         Err(error) => return Some(error),
     };
     followed.token = Refused::default();
-    let going = &followed.going;
-    let taken = |aside: &Follow| going.iter().any(|follow| follow.path_asked() == aside.path_asked());
-    followed.aside.retain(|(aside, _)| !taken(aside));
-    let alone = followed.aside.is_empty();
-    shared.health.send_replace(match refusal {
-        Some(error) if !alone => Health::Stale(error.clone()),
-        _ => Health::Fresh,
-    });
-    let ended = tokio::select! {
-        error = hear(shared, &mut stream, pause) => Some(error),
-        () = tokio::time::sleep_until(again), if !alone => None,
+    // The daemon tells at once of those that it still refuses.
+    let mut before = std::mem::take(&mut followed.aside);
+    shared.health.send_replace(Health::Fresh);
+    let again = Instant::now() + REFUSED_PAUSE;
+    let ended = loop {
+        let (item, error) = tokio::select! {
+            heard = hear(shared, &mut stream, pause) => match heard {
+                Heard::Refused(item, error) => (item, error),
+                Heard::Ended(error) => break Some(error),
+            },
+            () = tokio::time::sleep_until(again), if !followed.aside.is_empty() => break None,
+        };
+        let Some(follow) = stream.items().get(item).cloned() else {
+            continue;
+        };
+        tracing::warn!(path = follow.path_asked(), %error, "refused; the last known value is held for a while");
+        let known = |(other, _): &mut (Follow, Refused)| other.path_asked() == follow.path_asked();
+        followed.aside.extend(before.extract_if(.., known));
+        followed.set_aside(follow, &error, Instant::now(), &mut |path| shared.remove(path));
+        shared.health.send_replace(Health::Stale(error));
     };
-    followed.going = stream.items().to_vec();
+    let aside = &followed.aside;
+    let goes_on = |follow: &&Follow| aside.iter().all(|(other, _)| other.path_asked() != follow.path_asked());
+    followed.going = stream.items().iter().filter(goes_on).cloned().collect();
     ended
 }
 
-/// Takes in what comes, until the stream ends.
-async fn hear(shared: &Shared, stream: &mut WatchStream, pause: &mut Duration) -> Error {
+/// What a stream says that is not a value.
+enum Heard {
+    /// One is refused.
+    Refused(usize, Error),
+    /// It has ended.
+    Ended(Error),
+}
+
+/// Takes in what comes, until something else is heard.
+async fn hear(shared: &Shared, stream: &mut WatchStream, pause: &mut Duration) -> Heard {
     loop {
         match stream.next().await {
             Ok(Event::Changed(_, delivered)) => {
@@ -373,7 +302,8 @@ async fn hear(shared: &Shared, stream: &mut WatchStream, pause: &mut Duration) -
                 shared.remove(&path);
             }
             Ok(Event::Lease { .. }) => {}
-            Err(error) => return error,
+            Ok(Event::Refused { item, error, .. }) => return Heard::Refused(item, error),
+            Err(error) => return Heard::Ended(error),
         }
         *pause = RETRY_FIRST;
     }
@@ -432,68 +362,6 @@ async fn keep_token(shared: Arc<Shared>) {
                 tracing::debug!(%error, "the token was not renewed");
                 tokio::time::sleep(wait).await;
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(text: &str) -> Refusal {
-        Refusal::local("R", text)
-    }
-
-    fn followed(paths: &[&str]) -> Followed {
-        Followed {
-            going: paths.iter().map(|path| Follow::path(*path).resume("seen")).collect(),
-            aside: Vec::new(),
-            token: Refused::default(),
-        }
-    }
-
-    /// R-KV-4: a refusal that names one thing sets that one aside; any other is about the stream.
-    #[test]
-    fn one_refusal_does_not_stop_the_rest() {
-        for (error, rest) in [
-            (Error::Denied(words("kv/a: not allowed")), 1),
-            (Error::Internal(words("kv/a: damaged")), 1),
-            (Error::Denied(words("kv/a/b: not allowed")), 2),
-            (Error::Denied(words("not allowed")), 2),
-            (Error::Unavailable(words("kv/a: away")), 2),
-            (Error::Unauthenticated(words("kv/a: who?")), 2),
-        ] {
-            let mut followed = followed(&["kv/a", "kv/b"]);
-            let on = followed.failed(&error, Instant::now(), &mut |path| panic!("{path} was forgotten"));
-            assert_eq!((on, followed.going.len()), (rest == 1, rest), "{error}");
-        }
-    }
-
-    /// R-OPS-6: what is refused all the time is dropped after the grace, and asked for from the beginning; a daemon that is away drops nothing.
-    #[test]
-    fn what_is_refused_is_dropped_after_the_grace() {
-        let (denied, begun) = (Error::Denied(words("kv/a: no")), Instant::now());
-        let (mut followed, mut forgotten) = (followed(&["kv/a", "kv/b"]), Vec::new());
-        for (after, gone) in [(0, 0), (299, 0), (300, 1)] {
-            let now = begun + Duration::from_secs(after);
-            let on = followed.failed(&denied, now, &mut |path| forgotten.push(path.to_owned()));
-            assert_eq!((on, forgotten.len()), (true, gone), "after {after} s");
-            assert_eq!(followed.aside[0].0.seen().is_empty(), gone == 1);
-            followed.take_in();
-            assert_eq!((followed.going.len(), followed.aside.len()), (2, 1));
-        }
-        let (who, away) = (Error::Unauthenticated(words("who?")), Error::Unavailable(words("away")));
-        let (mut followed, mut forgotten) = (self::followed(&["kv/a", "kv/b"]), 0);
-        for (error, after, gone) in [
-            (&away, 0, 0),
-            (&away, 900, 0),
-            (&who, 900, 0),
-            (&away, 1300, 0),
-            (&who, 1300, 2),
-        ] {
-            let now = begun + Duration::from_secs(after);
-            assert!(!followed.failed(error, now, &mut |_| forgotten += 1));
-            assert_eq!(forgotten, gone, "{error} after {after} s");
         }
     }
 }

@@ -54,7 +54,7 @@
 //!
 //! # Reading order
 //! `secret` (`locked`), `error`, `connect` (builder, address, TLS), `transport` (token, proof of its key), `call` (deadline, retry), `kv`,
-//! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `held` (an application's secrets, kept fresh), `cache` (and over restarts),
+//! `creds`, `kept` (background renewal), `delivery` (many at once, and their changes), `followed` and `held` (an application's secrets, kept fresh), `cache` (and over restarts),
 //! `blocking`. It may use the wire (`strongroom-proto`), never daemon code.
 
 pub mod blocking;
@@ -64,6 +64,7 @@ mod connect;
 mod creds;
 mod delivery;
 mod error;
+mod followed;
 mod held;
 mod kept;
 mod kv;

@@ -203,7 +203,7 @@ async fn watch_pushes_changes_and_resumes() {
                 assert_eq!(path, "kv/w/b");
                 first.insert(item);
             }
-            other @ Event::Lease { .. } => panic!("{other:?}"),
+            other @ (Event::Lease { .. } | Event::Refused { .. }) => panic!("{other:?}"),
         }
     }
     assert_eq!((first, seen), ([0, 1].into(), vec!["1".to_owned()]));
@@ -325,13 +325,11 @@ async fn streams_end_with_their_rights() {
     let client = app(&world, "ends", &policy("read")).await;
     let root = world.client().await;
     root.put("kv/ends/a", &value("1"), None).await.unwrap();
-    assert_eq!(
-        reason(
-            client
-                .watch([Follow::path("kv/ends/a"), Follow::path("kv/other")])
-                .await
-        ),
-        "DENIED"
+    let all = [Follow::path("kv/other"), Follow::path("kv/another")];
+    let refused = client.watch(all).await.expect_err("nothing is left");
+    assert!(
+        matches!(&refused, Error::Denied(why) if why.message.starts_with("kv/other: ")),
+        "{refused}"
     );
 
     let mut stream = client.watch([Follow::path("kv/ends/a")]).await.unwrap();
@@ -369,6 +367,114 @@ async fn streams_end_with_their_rights() {
     let mut stream = stream.resumed().await.unwrap();
     root.put("kv/ends/a", &value("3"), None).await.unwrap();
     assert_eq!(text(&changed(&mut stream).await.1, "value"), "3");
+}
+
+/// The paths of a stream's items that its opening is recorded for, each with its outcome, in order.
+fn opened(world: &World, of: &str) -> Vec<(String, String)> {
+    let shown = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let out = world.cli().ok(&["--output", "json", "audit", "tail", "--last", "2000"]);
+    let parsed = out
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["record"].clone());
+    parsed
+        .filter(|record| record["op"] == "delivery.watch" && record["identity"]["name"] == of)
+        .map(|record| (shown(&record["path"]), shown(&record["outcome"]["code"])))
+        .collect()
+}
+
+/// R-KV-4, R-AUDIT-1: what is refused, at the opening or later, or cannot be read, is told of that one item and the others go on, the last one ends
+/// the stream; every item of an opening stands in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_item_does_not_end_the_stream() {
+    let world = World::open();
+    let policy = |but: &str| {
+        format!(
+            r#"permit (principal in S::Group::"one", action in S::Action::"read", resource in S::Path::"kv/one")
+               unless {{ resource == S::Path::"kv/one/{but}" }};"#
+        )
+    };
+    let client = app(&world, "one", &policy("x")).await;
+    let root = world.client().await;
+    for path in ["kv/one/x", "kv/one/a", "kv/one/b"] {
+        root.put(path, &value("1"), None).await.unwrap();
+    }
+    let follows = ["kv/one/a", "kv/one/x", "pg/none", "kv/one/b", "kv/one/absent"].map(Follow::path);
+    let mut stream = client.watch(follows).await.unwrap();
+    let mut told = std::collections::BTreeMap::new();
+    for _ in 0..5 {
+        let (item, what) = match next(&mut stream).await {
+            Event::Changed(item, delivered) => (item, delivered.path),
+            Event::Gone(item, path) => (item, format!("gone {path}")),
+            Event::Refused { item, path, error } => (item, format!("{} {path}", error.reason().unwrap())),
+            other @ Event::Lease { .. } => panic!("{other:?}"),
+        };
+        told.insert(item, what);
+    }
+    let told: Vec<_> = told.into_values().collect();
+    assert_eq!(
+        told,
+        [
+            "kv/one/a",
+            "DENIED kv/one/x",
+            "DENIED pg/none",
+            "kv/one/b",
+            "gone kv/one/absent"
+        ]
+    );
+    let want = [
+        ("kv/one/a", "OK"),
+        ("kv/one/x", "PERMISSION_DENIED"),
+        ("pg/none", "PERMISSION_DENIED"),
+        ("kv/one/b", "OK"),
+        ("kv/one/absent", "OK"),
+        ("sys/delivery", "OK"),
+    ];
+    assert_eq!(
+        opened(&world, "one"),
+        want.map(|(path, code)| (path.to_owned(), code.to_owned()))
+    );
+
+    world.put_policy("one", &policy("a"));
+    match next(&mut stream).await {
+        Event::Refused {
+            item: 0,
+            path,
+            error: Error::Denied(why),
+        } => {
+            assert_eq!((path.as_str(), why.reason.as_str()), ("kv/one/a", "DENIED"));
+        }
+        other => panic!("{other:?}"),
+    }
+    root.put("kv/one/a", &value("unseen"), None).await.unwrap();
+    root.put("kv/one/b", &value("2"), None).await.unwrap();
+    let (item, delivered) = changed(&mut stream).await;
+    assert_eq!((item, text(&delivered, "value").as_str()), (3, "2"));
+    silence(&mut stream).await;
+    world.put_policy(
+        "one",
+        "permit (principal in S::Group::\"one\", action == S::Action::\"list\", resource);",
+    );
+    let mut ended = Vec::new();
+    let end = loop {
+        match timeout(PATIENCE, stream.next()).await.expect("it ends") {
+            Ok(Event::Refused { item, .. }) => ended.push(item),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((ended, matches!(end, Error::Denied(_))), (vec![3], true), "{end}");
+    world.put_policy("one", &policy("x"));
+    let mut stream = stream.resumed().await.unwrap();
+    let mut told = BTreeSet::new();
+    for _ in 0..3 {
+        match next(&mut stream).await {
+            Event::Changed(item, delivered) => told.insert((item, text(&delivered, "value"))),
+            Event::Refused { item, .. } => told.insert((item, "refused".to_owned())),
+            other => panic!("{other:?}"),
+        };
+    }
+    let want = [(0, "unseen"), (1, "refused"), (2, "refused")];
+    assert_eq!(told, want.map(|(item, what)| (item, what.to_owned())).into());
 }
 
 /// R-ROT-4: a rotated password is pushed and works; without values only word of it comes.

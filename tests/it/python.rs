@@ -6,7 +6,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 /// Where Debian's packages are, which `scripts/deps` installs.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// R-OPS-6: the Python client reads, writes, fetches, watches, holds secrets fresh, tells errors apart, and speaks the wire of this tree.
+/// R-OPS-6: the Python client reads, writes, fetches, watches, holds secrets fresh, tells errors apart,
+/// and speaks the wire of this tree. R-OPS-8: keys encrypt and sign for it.
 #[test]
 fn the_python_client_works() {
     let world = &shared().world;
@@ -18,6 +19,7 @@ fn the_python_client_works() {
         "default_ttl=5s",
         "max_ttl=8s",
     ]);
+    crate::transit::keys(world, "tr-python");
     let dir = tempfile::tempdir().unwrap();
     let (token, descriptor) = (dir.path().join("token"), dir.path().join("descriptor.bin"));
     fs::write(&token, &world.root).unwrap();
@@ -34,7 +36,7 @@ fn the_python_client_works() {
         .expect("Debian's python3 (scripts/deps installs grpcio for it)");
     let told = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{told}{}", String::from_utf8_lossy(&ran.stdout));
-    assert!(told.contains("Ran 6 tests"), "{told}");
+    assert!(told.contains("Ran 8 tests"), "{told}");
     assert!(!told.contains("canary-in-python"));
 }
 

@@ -55,6 +55,7 @@ fn built() -> &'static Path {
 }
 
 /// R-OPS-6: the TypeScript client compiles strictly, reads, writes, fetches, watches, holds secrets fresh, and tells errors apart.
+/// R-OPS-8: keys encrypt and sign for it.
 #[test]
 fn the_typescript_client_works() {
     let world = &shared().world;
@@ -67,6 +68,7 @@ fn the_typescript_client_works() {
         "default_ttl=5s",
         "max_ttl=8s",
     ]);
+    crate::transit::keys(world, "tr-node");
     let package = built();
     let token = world.lab.dir().join("node-token");
     fs::write(&token, &world.root).unwrap();
@@ -77,7 +79,7 @@ fn the_typescript_client_works() {
         .env("ADDRESS", format!("https://localhost:{}", world.lab.address.port()))
         .env("CA", world.lab.ca())
         .env("TOKEN_FILE", &token));
-    assert!(told.contains("# pass 5") && told.contains("# fail 0"), "{told}");
+    assert!(told.contains("# pass 7") && told.contains("# fail 0"), "{told}");
     assert!(!told.contains("canary-in-node"));
 }
 

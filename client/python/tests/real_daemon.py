@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2
 
 import strongroom
 from strongroom import Client, Follow, Want
-from strongroom._wire import creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2
+from strongroom._wire import creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2, transit_pb2
 
 
 def client(**more):
@@ -77,6 +77,17 @@ class Calls(unittest.TestCase):
             self.assertEqual((third.delivered.version, dict(third.delivered.fields)), (3, {}))
         self.assertEqual(list(stream), [])
 
+    def test_one_that_is_refused_does_not_end_the_stream(self):
+        self.client.put("kv/python/r", {"value": b"one"})
+        with self.client.watch(["elsewhere/x", "kv/python/r"]) as stream:
+            told = {event.what: event for event in (next(stream), next(stream))}
+            self.assertEqual((told["refused"].item, type(told["refused"].error)), (0, strongroom.Denied))
+            self.assertEqual((told["refused"].error.reason, told["changed"].item), ("DENIED", 1))
+            self.client.put("kv/python/r", {"value": b"two"})
+            self.assertEqual(next(stream).delivered.text("value"), "two")
+        with self.assertRaises(strongroom.Denied):
+            next(self.client.watch(["elsewhere/x"]))
+
     def test_held_secrets_stay_fresh(self):
         self.client.put("kv/python/h", {"value": b"one"})
         held = self.client.secrets(["kv/python/h", "pg/python"])
@@ -96,6 +107,34 @@ class Calls(unittest.TestCase):
         self.assertEqual([thread for thread in threading.enumerate() if thread.name == "strongroom"], [])
 
 
+class TransitKeys(unittest.TestCase):
+    def test_keys_work_for_callers(self):
+        with client() as connected:
+            transit = connected.transit
+            sealed = transit.encrypt("tr-python/aes", b"canary-in-python", context=b"c")
+            self.assertEqual(transit.decrypt("tr-python/aes", sealed, context=b"c"), b"canary-in-python")
+            again = transit.rewrap("tr-python/aes", sealed, context=b"c")
+            self.assertEqual(transit.decrypt("tr-python/aes", again, context=b"c"), b"canary-in-python")
+            self.assertNotEqual(again, sealed)
+            for wrong, context in ((sealed, b"d"), (b"x" * 80, b"c")):
+                with self.assertRaises(strongroom.Invalid) as refused:
+                    transit.decrypt("tr-python/aes", wrong, context=context)
+                self.assertEqual(refused.exception.reason, "MALFORMED")
+            key = transit.data_key("tr-python/aes", size=64, context=b"k")
+            self.assertEqual((len(key.plaintext), transit.decrypt("tr-python/aes", key.wrapped, context=b"k")), (64, key.plaintext))
+            self.assertNotIn(repr(key.plaintext), repr(key))
+            self.assertIsNone(transit.data_key("tr-python/aes", wrapped_only=True).plaintext)
+            for name, make in (("sign", transit.sign), ("mac", transit.hmac)):
+                made = make(f"tr-python/{name}", b"body")
+                self.assertTrue(transit.verify(f"tr-python/{name}", b"body", made))
+                self.assertFalse(transit.verify(f"tr-python/{name}", b"bodi", made))
+            self.assertIn("BEGIN PUBLIC KEY", transit.public_keys("tr-python/sign")[0])
+            with self.assertRaises(strongroom.Conflict):
+                transit.sign("tr-python/aes", b"body")
+            with self.assertRaises(strongroom.NotFound):
+                transit.encrypt("tr-python/absent", b"x")
+
+
 class Wire(unittest.TestCase):
     def test_what_is_generated_is_what_the_daemon_speaks(self):
         with open(os.environ["DESCRIPTOR"], "rb") as file:
@@ -110,7 +149,7 @@ class Wire(unittest.TestCase):
                     fields[f"{message.name}.{one.name}"] = (one.number, *kind)
             return fields
 
-        for module in (creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2):
+        for module in (creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2, transit_pb2):
             ours = descriptor_pb2.FileDescriptorProto()
             module.DESCRIPTOR.CopyToProto(ours)
             # A field that came later does no harm; one that changed does.

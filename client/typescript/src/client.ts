@@ -3,9 +3,10 @@ import { credentials, Metadata, type ClientReadableStream, type Client as GrpcCl
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { isRetryable, ofCall, StrongroomError } from "./errors.js";
+import { isRetryable, ofCall, ofItem, StrongroomError } from "./errors.js";
 import { Secrets } from "./held.js";
 import { ProofKey } from "./proof.js";
+import { Transit } from "./transit.js";
 import { Fields, type Credential, type Delivered, type Event, type Follow, type SecretVersion, type Want } from "./values.js";
 import { services, type Service } from "./wire.js";
 
@@ -36,6 +37,8 @@ type Message = Record<string, any>;
 
 /** A connection to one Strongroom, or to an agent. */
 export class Client {
+  /** Keys that encrypt and sign for callers. */
+  readonly transit = new Transit((method, request) => this.#read("Transit", method, request));
   readonly #stubs: Record<Service, GrpcClient>;
   readonly #tokenFile: string | undefined;
   readonly #timeoutMs: number;
@@ -58,7 +61,7 @@ export class Client {
     this.#proofKey = typeof proofKey === "string" ? ProofKey.read(proofKey) : proofKey;
     this.#origin = `https://${target}`;
     const stub = (service: Service) => new services[service](target, trust, channel);
-    this.#stubs = { Kv: stub("Kv"), Delivery: stub("Delivery"), Creds: stub("Creds"), Lease: stub("Lease"), Token: stub("Token") };
+    this.#stubs = { Kv: stub("Kv"), Delivery: stub("Delivery"), Creds: stub("Creds"), Lease: stub("Lease"), Token: stub("Token"), Transit: stub("Transit") };
   }
 
   /** Ends the connection. */
@@ -248,6 +251,10 @@ function delivered(wire: Message): Delivered {
 function event(wire: Message): Event {
   const { item, resume } = wire as { item: number; resume: string };
   if (wire.event === "changed") return { item, resume, what: "changed", delivered: delivered(wire.changed) };
+  if (wire.event === "refused") {
+    const { reason, message, code } = wire.refused;
+    return { item, resume, what: "refused", error: ofItem(reason, message, code) };
+  }
   if (wire.event !== "lease") return { item, resume, what: "gone" };
   const { state, remainingSecs, renewable } = wire.lease;
   return { item, resume, what: state, remainingSecs, renewable };

@@ -48,6 +48,11 @@ const BY_CODE: Partial<Record<status, Kind>> = {
   [status.UNIMPLEMENTED]: "unsupported",
 };
 
+/** The error of one item of many, by gRPC's code. */
+export function ofItem(reason: string, message: string, code: status): StrongroomError {
+  return new StrongroomError(BY_REASON[reason] ?? BY_CODE[code] ?? "internal", message, reason);
+}
+
 /** The error of a call that gRPC reports. */
 export function ofCall(error: ServiceError): StrongroomError {
   const { reason, requestId, retryAfterMs } = details(error.metadata?.get("grpc-status-details-bin")[0]);

@@ -81,17 +81,28 @@ export class Secrets {
     let pause = RETRY_FIRST_MS;
     const opened = () => (this.#stale = undefined);
     while (!this.#ending.signal.aborted) {
+      const again = new AbortController();
+      const end = () => again.abort();
+      this.#ending.signal.addEventListener("abort", end);
       try {
-        for await (const event of this.#client.watch(follows, { signal: this.#ending.signal, opened })) {
+        for await (const event of this.#client.watch(follows, { signal: again.signal, opened })) {
           const follow = follows[event.item];
           if (follow === undefined) continue;
           follows[event.item] = { ...follow, resume: event.resume };
           pause = RETRY_FIRST_MS;
-          this.#put(follow.path, event.delivered);
+          if (event.error === undefined) {
+            this.#put(follow.path, event.delivered);
+            continue;
+          }
+          // The last known value is held; all of them are asked for again after a while.
+          if (this.#stale === undefined) setTimeout(end, RETRY_MAX_MS).unref();
+          this.#stale = event.error;
         }
       } catch (error) {
         this.#stale = error as StrongroomError;
         pause = await this.#recover(this.#stale, pause);
+      } finally {
+        this.#ending.signal.removeEventListener("abort", end);
       }
     }
   }

@@ -1,5 +1,6 @@
 /** What is asked for and what is handed out. Printing any of it never shows a value. */
 import { inspect } from "node:util";
+import type { StrongroomError } from "./errors.js";
 
 /** Names and values; prints the names. */
 export class Fields {
@@ -86,9 +87,11 @@ export interface Follow {
 /** What happened to the `item`-th of the things that are followed. */
 export interface Event {
   readonly item: number;
-  readonly what: "changed" | "gone" | "expiring" | "revoking";
+  /** `refused` has `error`, and nothing more comes of it. */
+  readonly what: "changed" | "gone" | "expiring" | "revoking" | "refused";
   readonly resume: string;
   readonly delivered?: Delivered;
   readonly remainingSecs?: number;
   readonly renewable?: boolean;
+  readonly error?: StrongroomError;
 }

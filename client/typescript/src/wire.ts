@@ -3,7 +3,7 @@ import { loadPackageDefinition, type ServiceClientConstructor } from "@grpc/grpc
 import { loadSync } from "@grpc/proto-loader";
 import { fileURLToPath } from "node:url";
 
-const SERVICES = ["Kv", "Delivery", "Creds", "Lease", "Token"] as const;
+const SERVICES = ["Kv", "Delivery", "Creds", "Lease", "Token", "Transit"] as const;
 export type Service = (typeof SERVICES)[number];
 
 const folder = fileURLToPath(new URL("../proto", import.meta.url));

@@ -66,6 +66,42 @@ test("watch tells changes, and resumes", async () => {
   }
 });
 
+test("one that is refused does not end the stream", async () => {
+  await client.put("kv/node/r", { value: "one" });
+  const stream = client.watch(["elsewhere/x", "kv/node/r"]);
+  const told = [(await stream.next()).value, (await stream.next()).value].sort((a, b) => a.item - b.item);
+  assert.deepEqual([told[0].what, told[1].what], ["refused", "changed"]);
+  refused("denied", "DENIED")(told[0].error);
+  await client.put("kv/node/r", { value: "two" });
+  assert.equal((await stream.next()).value.delivered.fields.text("value"), "two");
+  await stream.return();
+  await assert.rejects(client.watch(["elsewhere/x"]).next(), refused("denied", "DENIED"));
+});
+
+test("keys work for callers", async () => {
+  const { transit } = client;
+  const sealed = await transit.encrypt("tr-node/aes", "canary-in-node", "c");
+  assert.equal((await transit.decrypt("tr-node/aes", sealed, "c")).toString(), "canary-in-node");
+  const again = await transit.rewrap("tr-node/aes", sealed, "c");
+  assert.ok(!again.equals(sealed));
+  assert.equal((await transit.decrypt("tr-node/aes", again, "c")).toString(), "canary-in-node");
+  await assert.rejects(transit.decrypt("tr-node/aes", sealed, "d"), refused("invalid", "MALFORMED"));
+  const key = await transit.dataKey("tr-node/aes", { size: 64, context: "k" });
+  assert.equal(key.plaintext().length, 64);
+  assert.ok(key.plaintext().equals(await transit.decrypt("tr-node/aes", key.wrapped, "k")));
+  assert.equal(inspect(key), "DataKey(version 1)");
+  const wrapped = await transit.dataKey("tr-node/aes", { wrappedOnly: true });
+  assert.throws(() => wrapped.plaintext(), RangeError);
+  for (const [name, make] of [["sign", (...args) => transit.sign(...args)], ["mac", (...args) => transit.hmac(...args)]]) {
+    const made = await make(`tr-node/${name}`, "body");
+    assert.equal(await transit.verify(`tr-node/${name}`, "body", made), true);
+    assert.equal(await transit.verify(`tr-node/${name}`, "bodi", made), false);
+  }
+  assert.match((await transit.publicKeys("tr-node/sign"))[0], /BEGIN PUBLIC KEY/);
+  await assert.rejects(transit.sign("tr-node/aes", "body"), refused("conflict", "NOT_POSSIBLE"));
+  await assert.rejects(transit.encrypt("tr-node/absent", "x"), refused("not_found"));
+});
+
 test("held secrets stay fresh", async () => {
   await client.put("kv/node/h", { value: "one" });
   const held = await client.secrets(["kv/node/h", "pg/node"]);

@@ -9,7 +9,7 @@ use crate::{
         time::{Clock, SystemClock},
     },
     config::{self, AuditPaths, AuditSync, Backend, Cipher, Config, DpopNonce},
-    gate::{Foundations, Gate, Quotas, Rooms, Setting},
+    gate::{Foundations, Gate, HsmSigners, Quotas, Rooms, Setting},
     limit::{Bounds, Limiter, Rates},
     seal::{Token, Tokens},
     store::{Algorithm, Caches, Change, Disk, DiskConfig, EngineKind, Evidence, Store},
@@ -136,6 +136,7 @@ pub async fn gate(config: &Config, hsms: Vec<Hsm>) -> Result<Arc<Gate>, Fatal> {
         random: Arc::clone(&random),
         boot,
         recorder,
+        signers: Arc::new(HsmSigners::new(hsms.clone())),
         quotas: Quotas {
             per_identity: config.limits.leases_per_identity_max,
             per_mount: config.limits.leases_per_mount_max,

@@ -87,6 +87,8 @@ ids! {
     MountId;
     /// A transit key; a name that is used again gets another.
     TransitKeyId;
+    /// A key pair of a transit key's version in an HSM.
+    TransitObjectId;
 }
 
 fn parse(text: &str) -> Result<[u8; 16], IdError> {

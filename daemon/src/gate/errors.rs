@@ -12,7 +12,7 @@ use crate::{
     seal::{SealError, SessionError},
     store::{CommitError, KeyringChangeError, StoreError, UnlockError},
     token::TokenError,
-    transit::TransitError,
+    transit::{SignerError, TransitError},
     vault::VaultError,
 };
 use std::time::Duration;
@@ -254,10 +254,18 @@ impl From<TransitError> for Failure {
         match error {
             TransitError::NotFound => told(Reason::NotFound, &error),
             TransitError::Exists => told(Reason::AlreadyExists, &error),
+            TransitError::Moved => told(Reason::Conflict, &error),
+            TransitError::Signer(ref signer) => match signer {
+                SignerError::NoSuchHsm(_) => told(Reason::Malformed, &error),
+                SignerError::Away(_) => logged(Reason::HsmUnavailable, &error),
+                SignerError::Pin => told(Reason::HsmPinRefused, &error),
+                SignerError::Missing => told(Reason::Damaged, &error),
+                SignerError::Unsupported => told(Reason::NotPossible, &error),
+            },
             TransitError::TooLarge => told(Reason::TooLarge, &error),
             TransitError::Full => told(Reason::Exhausted, &error),
-            TransitError::NotBuilt
-            | TransitError::WrongKind { .. }
+            TransitError::WrongKind { .. }
+            | TransitError::NotThere(_)
             | TransitError::NotDeletable
             | TransitError::Versions { .. }
             | TransitError::NoVersion(_) => told(Reason::NotPossible, &error),

@@ -3,7 +3,7 @@
 //! May touch: every room above the store, and `vault`. Nothing else calls them on behalf of a caller.
 //! Reading order: `who` (a call), `bounds` (how many and how often), `op` (what an operation says of itself), `run` (the path), `operate` (the few calls that a vault which is
 //! not open answers), `ops/` (one file a service), `outcome` (how it ended, for records and metrics), `failure` and `errors` (what callers
-//! are told), `rooms` (what opens with the vault), `watch` (streams of deliveries), `tend` (what the gate does on its own), `recall` (what
+//! are told), `rooms` (what opens with the vault), `signers` (HSMs that hold callers' keys), `watch` (streams of deliveries), `tend` (what the gate does on its own), `recall` (what
 //! the log tells of log-ins).
 
 mod bounds;
@@ -18,6 +18,7 @@ mod recall;
 mod repeat;
 mod rooms;
 mod run;
+mod signers;
 mod tend;
 mod watch;
 mod who;
@@ -30,6 +31,7 @@ pub use op::{Class, Effect, Operation, Target};
 pub use operate::{Founded, HsmState, Presented, Status};
 pub use outcome::{code_name, code_of};
 pub use rooms::{Foundations, Open, Rooms};
+pub use signers::HsmSigners;
 pub use watch::{Delivery, Watching};
 pub use who::{Call, ChangeKey, Doom, Origin, Shown, Source, is_owner};
 

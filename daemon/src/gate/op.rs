@@ -3,7 +3,7 @@
 use super::{Call, Failure, Open, ops::audit::TOKEN_PARAM};
 use crate::{
     audit::Trail,
-    base::path::Path,
+    base::{id::LeaseId, path::Path},
     policy::{Caller, Claim, Permit},
     store::Change,
 };
@@ -109,6 +109,12 @@ pub trait Operation: Send + Sync + 'static {
 
     /// The same answer once more, for a change that is asked for twice under one idempotency key. `None` for what is shown once.
     fn remember(_reply: &Self::Reply) -> Option<Self::Reply> {
+        None
+    }
+
+    /// The leases of the accounts that an answer tells of. `Some`: whoever asks again under its idempotency key has not got the answer, so
+    /// these are revoked, and it is done anew.
+    fn lent(_reply: &Self::Reply) -> Option<Vec<LeaseId>> {
         None
     }
 

@@ -1,8 +1,9 @@
 //! Changes that are asked for twice under one idempotency key are made once. What was answered is kept in memory for ten minutes, bounded;
-//! answers that carry a secret are not kept: their repetition is told so (`ALREADY_DONE`).
+//! answers that carry a secret are not kept: their repetition is told so (`ALREADY_DONE`). Answers that told of new accounts are lost to whoever
+//! asks again: the accounts are revoked, and others made.
 
 use super::{ChangeKey, Operation};
-use crate::base::id::IdentityId;
+use crate::base::id::{IdentityId, LeaseId};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::{
@@ -24,8 +25,29 @@ type Kept = Arc<dyn Any + Send + Sync>;
 enum State {
     /// Being made; the receiver learns of the end.
     Running(watch::Receiver<()>),
-    /// Made; the answer, if it may be kept.
-    Done(Option<Kept>),
+    /// Made.
+    Done(Memory),
+}
+
+/// What is kept of an answer.
+pub enum Memory {
+    /// It is given again.
+    Answer(Kept),
+    /// It told of accounts with these leases (or of none that is new), and is made anew.
+    Lent(Vec<LeaseId>),
+    /// It is given once.
+    Spent,
+}
+
+impl Memory {
+    /// Of a reply.
+    pub fn of<O: Operation>(reply: &O::Reply) -> Self {
+        match (O::lent(reply), O::remember(reply)) {
+            (Some(leases), _) => Self::Lent(leases),
+            (None, Some(reply)) => Self::Answer(Arc::new(reply)),
+            (None, None) => Self::Spent,
+        }
+    }
 }
 
 /// A key's state, since when, and a digest of what it was sent with.
@@ -51,6 +73,8 @@ pub enum Turn<R> {
     First(Claim),
     /// It was made, and this was the answer.
     Again(R),
+    /// It was made, and the answer was lost on its way: take these back, then make it anew.
+    Anew(Claim, Vec<LeaseId>),
     /// It was made, and the answer is not given twice.
     Spent,
     /// The key was used for another request.
@@ -61,14 +85,14 @@ pub enum Turn<R> {
 pub struct Claim {
     repeats: Repeats,
     key: Key,
-    kept: Option<Option<Kept>>,
+    kept: Option<Memory>,
     _running: watch::Sender<()>,
 }
 
 impl Claim {
     /// It was made, and answered like this.
-    pub fn made<O: Operation>(mut self, kept: Option<O::Reply>) {
-        self.kept = Some(kept.map(|reply| Arc::new(reply) as Kept));
+    pub fn made(mut self, kept: Memory) {
+        self.kept = Some(kept);
     }
 }
 
@@ -91,23 +115,21 @@ impl Repeats {
             let mut running = {
                 let mut table = self.0.lock();
                 table.forget_old();
-                match table.states.get(&key) {
+                match table.states.get_mut(&key) {
                     None => return Turn::First(self.claim(&mut table, key, change.content)),
                     Some(entry) if entry.content != change.content => return Turn::Other,
-                    Some(Entry {
-                        state: State::Done(kept),
-                        ..
-                    }) => {
-                        let again = kept
-                            .as_ref()
-                            .and_then(|kept| kept.downcast_ref::<O::Reply>())
-                            .and_then(O::remember);
-                        return again.map_or(Turn::Spent, Turn::Again);
-                    }
-                    Some(Entry {
-                        state: State::Running(running),
-                        ..
-                    }) => running.clone(),
+                    Some(entry) => match &mut entry.state {
+                        State::Done(Memory::Spent) => return Turn::Spent,
+                        State::Done(Memory::Answer(kept)) => {
+                            let again = kept.downcast_ref::<O::Reply>().and_then(O::remember);
+                            return again.map_or(Turn::Spent, Turn::Again);
+                        }
+                        State::Done(Memory::Lent(leases)) => {
+                            let leases = std::mem::take(leases);
+                            return Turn::Anew(self.claim(&mut table, key, change.content), leases);
+                        }
+                        State::Running(running) => running.clone(),
+                    },
                 }
             };
             // An error is the end: the claim is dropped with its sender.
@@ -222,7 +244,7 @@ mod tests {
             async move { matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)) }
         });
         tokio::task::yield_now().await;
-        claim.made::<Kept>(Some(7));
+        claim.made(Memory::of::<Kept>(&7));
         assert!(waiting.await.unwrap(), "whoever waited hears the first answer");
         assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)));
         assert!(matches!(
@@ -248,7 +270,30 @@ mod tests {
         let Turn::First(claim) = repeats.turn::<Secret>(ME, &key("s")).await else {
             panic!("not the first")
         };
-        claim.made::<Secret>(None);
+        claim.made(Memory::of::<Secret>(&7));
         assert!(matches!(repeats.turn::<Secret>(ME, &key("s")).await, Turn::Spent));
+    }
+
+    /// R-KV-3: what an answer told of is taken back once, by whoever asks again first.
+    #[tokio::test]
+    async fn an_answer_with_accounts_is_made_anew() {
+        let repeats = Repeats::default();
+        let lease = |byte| LeaseId::from_bytes([byte; 16]);
+        for byte in 1..4 {
+            let claim = match repeats.turn::<Secret>(ME, &key("l")).await {
+                Turn::First(claim) if byte == 1 => claim,
+                Turn::Anew(claim, leases) if leases == [lease(byte - 1)] => claim,
+                _ => panic!("turn {byte}"),
+            };
+            claim.made(Memory::Lent(vec![lease(byte)]));
+        }
+        let Turn::Anew(claim, _) = repeats.turn::<Secret>(ME, &key("l")).await else {
+            panic!("not anew")
+        };
+        drop(claim);
+        assert!(
+            matches!(repeats.turn::<Secret>(ME, &key("l")).await, Turn::First(_)),
+            "a failure leaves nothing to take back"
+        );
     }
 }

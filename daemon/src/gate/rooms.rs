@@ -18,11 +18,12 @@ use crate::{
     policy::{Caller, Permit, PolicyRoom},
     store::{Change, CommitError, Committed, Store},
     token::{Ceremony, Created, TokenRoom},
-    transit::TransitRoom,
+    transit::{Signers, TransitRoom},
     vault::{self, Guard, RoomsError},
 };
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +38,8 @@ pub type Open = Guard<Rooms>;
 
 /// Between two sweeps of expired tokens.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what must be destroyed in HSMs.
+const FORGET_EVERY: Duration = Duration::from_secs(15);
 /// Sessions that are settled in one go.
 const SETTLE_SESSIONS: usize = 64;
 
@@ -50,6 +53,8 @@ pub struct Foundations {
     pub boot: BootId,
     /// Makes records.
     pub recorder: Arc<Recorder>,
+    /// HSMs that hold keys of callers.
+    pub signers: Arc<dyn Signers>,
     /// How many leases there may be.
     pub quotas: lease::Quotas,
     /// How many refusals are written down.
@@ -137,7 +142,13 @@ impl Rooms {
             auth: AuthRoom::load(&store, Arc::clone(&tokens), clock(), random()).await?,
             policy: PolicyRoom::load(&store, clock()).await?,
             kv: KvRoom::open(&store, Arc::clone(&mounts), clock(), random())?,
-            transit: TransitRoom::open(&store, Arc::clone(&mounts), clock(), random()),
+            transit: TransitRoom::open(
+                &store,
+                Arc::clone(&mounts),
+                Arc::clone(&from.signers),
+                clock(),
+                random(),
+            ),
             engines: EngineRoom::open(engines, Arc::clone(&leases)),
             hasher: Arc::new(AuditHasher::new(keyring.audit_key(), 1)?),
             pages: PageKey::derive(keyring.audit_key())?,
@@ -154,6 +165,10 @@ impl Rooms {
             Arc::clone(&rooms.settle),
             Arc::clone(&from.recorder),
         ));
+        rooms
+            .work
+            .lock()
+            .spawn(forget_objects(Arc::downgrade(&rooms), Arc::clone(&from.recorder)));
         Ok(rooms)
     }
 
@@ -249,6 +264,35 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// One round of destroying what must go in HSMs; one that is away is passed over until the next.
+    async fn forget_objects(&self, recorder: &Arc<Recorder>) -> Result<(), Failure> {
+        let (mut after, mut away) = (None, BTreeSet::new());
+        loop {
+            let (doomed, next) = self.transit.doomed(after.as_ref()).await?;
+            for one in doomed {
+                if away.contains(&one.hsm) {
+                    continue;
+                }
+                let mut trail = Trail::of_system(recorder, "transit.destroy-object");
+                trail.param_id("object", one.object.as_bytes());
+                match self.transit.destroy(&one).await {
+                    Ok(Some(change)) => drop(self.commit(change, vec![trail.response(&Outcome::ok())]).await?),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(hsm = one.hsm, object = %one.object, cause = %super::chain(&error), "a key waits to be destroyed");
+                        away.insert(one.hsm);
+                    }
+                }
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 #[async_trait::async_trait]
 impl vault::Rooms for Rooms {
     async fn close(&self) {
@@ -282,6 +326,20 @@ fn lease_surroundings(store: &Arc<Store>, from: &Foundations, grounds: Grounds) 
         boot: from.boot,
         grounds: Arc::new(grounds),
         quotas: from.quotas,
+    }
+}
+
+/// Destroys what must go in HSMs, for as long as it takes.
+async fn forget_objects(rooms: Weak<Rooms>, recorder: Arc<Recorder>) {
+    loop {
+        let Some(open) = rooms.upgrade() else { return };
+        if let Err(failure) = open.forget_objects(&recorder).await {
+            tracing::warn!(%failure, "objects in HSMs wait to be destroyed");
+        }
+        let soon = open.transit.soon();
+        drop(open);
+        // A timeout is the ordinary round.
+        let _ = tokio::time::timeout(FORGET_EVERY, soon.notified()).await;
     }
 }
 

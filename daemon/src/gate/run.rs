@@ -9,11 +9,13 @@
 use super::{
     Call, ChangeKey, Failure, Foundations, Gate, Open, Origin, Place, Reason, note_caller,
     op::{Class, Effect, Operation, Target},
+    ops::creds::withdraw,
     outcome,
-    repeat::{Claim, Turn},
+    repeat::{Claim, Memory, Turn},
 };
 use crate::{
     audit::{self, Decided, Trail},
+    base::id::LeaseId,
     limit::{Held, Lane},
     policy::{Caller, Decision, Permit},
     store::{Change, CommitError},
@@ -82,7 +84,7 @@ impl Gate {
         match O::CLASS {
             Class::Read => admitted.finish().await,
             Class::Change | Class::Act => match &call.key {
-                None => admitted.apart(None).await,
+                None => admitted.apart(None, Vec::new()).await,
                 Some(key) => self.once(admitted, key).await,
             },
         }
@@ -91,7 +93,11 @@ impl Gate {
     /// A change with an idempotency key is made once; its repetition is recorded and hears the same answer.
     async fn once<O: Operation>(&self, mut admitted: Admitted<O>, key: &ChangeKey) -> Result<O::Reply, Failure> {
         let again = match self.repeats.turn::<O>(admitted.permit.identity(), key).await {
-            Turn::First(claim) => return admitted.apart(Some(claim)).await,
+            Turn::First(claim) => return admitted.apart(Some(claim), Vec::new()).await,
+            Turn::Anew(claim, lost) => {
+                admitted.trail.param_bool("repeated", true);
+                return admitted.apart(Some(claim), lost).await;
+            }
             Turn::Again(reply) => Ok(reply),
             Turn::Spent => Err(Reason::AlreadyDone.into()),
             Turn::Other => Err(Failure::with(
@@ -147,18 +153,26 @@ pub(super) fn decided(decision: &Decision) -> Decided {
 }
 
 impl<O: Operation> Admitted<O> {
-    /// In a task of its own, to the end, whether or not the caller stays. What cannot be delivered is taken back.
-    async fn apart(self, claim: Option<Claim>) -> Result<O::Reply, Failure> {
+    /// In a task of its own, to the end, whether or not the caller stays. What cannot be delivered is taken back, and so are first the leases
+    /// of an answer that was `lost`.
+    async fn apart(self, claim: Option<Claim>, lost: Vec<LeaseId>) -> Result<O::Reply, Failure> {
         let (answer, delivered) = oneshot::channel();
         tokio::spawn(async move {
             let rooms = self.op.recalls().then(|| self.open.clone());
-            let reply = self.finish().await;
-            let kept = reply.as_ref().ok().map(O::remember);
+            let left = withdraw(&self.open, lost).await;
+            let (reply, kept) = if left.is_empty() {
+                let reply = self.finish().await;
+                let kept = reply.as_ref().ok().map(Memory::of::<O>);
+                (reply, kept)
+            } else {
+                let failure = Reason::StorageUnavailable.into();
+                (self.lost(failure).await, Some(Memory::Lent(left)))
+            };
             let unsent = answer.send(reply);
             match (claim, kept, &unsent) {
                 // What is about to be taken back was not made.
                 (_, _, Err(Ok(_))) if rooms.is_some() => {}
-                (Some(claim), Some(kept), _) => claim.made::<O>(kept),
+                (Some(claim), Some(kept), _) => claim.made(kept),
                 _ => {}
             }
             if let (Err(Ok(reply)), Some(rooms)) = (unsent, rooms) {

@@ -4,8 +4,8 @@
 use super::{
     Call, Failure, Gate, Origin, Reason, Shown,
     ops::delivery::{
-        of_part,
-        watch::{Again, Event, Item, Push, Standing, Subject, Watch, Welcoming},
+        concerns_one,
+        watch::{Again, Event, Item, Push, Standing, Watch, Welcoming},
     },
 };
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
     policy::{Action, Caller, Claim},
 };
 use parking_lot::Mutex;
-use std::sync::{Arc, Weak};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 /// Deliveries being made at once, over all streams, in order of their asking: more wait.
 pub(super) const PUSHES_MAX: usize = 256;
@@ -27,8 +30,8 @@ pub struct Delivery {
     pub item: usize,
     /// What happened to it.
     pub event: Event,
-    /// What the consumer has seen now: for resuming.
-    pub resume: super::ops::delivery::Mark,
+    /// What the consumer has seen now: for resuming. `None`: nothing yet.
+    pub resume: Option<super::ops::delivery::Mark>,
     /// The path or role that it is about; `None` for a lease of which nothing is known.
     pub path: Option<crate::base::path::Path>,
 }
@@ -42,6 +45,8 @@ pub struct Watching {
     shown: Option<Arc<Shown>>,
     token: Option<SecretBytes>,
     items: Vec<Standing>,
+    /// Still to be told.
+    refused: VecDeque<(usize, Failure)>,
     values: bool,
     watcher: Watcher,
     delivered: u64,
@@ -50,7 +55,7 @@ pub struct Watching {
 impl Gate {
     /// Opens a stream of `items`; with `values`, or only word of changes.
     /// # Errors
-    /// What the caller is told: one item that is refused refuses the stream.
+    /// What the caller is told. Of items that are refused the stream tells, unless all are.
     pub async fn watch(self: &Arc<Self>, call: Call, items: Vec<Item>, values: bool) -> Result<Watching, Failure> {
         let (origin, id, token) = (call.origin.clone(), call.id, copy(call.token.as_ref()));
         let shown = call.shown.clone();
@@ -63,6 +68,7 @@ impl Gate {
             shown,
             token,
             items: opened.items,
+            refused: opened.refused.into(),
             values,
             watcher: opened.watcher,
             delivered: 0,
@@ -77,12 +83,14 @@ impl Gate {
     }
 }
 
-/// Asks about token and rights without a record: nothing is delivered by it. While the policies are the same only the token is looked at.
+/// Asks about token and rights without a record: nothing is delivered by it. Rights are asked about once for each state of the policies: what
+/// is refused then leaves the stream.
 fn welcoming(gate: Weak<Gate>, token: Option<SecretBytes>, peer: crate::policy::Peer) -> Welcoming {
     let token = Arc::new(token);
     Box::new(move |items| {
         let rights: Vec<_> = items
             .iter()
+            .filter(|item| item.live)
             .filter_map(|item| item.subject.right().map(|(action, path)| (action, path.clone())))
             .collect();
         let (gate, token, decided) = (gate.clone(), Arc::clone(&token), Mutex::new(None));
@@ -102,9 +110,8 @@ fn welcoming(gate: Weak<Gate>, token: Option<SecretBytes>, peer: crate::policy::
             if *decided == Some(policies) {
                 return true;
             }
-            let all = rights.iter().all(|(action, path)| may(&caller, *action, path));
-            *decided = all.then_some(policies);
-            all
+            *decided = Some(policies);
+            rights.iter().all(|(action, path)| may(&caller, *action, path))
         })
     })
 }
@@ -116,18 +123,22 @@ fn copy(token: Option<&SecretBytes>) -> Option<SecretBytes> {
 impl Watching {
     /// The next delivery; waits for it. An error is the last thing that comes.
     /// # Errors
-    /// The seal, the token's end, a right that was taken away, or a failure of reading: resume after it.
+    /// The seal, the token's end, a failure of the store, or the failure of the last item: resume after it.
     pub async fn next(&mut self) -> Result<Delivery, Failure> {
         loop {
+            if let Some((item, failure)) = self.refused.pop_front() {
+                return self.refuse(item, failure);
+            }
             let item = match self.watcher.next().await {
                 notice::Call::Item(item) => item,
                 notice::Call::Doubt => {
-                    self.gate.run(self.call(), Again(self.items.clone())).await?;
+                    let refused = self.gate.run(self.call(), Again(self.items.clone())).await?;
+                    self.refused.extend(refused);
                     continue;
                 }
                 notice::Call::Closed => return Err(self.over()),
             };
-            let Some(standing) = self.items.get(item).cloned() else {
+            let Some(standing) = self.items.get(item).filter(|item| item.live).cloned() else {
                 continue;
             };
             // Closed never: an error cannot come.
@@ -137,14 +148,13 @@ impl Watching {
                 item: standing,
                 values: self.values,
             };
-            let pushed = self.gate.run(self.call(), push).await.map_err(|failure| {
-                // One of many: the consumer can go on without it, if it knows which.
-                match (failure.reason, path_of(&subject)) {
-                    (Reason::Denied, Some(path)) => of_part(&path, failure),
-                    _ => failure,
-                }
-            })?;
+            let pushed = self.gate.run(self.call(), push).await;
             drop(turn);
+            let pushed = match pushed {
+                Ok(pushed) => pushed,
+                Err(failure) if concerns_one(&failure) => return self.refuse(item, failure),
+                Err(failure) => return Err(failure),
+            };
             if let Some(standing) = self.items.get_mut(item) {
                 standing.seen = Some(pushed.mark);
             }
@@ -154,11 +164,30 @@ impl Watching {
                 return Ok(Delivery {
                     item,
                     event,
-                    resume: pushed.mark,
-                    path: path_of(&subject),
+                    resume: Some(pushed.mark),
+                    path: subject.path().cloned(),
                 });
             }
         }
+    }
+
+    /// An item leaves the stream, and its consumer is told; the last one ends it.
+    fn refuse(&mut self, item: usize, failure: Failure) -> Result<Delivery, Failure> {
+        self.watcher.alarm(item, None);
+        let Some(standing) = self.items.get_mut(item) else {
+            return Err(failure);
+        };
+        standing.live = false;
+        let (subject, resume) = (Arc::clone(&standing.subject), standing.seen);
+        if !self.items.iter().any(|item| item.live) {
+            return Err(subject.failed(failure));
+        }
+        Ok(Delivery {
+            item,
+            event: Event::Refused(failure),
+            resume,
+            path: subject.path().cloned(),
+        })
     }
 
     /// Whether values are sent along.
@@ -187,13 +216,6 @@ impl Watching {
             key: None,
             place: None,
         }
-    }
-}
-
-fn path_of(subject: &Subject) -> Option<crate::base::path::Path> {
-    match subject {
-        Subject::Secret(path, _) | Subject::Account(path) => Some(path.clone()),
-        Subject::Lease(_, role) => role.clone(),
     }
 }
 

@@ -98,6 +98,8 @@ tables! {
         TransitVersion = 0x3b "transit key version",
         /// Raw lease id.
         LeaseRevoking = 0x3c "lease revocation index",
+        /// Raw object id: what must be destroyed in an HSM.
+        TransitObject = 0x3d "transit object to be destroyed",
     }
 }
 

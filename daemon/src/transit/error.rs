@@ -1,6 +1,6 @@
 //! What can go wrong with keys and what they are used for.
 
-use super::{BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, VERSIONS_MAX};
+use super::{BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, SignerError, VERSIONS_MAX};
 use crate::{
     base::{limits::VALUE_BYTES_MAX, locked::LockError},
     mount::MountError,
@@ -22,12 +22,9 @@ pub enum TransitError {
     Name,
     /// No such kind.
     #[error(
-        "the kinds of key are: aes256-gcm, hmac-sha256, ed25519, ecdsa-p256, ecdsa-p384, rsa-pss-2048, rsa-pss-3072, rsa-pss-4096"
+        "the kinds of key are: aes256-gcm, hmac-sha256, ed25519, ecdsa-p256, ecdsa-p384, rsa-pss-2048, rsa-pss-3072, rsa-pss-4096, ml-dsa-65"
     )]
     Kind,
-    /// Named in the plan, not in this build.
-    #[error("ml-dsa-65 is not built yet: there is no post-quantum signature in this version")]
-    NotBuilt,
     /// A key does what its kind does and nothing else.
     #[error("a key of the kind {kind} cannot {what}")]
     WrongKind {
@@ -36,6 +33,15 @@ pub enum TransitError {
         /// What was asked.
         what: &'static str,
     },
+    /// Not in an HSM.
+    #[error("a key of the kind {0} cannot live in an HSM: ecdsa-p256 and rsa-pss-3072 can")]
+    NotThere(&'static str),
+    /// The key's HSM.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// Another key has the name.
+    #[error("the key was made anew meanwhile: look at it again")]
+    Moved,
     /// How many at once.
     #[error("give 1 to {BATCH_ITEMS_MAX} items")]
     Batch,

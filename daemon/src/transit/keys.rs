@@ -4,6 +4,7 @@ use super::{
     Facts, KeyKind, TransitError, TransitRoom, VERSIONS_MAX,
     material::{Fresh, pem},
     record::VersionRecord,
+    resident::Making,
     room::{At, version_key},
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     store::{Change, Children, Cursor, Part},
 };
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A version, for whoever may look at the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,20 @@ impl TransitRoom {
     }
 
     /// A fresh version's record. On a thread of its own: an RSA key takes its time.
-    async fn fresh(&self, kind: KeyKind) -> Result<VersionRecord, TransitError> {
+    async fn fresh(
+        &self,
+        change: &mut Change,
+        kind: KeyKind,
+        making: Option<Making>,
+    ) -> Result<VersionRecord, TransitError> {
+        if let Some(making) = making {
+            let (object, public) = self.make(change, making).await?;
+            let private = Zeroizing::new(object.as_bytes().to_vec());
+            return Ok(VersionRecord {
+                created: self.clock.now(),
+                fresh: Fresh { private, public },
+            });
+        }
         let random = Arc::clone(&self.random);
         let make = move || Fresh::make(kind, &*random);
         let fresh = if kind.signs() { self.apart(make).await? } else { make()? };
@@ -58,17 +73,57 @@ impl TransitRoom {
         })
     }
 
+    /// A key that is to be made in an HSM, and what must be durable before it is: the gate commits that, then calls [`Self::create`].
+    /// # Errors
+    /// [`TransitError::Exists`], `NotThere`, `Signer`.
+    pub async fn intend_key(
+        &self,
+        permit: &Permit,
+        place: &Place,
+        kind: KeyKind,
+        hsm: &str,
+    ) -> Result<(Making, Change), TransitError> {
+        let at = At::of(permit, Action::Write, place)?;
+        if self.keys.get(&at.key()).await?.is_some() {
+            return Err(TransitError::Exists);
+        }
+        self.change(place)?;
+        self.intend(kind, hsm)
+    }
+
+    /// The same for a further version; `None`: this key is in no HSM.
+    /// # Errors
+    /// [`TransitError::NotFound`], `Full`, `Signer`.
+    pub async fn intend_version(
+        &self,
+        permit: &Permit,
+        place: &Place,
+    ) -> Result<Option<(Making, Change)>, TransitError> {
+        let at = At::of(permit, Action::Rotate, place)?;
+        let (facts, _) = self.find(&at).await?;
+        next_version(&facts)?;
+        self.change(place)?;
+        facts.hsm.as_deref().map(|hsm| self.intend(facts.kind, hsm)).transpose()
+    }
+
     /// Makes a key with its first version.
     /// # Errors
-    /// [`TransitError::Exists`].
-    pub async fn create(&self, permit: &Permit, place: &Place, kind: KeyKind) -> Result<Change, TransitError> {
+    /// [`TransitError::Exists`], `Signer`.
+    pub async fn create(
+        &self,
+        permit: &Permit,
+        place: &Place,
+        kind: KeyKind,
+        making: Option<Making>,
+    ) -> Result<Change, TransitError> {
         let at = At::of(permit, Action::Write, place)?;
         let mut change = self.change(place)?;
         if self.keys.get(&at.key()).await?.is_some() {
             return Err(TransitError::Exists);
         }
-        let first = self.fresh(kind).await?;
-        let facts = Facts::new(TransitKeyId::random(&*self.random), kind, first.created);
+        let hsm = making.as_ref().map(|making| making.hsm.clone());
+        let first = self.fresh(&mut change, kind, making).await?;
+        let facts = Facts::new(TransitKeyId::random(&*self.random), kind, first.created, hsm);
         let number = 1_u32.to_be_bytes();
         let key = version_key(at.mount, &facts.id, &number).map(Part::Raw);
         change
@@ -80,16 +135,22 @@ impl TransitRoom {
 
     /// Adds a version, which is the newest from the commit on.
     /// # Errors
-    /// [`TransitError::NotFound`], `Full`.
-    pub async fn rotate(&self, permit: &Permit, place: &Place) -> Result<(Change, u32), TransitError> {
+    /// [`TransitError::NotFound`], `Full`, `Signer`.
+    pub async fn rotate(
+        &self,
+        permit: &Permit,
+        place: &Place,
+        making: Option<Making>,
+    ) -> Result<(Change, u32), TransitError> {
         let at = At::of(permit, Action::Rotate, place)?;
         let (mut facts, found) = self.find(&at).await?;
-        let next = facts.latest.checked_add(1).ok_or(TransitError::Full)?;
-        if next - facts.oldest >= VERSIONS_MAX {
-            return Err(TransitError::Full);
+        let next = next_version(&facts)?;
+        // The name was given to another key meanwhile.
+        if making.as_ref().map(|making| &making.hsm) != facts.hsm.as_ref() {
+            return Err(TransitError::Moved);
         }
         let mut change = self.change(place)?;
-        let fresh = self.fresh(facts.kind).await?;
+        let fresh = self.fresh(&mut change, facts.kind, making).await?;
         facts.latest = next;
         let number = next.to_be_bytes();
         let key = version_key(at.mount, &facts.id, &number).map(Part::Raw);
@@ -136,7 +197,7 @@ impl TransitRoom {
             return Err(versions(&facts));
         }
         let mut change = self.change(place)?;
-        self.erase(&mut change, &at, facts.id, facts.oldest..oldest);
+        self.erase(&mut change, &at, &facts, facts.oldest..oldest).await?;
         facts.oldest = oldest;
         change
             .require_version(&self.keys, &at.key(), found)
@@ -157,18 +218,32 @@ impl TransitRoom {
         change
             .require_version(&self.keys, &at.key(), found)
             .delete(&self.keys, &at.key());
-        self.erase(&mut change, &at, facts.id, facts.oldest..facts.latest.saturating_add(1));
+        let all = facts.oldest..facts.latest.saturating_add(1);
+        self.erase(&mut change, &at, &facts, all).await?;
         Ok(change)
     }
 
-    fn erase(&self, change: &mut Change, at: &At<'_>, id: TransitKeyId, gone: std::ops::Range<u32>) {
+    async fn erase(
+        &self,
+        change: &mut Change,
+        at: &At<'_>,
+        facts: &Facts,
+        gone: std::ops::Range<u32>,
+    ) -> Result<(), TransitError> {
+        let id = facts.id;
         for version in gone.clone() {
             let number = version.to_be_bytes();
             let key = version_key(at.mount, &id, &number).map(Part::Raw);
+            if let Some(hsm) = &facts.hsm {
+                let found = self.versions.get(&key).await?.ok_or(TransitError::Damaged)?;
+                let record = VersionRecord::decode(&found.value).ok_or(TransitError::Damaged)?;
+                self.doom(change, record.object().ok_or(TransitError::Damaged)?, hsm)?;
+            }
             change.delete(&self.versions, &key);
         }
         let ready = Arc::clone(&self.ready);
         change.then(move || gone.for_each(|version| drop(ready.remove(&(id, version)))));
+        Ok(())
     }
 
     /// A key's facts and its versions' public halves.
@@ -219,6 +294,14 @@ impl TransitRoom {
     pub async fn is_empty(&self, mount: MountId) -> Result<bool, TransitError> {
         let page = self.keys.scan(&[Part::Raw(mount.as_bytes())], None, 1).await?;
         Ok(page.entries.is_empty() && page.damaged.is_empty())
+    }
+}
+
+fn next_version(facts: &Facts) -> Result<u32, TransitError> {
+    let next = facts.latest.checked_add(1).ok_or(TransitError::Full)?;
+    match next - facts.oldest < VERSIONS_MAX {
+        true => Ok(next),
+        false => Err(TransitError::Full),
     }
 }
 

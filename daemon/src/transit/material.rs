@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     base::{
-        id::MountId,
+        id::{MountId, TransitObjectId},
         locked::{LockError, Locked, LockedKey, SLOT_BYTES, scrubbed},
         random::Random,
     },
@@ -19,8 +19,8 @@ use aws_lc_rs::{
     rsa::KeySize,
     signature::{
         ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING,
-        ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RSA_PSS_2048_8192_SHA256,
-        RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+        ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, ML_DSA_65, ML_DSA_65_SIGNING,
+        PqdsaKeyPair, RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
     },
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -46,6 +46,13 @@ impl Fresh {
                 let mut seed = Zeroizing::new(vec![0; 32]);
                 random.fill(&mut seed);
                 let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| TransitError::Crypto)?;
+                let public = pair.public_key().as_ref().to_vec();
+                (seed, public)
+            }
+            KeyKind::MlDsa65 => {
+                let mut seed = Zeroizing::new(vec![0; 32]);
+                random.fill(&mut seed);
+                let pair = PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, &seed).map_err(|_| TransitError::Crypto)?;
                 let public = pair.public_key().as_ref().to_vec();
                 (seed, public)
             }
@@ -116,6 +123,8 @@ enum Secret {
     Aes(Locked<Xaes>),
     Hmac(LockedKey),
     Pair(LockedBytes),
+    /// It never leaves its HSM.
+    There(TransitObjectId),
 }
 
 /// A version of a key, ready for use.
@@ -138,6 +147,23 @@ impl Material {
         };
         let public = fresh.public.clone();
         Ok(Self { kind, secret, public })
+    }
+
+    /// A version whose private half is in an HSM.
+    pub const fn resident(kind: KeyKind, public: Vec<u8>, object: TransitObjectId) -> Self {
+        Self {
+            kind,
+            secret: Secret::There(object),
+            public,
+        }
+    }
+
+    /// The object in the key's HSM.
+    pub const fn object(&self) -> Option<TransitObjectId> {
+        match self.secret {
+            Secret::There(object) => Some(object),
+            Secret::Aes(_) | Secret::Hmac(_) | Secret::Pair(_) => None,
+        }
     }
 
     fn xaes(&self) -> Result<&Xaes, TransitError> {
@@ -204,6 +230,17 @@ impl Material {
                 let pair = Ed25519KeyPair::from_seed_and_public_key(&private, &self.public).map_err(refused)?;
                 Ok(inputs.map(|input| pair.sign(input).as_ref().to_vec()).collect())
             }
+            KeyKind::MlDsa65 => {
+                let pair = PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, &private).map_err(refused)?;
+                let sign = |input| {
+                    let mut made = vec![0; ML_DSA_65_SIGNING.signature_len()];
+                    pair.sign(input, &mut made).map(|_| made)
+                };
+                inputs
+                    .map(sign)
+                    .collect::<Result<_, _>>()
+                    .map_err(|_| TransitError::Crypto)
+            }
             KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => {
                 let pair = EcdsaKeyPair::from_private_key_and_public_key(curve(self.kind), &private, &self.public)
                     .map_err(refused)?;
@@ -236,6 +273,7 @@ impl Material {
             KeyKind::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
             KeyKind::EcdsaP384 => &ECDSA_P384_SHA384_ASN1,
             KeyKind::RsaPss2048 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => &RSA_PSS_2048_8192_SHA256,
+            KeyKind::MlDsa65 => &ML_DSA_65,
         };
         Ok(UnparsedPublicKey::new(algorithm, &self.public)
             .verify(input, made)
@@ -243,20 +281,29 @@ impl Material {
     }
 }
 
-/// A public key as others read it: SubjectPublicKeyInfo (RFC 5280) in PEM; empty for a symmetric key.
-pub(super) fn pem(kind: KeyKind, public: &[u8]) -> String {
-    // AlgorithmIdentifiers: RFC 8410, 5480, 4055 (rsaEncryption, which every reader takes).
+/// A public key as others read it: SubjectPublicKeyInfo (RFC 5280) in DER; empty for a symmetric key.
+pub(super) fn spki(kind: KeyKind, public: &[u8]) -> Vec<u8> {
+    // AlgorithmIdentifiers: RFC 8410, 5480, 4055 (rsaEncryption, which every reader takes), 9881.
     let algorithm: &[u8] = match kind {
-        KeyKind::Aes256Gcm | KeyKind::HmacSha256 => return String::new(),
+        KeyKind::Aes256Gcm | KeyKind::HmacSha256 => return Vec::new(),
         KeyKind::Ed25519 => b"\x30\x05\x06\x03\x2b\x65\x70",
         KeyKind::EcdsaP256 => b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07",
         KeyKind::EcdsaP384 => b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22",
         KeyKind::RsaPss2048 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => {
             b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00"
         }
+        KeyKind::MlDsa65 => b"\x30\x0b\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03\x12",
     };
     let bits = der(0x03, &[&[0][..], public].concat());
-    let text = data_encoding::BASE64.encode(&der(0x30, &[algorithm, &bits].concat()));
+    der(0x30, &[algorithm, &bits].concat())
+}
+
+/// The same in PEM; empty for a symmetric key.
+pub(super) fn pem(kind: KeyKind, public: &[u8]) -> String {
+    let text = data_encoding::BASE64.encode(&spki(kind, public));
+    if text.is_empty() {
+        return text;
+    }
     let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
     for (at, letter) in text.chars().enumerate() {
         if at > 0 && at % 64 == 0 {
@@ -265,6 +312,26 @@ pub(super) fn pem(kind: KeyKind, public: &[u8]) -> String {
         pem.push(letter);
     }
     pem + "\n-----END PUBLIC KEY-----\n"
+}
+
+/// A signature as a kind's signatures are: of ECDSA `SEQUENCE { r, s }` (RFC 3279), where an HSM gives `r || s`.
+pub(super) fn signature(kind: KeyKind, made: Vec<u8>) -> Vec<u8> {
+    if kind != KeyKind::EcdsaP256 {
+        return made;
+    }
+    let (r, s) = made.split_at(made.len() / 2);
+    der(0x30, &[integer(r), integer(s)].concat())
+}
+
+/// An unsigned big-endian number as DER INTEGER.
+fn integer(number: &[u8]) -> Vec<u8> {
+    let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
+    let digits = number.get(start..).unwrap_or_default();
+    let sign: &[u8] = match digits.first() {
+        Some(0..=0x7f) => &[],
+        _ => &[0],
+    };
+    der(0x02, &[sign, digits].concat())
 }
 
 /// Tag, length, value; at most 65,535 bytes.

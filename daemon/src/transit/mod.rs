@@ -1,7 +1,8 @@
 //! Encryption as a service (R-OPS-8): named keys that encrypt, sign and authenticate for callers who never hold them.
 //!
 //! May touch: `base`, `mount` (places), `policy::Permit`, `store` (views, changes, XAES-256-GCM).
-//! Reading order: `kind`, `envelope` (a ciphertext), `record`, `material` (versions and algorithms), `keys` (a key's life), `room` (its use).
+//! Reading order: `kind`, `envelope` (a ciphertext), `record`, `material` (versions and algorithms), `keys` (a key's life), `resident` (keys in HSMs),
+//! `room` (their use).
 //! README.md says what callers may rely on.
 
 mod envelope;
@@ -10,6 +11,7 @@ mod keys;
 mod kind;
 mod material;
 mod record;
+mod resident;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ pub use error::TransitError;
 pub use keys::{KeyShown, VersionShown};
 pub use kind::KeyKind;
 pub use record::Facts;
+pub use resident::{Doomed, Making, SignerError, Signers};
 pub use room::{DataKey, Made, Text, ToVerify, TransitRoom};
 
 /// Items of one call.

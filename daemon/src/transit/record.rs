@@ -1,8 +1,13 @@
 //! The bytes of a key's records: its facts (JSON), and one record for each version:
-//! `format 1 u8 | created u64 | public length u16 | public | private length u16 | private`, all numbers big-endian.
+//! `format 1 u8 | created u64 | public length u16 | public | private length u16 | private`, all numbers big-endian. Of a key in an HSM the private
+//! half is the name of the object there.
 
 use super::{KeyKind, material::Fresh};
-use crate::base::{format::Format1, id::TransitKeyId, time::Timestamp};
+use crate::base::{
+    format::Format1,
+    id::{TransitKeyId, TransitObjectId},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -25,10 +30,13 @@ pub struct Facts {
     pub deletable: bool,
     /// When it was made.
     pub created: Timestamp,
+    /// The HSM that its private halves never leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsm: Option<String>,
 }
 
 impl Facts {
-    pub(super) fn new(id: TransitKeyId, kind: KeyKind, created: Timestamp) -> Self {
+    pub(super) fn new(id: TransitKeyId, kind: KeyKind, created: Timestamp, hsm: Option<String>) -> Self {
         let (latest, oldest, least) = (1, 1, 1);
         Self {
             format: Format1,
@@ -39,6 +47,7 @@ impl Facts {
             least,
             deletable: false,
             created,
+            hsm,
         }
     }
 
@@ -76,6 +85,13 @@ impl VersionRecord {
             out.extend_from_slice(half);
         }
         out
+    }
+
+    /// Of a key in an HSM: the object there.
+    pub fn object(&self) -> Option<TransitObjectId> {
+        <[u8; 16]>::try_from(&self.fresh.private[..])
+            .ok()
+            .map(TransitObjectId::from_bytes)
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Self> {

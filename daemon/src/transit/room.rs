@@ -3,8 +3,9 @@
 use super::{
     BATCH_ITEMS_MAX, CONTEXT_BYTES_MAX, DATA_KEY_BYTES, Facts, KeyKind, READY_MAX, TransitError,
     envelope::{Envelope, Head},
-    material::Material,
+    material::{Material, signature},
     record::VersionRecord,
+    resident::{Signers, Under},
 };
 use crate::{
     base::{
@@ -19,8 +20,9 @@ use crate::{
 };
 use bytes::Bytes;
 use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, sync::Arc};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use zeroize::Zeroizing;
 
 /// A text, or a ciphertext, and what it is bound to.
@@ -72,6 +74,12 @@ pub struct TransitRoom {
     pub(super) ready: Arc<Cache<(TransitKeyId, u32), Arc<Material>>>,
     /// Asymmetric work at once: it takes a thread of its own, and the processor.
     pub(super) heavy: Arc<Semaphore>,
+    /// Objects in HSMs that must be destroyed.
+    pub(super) objects: View,
+    pub(super) signers: Arc<dyn Signers>,
+    pub(super) under: Under,
+    /// There are such objects.
+    pub(super) soon: Arc<Notify>,
 }
 
 /// A key in its mount.
@@ -104,7 +112,13 @@ impl<'a> At<'a> {
 
 impl TransitRoom {
     /// Opens the room; reads nothing.
-    pub fn open(store: &Store, mounts: Arc<MountRoom>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+    pub fn open(
+        store: &Store,
+        mounts: Arc<MountRoom>,
+        signers: Arc<dyn Signers>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             keys: store.view(Namespace::ROOT, Table::TransitKey),
@@ -114,6 +128,10 @@ impl TransitRoom {
             random,
             ready: Arc::new(Cache::new(READY_MAX)),
             heavy: Arc::new(Semaphore::new(cores.div_ceil(2))),
+            objects: store.view(Namespace::ROOT, Table::TransitObject),
+            signers,
+            under: Under::default(),
+            soon: Arc::default(),
         }
     }
 
@@ -133,7 +151,14 @@ impl TransitRoom {
         let key = version_key(at.mount, &facts.id, &number).map(Part::Raw);
         let found = self.versions.get(&key).await?.ok_or(TransitError::Damaged)?;
         let record = VersionRecord::decode(&found.value).ok_or(TransitError::Damaged)?;
-        let material = Arc::new(Material::load(facts.kind, &record.fresh)?);
+        let material = match &facts.hsm {
+            None => Material::load(facts.kind, &record.fresh)?,
+            Some(_) => {
+                let object = record.object().ok_or(TransitError::Damaged)?;
+                Material::resident(facts.kind, record.fresh.public, object)
+            }
+        };
+        let material = Arc::new(material);
         self.ready.insert(id, Arc::clone(&material));
         Ok(material)
     }
@@ -269,11 +294,18 @@ impl TransitRoom {
     async fn made(&self, at: &At<'_>, facts: &Facts, inputs: Vec<Bytes>) -> Result<Each<Made>, TransitError> {
         counted(inputs.len())?;
         let (material, version) = (self.material(at, facts, facts.latest).await?, facts.latest);
-        let work = move || material.sign_all(inputs.iter().map(|input| &input[..]));
-        let made = if facts.kind.signs() {
-            self.apart(work).await?
+        let object = material.object();
+        let digests = || inputs.iter().map(|input| Sha256::digest(input).into()).collect();
+        let made = if let (Some(hsm), Some(object)) = (&facts.hsm, object) {
+            let made = self.sign_there(hsm, object, digests()).await?;
+            made.into_iter().map(|made| signature(facts.kind, made)).collect()
         } else {
-            work()?
+            let work = move || material.sign_all(inputs.iter().map(|input| &input[..]));
+            if facts.kind.signs() {
+                self.apart(work).await?
+            } else {
+                work()?
+            }
         };
         Ok(made.into_iter().map(|bytes| Ok(Made { bytes, version })).collect())
     }

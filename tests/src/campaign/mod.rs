@@ -10,7 +10,7 @@ pub mod dice;
 pub mod flip;
 pub mod kill;
 pub mod power;
-mod proxy;
+pub mod proxy;
 pub mod report;
 pub mod rotate;
 pub mod soak;

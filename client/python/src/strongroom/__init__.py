@@ -1,6 +1,6 @@
 """Strongroom for Python: secrets, leased credentials, and both kept fresh.
 
-Reading order: ``errors``, ``values`` (what is handed out), ``proof`` (of the key that a token is bound to), ``client`` (calls), ``held`` (values that stay fresh).
+Reading order: ``errors``, ``values`` (what is handed out), ``proof`` (of the key that a token is bound to), ``client`` (calls), ``held`` (values that stay fresh), ``transit`` (keys that encrypt and sign for callers).
 """
 
 from .client import Client
@@ -21,6 +21,7 @@ from .errors import (
 )
 from .held import Secrets
 from .proof import ProofKey
+from .transit import DataKey, Signature, Transit
 from .values import Credential, Delivered, Event, Fields, Follow, SecretVersion, Want
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Credential",
+    "DataKey",
     "Delivered",
     "Denied",
     "Event",
@@ -42,7 +44,9 @@ __all__ = [
     "Sealed",
     "SecretVersion",
     "Secrets",
+    "Signature",
     "StrongroomError",
+    "Transit",
     "Unauthenticated",
     "Unavailable",
     "Unsupported",

@@ -15,6 +15,7 @@ from . import errors
 from ._wire import creds_pb2, delivery_pb2, kv_pb2, lease_pb2, token_pb2
 from .held import Secrets
 from .proof import ProofKey
+from .transit import Transit
 from .values import Credential, Delivered, Event, Fields, Follow, Followed, SecretVersion, Want, Wanted
 
 #: Attempts of one call, the first included.
@@ -124,6 +125,11 @@ class Client:
     def secrets(self, wants: Iterable[Wanted]) -> Secrets:
         """Fetches, and holds fresh in the background until closed."""
         return Secrets(self, [Want(want) if isinstance(want, str) else want for want in wants])
+
+    @property
+    def transit(self) -> Transit:
+        """Keys that encrypt and sign for callers."""
+        return Transit(self)
 
     # Credentials and leases.
 
@@ -307,6 +313,10 @@ class Watch:
             return Event(
                 response.item, lease.state, response.resume, None, lease.remaining_secs, lease.renewable
             )
+        if kind == "refused":
+            refused = response.refused
+            error = errors.of_item(refused.reason, refused.message, refused.code)
+            return Event(response.item, "refused", response.resume, error=error)
         return Event(response.item, "gone", response.resume)
 
 

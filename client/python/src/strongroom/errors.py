@@ -112,6 +112,13 @@ def of_call(error: Any) -> StrongroomError:
     return kind(error.details() or error.code().name, reason, request_id, retry_after)
 
 
+def of_item(reason: str, message: str, code: int) -> StrongroomError:
+    """The error of one item of many, by the number of gRPC's code."""
+    by_number = {known.value[0]: kind for known, kind in _BY_CODE.items()}
+    kind = _BY_REASON.get(reason) or by_number.get(code, Internal)
+    return kind(message, reason)
+
+
 def _details(value: bytes) -> "tuple[str, str, Optional[float]]":
     reason, request_id, retry_after = "", "", None
     try:

@@ -126,11 +126,23 @@ class Secrets:
                     self.stale = None
                 for event in watch:
                     pause = _RETRY_FIRST
-                    self._put(followed[event.item].path, event.delivered)
+                    if event.error is not None:
+                        self._refused(watch, followed[event.item].path, event.error)
+                    else:
+                        self._put(followed[event.item].path, event.delivered)
             except StrongroomError as error:
                 self.stale = error
                 _LOG.info("the stream of changes is down; the last known values are held: %s", error)
                 pause = self._recover(error, pause)
+
+    def _refused(self, watch: "Watch", path: str, error: StrongroomError) -> None:
+        """The last known value is held; all of them are asked for again after a while."""
+        _LOG.warning("%s is refused: %s", path, error)
+        if self.stale is None:
+            again = threading.Timer(_RETRY_MAX, watch.close)
+            again.daemon = True
+            again.start()
+        self.stale = error
 
     def _renew(self, leased: List[Want]) -> None:
         now = time.monotonic()

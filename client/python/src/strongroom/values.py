@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Optional, Union
 
+from .errors import StrongroomError
+
 
 class Fields(Dict[str, bytes]):
     """Names and values; prints the names."""
@@ -96,12 +98,13 @@ class Event:
     """What happened to the ``item``-th of the things that are followed."""
 
     item: int
-    #: ``changed`` (with ``delivered``), ``gone``, ``expiring``, ``revoking``.
+    #: ``changed`` (with ``delivered``), ``gone``, ``expiring``, ``revoking``, ``refused`` (with ``error``: nothing more comes of it).
     what: str
     resume: str
     delivered: Optional[Delivered] = None
     remaining_secs: int = 0
     renewable: bool = False
+    error: Optional[StrongroomError] = None
 
 
 #: What calls take where a path is enough.

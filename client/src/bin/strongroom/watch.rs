@@ -18,11 +18,11 @@ Examples:
   strongroom watch --lease 4f1c0a5e9d3b47c2a8e6f0b1c2d3e4f5 --count 1
 
 Prints the present state of each, then every change: new versions, deletions, rotated passwords, the coming end of
-leases. Values only with --values. Waits for a daemon that is away or sealed and goes on where it stopped; ends when
-the token ends or a right is taken away.
+leases. Values only with --values. Waits for a daemon that is away or sealed and goes on where it stopped. What is
+refused or cannot be read gets a line, and the others go on; ends when the token ends or nothing is left.
 
 JSON: a line each, {event, path, ...}; event `changed` is what `fetch` prints of an item, `gone` has the path, `lease`
-has lease_id, state (expiring, revoking, gone), remaining_secs and renewable.")]
+has lease_id, state (expiring, revoking, gone), remaining_secs and renewable, `refused` has path, reason and message.")]
 pub struct Watch {
     /// Secrets and static roles
     #[arg(value_name = "PATH", required_unless_present = "leases")]
@@ -116,6 +116,12 @@ fn told(event: &Event, names: &[&str]) -> (Value, String) {
                 "renewable": renewable,
             });
             (json, format!("{id}  {state}  {left}s left"))
+        }
+        Event::Refused { item, error, .. } => {
+            let name = names.get(*item).copied().unwrap_or_default();
+            let (reason, message) = (error.reason().unwrap_or_default(), error.to_string());
+            let json = json!({"event": "refused", "path": name, "reason": reason, "message": message});
+            (json, format!("{name}  refused: {message}"))
         }
     }
 }

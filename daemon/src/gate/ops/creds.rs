@@ -2,8 +2,10 @@
 
 use super::prelude::*;
 use crate::{
+    base::id::LeaseId,
     engine::{Issued, MountRef, Rotated},
     gate::ops::mount::role_of,
+    lease::{LeaseError, State},
 };
 
 /// A credential of a role.
@@ -37,12 +39,34 @@ impl Operation for Issue {
         true
     }
     async fn undelivered(reply: Issued, rooms: &Open) {
-        if let Issued::Dynamic { lease, .. } = reply
-            && let Err(error) = rooms.leases.withdraw(lease.id).await
-        {
-            tracing::error!(lease = %lease.id, cause = %crate::gate::chain(&error), "a credential that nobody received lives until it expires");
+        withdraw(rooms, Self::lent(&reply).unwrap_or_default()).await;
+    }
+    fn lent(reply: &Issued) -> Option<Vec<LeaseId>> {
+        Some(match reply {
+            Issued::Dynamic { lease, .. } => vec![lease.id],
+            Issued::Static { .. } => Vec::new(),
+        })
+    }
+}
+
+/// Takes back what nobody received; those of which that failed.
+pub async fn withdraw(rooms: &Open, leases: Vec<LeaseId>) -> Vec<LeaseId> {
+    let mut left = Vec::new();
+    for lease in leases {
+        let Err(error) = rooms.leases.withdraw(lease).await else {
+            continue;
+        };
+        match rooms.leases.get(lease).await {
+            Err(LeaseError::Unknown) => {}
+            // Somebody else's revocation came first.
+            Ok(found) if found.state == State::Revoking => {}
+            _ => {
+                tracing::error!(%lease, cause = %crate::gate::chain(&error), "a credential that nobody received lives until it expires");
+                left.push(lease);
+            }
         }
     }
+    left
 }
 
 /// Sets a static role's password anew.

@@ -63,13 +63,31 @@ changes! {
     CreateKey = "transit.create-key", Write {
         /// What it is for.
         kind: KeyKind,
+        /// The HSM that its private halves never leave.
+        hsm: Option<String>,
     } -> (), |rooms, permit, at, this, trail| {
         trail.param_word("kind", this.kind.as_str());
-        (rooms.transit.create(permit, &at, this.kind).await?, ())
+        trail.param_bool("hsm", this.hsm.is_some());
+        let making = match &this.hsm {
+            None => None,
+            Some(hsm) => {
+                let (making, intent) = rooms.transit.intend_key(permit, &at, this.kind, hsm).await?;
+                rooms.commit(intent, vec![trail.request()]).await?;
+                Some(making)
+            }
+        };
+        (rooms.transit.create(permit, &at, this.kind, making).await?, ())
     };
     /// Adds a version.
     RotateKey = "transit.rotate-key", Rotate {} -> u32, |rooms, permit, at, _this, trail| {
-        let (change, version) = rooms.transit.rotate(permit, &at).await?;
+        let making = match rooms.transit.intend_version(permit, &at).await? {
+            None => None,
+            Some((making, intent)) => {
+                rooms.commit(intent, vec![trail.request()]).await?;
+                Some(making)
+            }
+        };
+        let (change, version) = rooms.transit.rotate(permit, &at, making).await?;
         trail.param_u64("version", version.into());
         (change, version)
     };

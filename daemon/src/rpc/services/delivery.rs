@@ -4,7 +4,7 @@ use super::{Services, creds::wire};
 use crate::{
     engine::Issued,
     gate::{
-        Delivery, Failure, Operation as _, Watching,
+        Delivery, Failure, Operation as _, Watching, code_of,
         ops::delivery::{
             Goods, ITEMS_MAX, Mark,
             fetch::{Fetch, Fetched, Item},
@@ -161,7 +161,7 @@ fn delivered(path: &str, goods: Goods, remaining_secs: Option<u64>) -> v1::Deliv
 
 fn delivered_to(watching: &Watching, delivery: Delivery) -> v1::WatchResponse {
     let path = delivery.path.map(|path| path.as_str().to_owned()).unwrap_or_default();
-    let resume = delivery.resume.to_text();
+    let resume = delivery.resume.map(Mark::to_text).unwrap_or_default();
     let event = match delivery.event {
         Event::Changed(goods, remaining_secs) => {
             let mut changed = delivered(&path, *goods, remaining_secs);
@@ -177,6 +177,12 @@ fn delivered_to(watching: &Watching, delivery: Delivery) -> v1::WatchResponse {
             lease_id: id.to_string(),
             state: "gone".to_owned(),
             ..Default::default()
+        }),
+        Event::Refused(failure) => watch_response::Event::Refused(v1::WatchRefused {
+            path,
+            reason: failure.reason.as_str().to_owned(),
+            message: failure.message.into_owned(),
+            code: u32::try_from(i32::from(code_of(failure.reason))).unwrap_or_default(),
         }),
     };
     v1::WatchResponse {

@@ -21,6 +21,7 @@ impl transit_server::Transit for Services {
             Ok(ops::CreateKey {
                 path: path("path", &m.path)?,
                 kind: m.kind.parse().map_err(|error| malformed("kind", error))?,
+                hsm: (!m.hsm.is_empty()).then_some(m.hsm),
             })
         };
         self.unary(request, parse, |()| v1::TransitCreateKeyResponse {}).await
@@ -309,6 +310,7 @@ fn shown(shown: KeyShown) -> v1::TransitGetKeyResponse {
         min_decryption_version: shown.facts.least,
         deletion_allowed: shown.facts.deletable,
         created_at: shown.facts.created.to_string(),
+        hsm: shown.facts.hsm.unwrap_or_default(),
         versions: shown.versions.into_iter().map(version).collect(),
         id: shown.facts.id.to_string(),
     }

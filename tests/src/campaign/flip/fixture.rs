@@ -28,7 +28,7 @@ pub const FORBIDDEN: &str = "kv/payroll/salaries";
 pub const FORBID: &str = "forbid (principal, action, resource in S::Path::\"kv/payroll\");";
 const PERMIT: &str = "permit (principal, action == S::Action::\"read\", resource in S::Path::\"kv\");";
 /// Tables that the rooms above do not fill.
-const FILLED: [Table; 17] = [
+const FILLED: [Table; 18] = [
     Table::Accessor,
     Table::Token,
     Table::Role,
@@ -46,6 +46,7 @@ const FILLED: [Table; 17] = [
     Table::RoleSecret,
     Table::TransitKey,
     Table::TransitVersion,
+    Table::TransitObject,
 ];
 
 /// A record: its table's id, its key in words, its value.

@@ -122,6 +122,18 @@ class WatchLease(_message.Message):
     state: str
     def __init__(self, lease_id: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., remaining_secs: _Optional[int] = ..., expires_at: _Optional[str] = ..., renewable: bool = ...) -> None: ...
 
+class WatchRefused(_message.Message):
+    __slots__ = ["code", "message", "path", "reason"]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    path: str
+    reason: str
+    def __init__(self, path: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...
+
 class WatchRequest(_message.Message):
     __slots__ = ["items", "without_values"]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -131,15 +143,17 @@ class WatchRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[WatchItem, _Mapping]]] = ..., without_values: bool = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ["changed", "gone", "item", "lease", "resume"]
+    __slots__ = ["changed", "gone", "item", "lease", "refused", "resume"]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     changed: Delivered
     gone: WatchGone
     item: int
     lease: WatchLease
+    refused: WatchRefused
     resume: str
-    def __init__(self, item: _Optional[int] = ..., resume: _Optional[str] = ..., changed: _Optional[_Union[Delivered, _Mapping]] = ..., gone: _Optional[_Union[WatchGone, _Mapping]] = ..., lease: _Optional[_Union[WatchLease, _Mapping]] = ...) -> None: ...
+    def __init__(self, item: _Optional[int] = ..., resume: _Optional[str] = ..., changed: _Optional[_Union[Delivered, _Mapping]] = ..., gone: _Optional[_Union[WatchGone, _Mapping]] = ..., lease: _Optional[_Union[WatchLease, _Mapping]] = ..., refused: _Optional[_Union[WatchRefused, _Mapping]] = ...) -> None: ...

@@ -18,13 +18,17 @@ pub enum Key {
     #[command(after_help = "\
 Examples:
   strongroom transit key create transit/orders --kind aes256-gcm
-  strongroom transit key create transit/releases --kind ed25519")]
+  strongroom transit key create transit/releases --kind ed25519
+  strongroom transit key create transit/root --kind ecdsa-p256 --hsm main")]
     Create {
         /// `transit/orders`
         key: String,
-        /// aes256-gcm, hmac-sha256, ed25519, ecdsa-p256, ecdsa-p384, rsa-pss-2048, rsa-pss-3072 or rsa-pss-4096
+        /// aes256-gcm, hmac-sha256, ed25519, ecdsa-p256, ecdsa-p384, rsa-pss-2048, rsa-pss-3072, rsa-pss-4096 or ml-dsa-65
         #[arg(long)]
         kind: String,
+        /// Make it in this HSM of the daemon's, which it never leaves: ecdsa-p256 or rsa-pss-3072
+        #[arg(long, value_name = "NAME")]
+        hsm: Option<String>,
     },
     /// List the keys of a mount
     #[command(after_help = "\
@@ -104,11 +108,12 @@ impl Key {
     pub async fn run(self, context: &Context) -> Result<Answer, Failure> {
         let client = context.client().await?;
         match self {
-            Self::Create { key: path, kind } => {
+            Self::Create { key: path, kind, hsm } => {
                 let (json, said) = (json!({"path": path, "kind": kind}), format!("{path}: made"));
                 let request = v1::TransitCreateKeyRequest {
                     path,
                     kind,
+                    hsm: hsm.unwrap_or_default(),
                     ..Default::default()
                 };
                 change!(client, create_key, request);
@@ -228,6 +233,7 @@ fn key_shown(path: &str, shown: v1::TransitGetKeyResponse) -> Answer {
         "path": path,
         "id": shown.id,
         "kind": shown.kind,
+        "hsm": shown.hsm,
         "latest_version": shown.latest_version,
         "min_decryption_version": shown.min_decryption_version,
         "deletion_allowed": shown.deletion_allowed,
@@ -239,6 +245,14 @@ fn key_shown(path: &str, shown: v1::TransitGetKeyResponse) -> Answer {
         json,
         [
             ("kind", shown.kind),
+            (
+                "kept in",
+                if shown.hsm.is_empty() {
+                    "the vault".to_owned()
+                } else {
+                    format!("HSM {}", shown.hsm)
+                },
+            ),
             ("versions", format!("{oldest} to {}", shown.latest_version)),
             ("decrypts from", shown.min_decryption_version.to_string()),
             ("may be deleted", shown.deletion_allowed.to_string()),

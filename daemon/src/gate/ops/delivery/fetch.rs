@@ -4,17 +4,22 @@
 //! Secrets are read first, since that can be dropped; accounts are made last, under intents of their own, and taken back if one fails or the
 //! answer cannot be delivered. The records of what was read stand in one commit with the fetch's own.
 
-use super::{Ended, Goods, Part, counter, decide, of_part, right, secret};
+use super::{Goods, Part, counter, decide, of_part, right, secret};
 use crate::{
     audit::Outcome,
+    base::id::LeaseId,
     engine::{Issued, MountRef},
-    gate::{ops::mount::role_of, ops::prelude::*, outcome},
+    gate::{
+        ops::{creds::withdraw, mount::role_of, prelude::*},
+        outcome,
+    },
     kv::Select,
     mount::Kind,
     policy::Claim,
     store::Change,
 };
 use futures::future::join_all;
+use strongroom_audit::Encoded;
 
 /// Values of one answer, in bytes: below what clients of gRPC take by default (4 MiB).
 pub const FETCH_BYTES_MAX: usize = 3 << 20;
@@ -67,7 +72,7 @@ impl Operation for Fetch {
         for item in &self.0 {
             match admit(rooms, permit, trail, item) {
                 Ok(part) => parts.push(part),
-                Err(ended) => return ended.effect(),
+                Err((record, failure)) => return Ok(Effect::Refused(vec![record], failure)),
             }
         }
         read_secrets(rooms, &mut parts).await?;
@@ -77,7 +82,7 @@ impl Operation for Fetch {
             .filter_map(record)
             .chain([trail.response(&Outcome::ok().with_count(parts.len() as u64))]);
         if let Err(error) = rooms.commit(Change::new(), records.collect()).await {
-            withdraw(rooms, parts.into_iter().filter_map(|part| part.goods)).await;
+            withdraw(rooms, leases(parts.iter().filter_map(|part| part.goods.as_ref()))).await;
             return Err(error.into());
         }
         let now = rooms.leases.now();
@@ -100,18 +105,34 @@ impl Operation for Fetch {
         true
     }
     async fn undelivered(reply: Self::Reply, rooms: &Open) {
-        withdraw(rooms, reply.into_iter().map(|fetched| fetched.goods)).await;
+        withdraw(rooms, leases(reply.iter().map(|fetched| &fetched.goods))).await;
+    }
+    fn lent(reply: &Self::Reply) -> Option<Vec<LeaseId>> {
+        Some(leases(reply.iter().map(|fetched| &fetched.goods)))
     }
 }
 
-/// Finds out what a part is, and decides it. A refusal ends the call.
-fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item) -> Result<Asked<'a>, Ended> {
+/// Those of the accounts that were made.
+fn leases<'a>(goods: impl Iterator<Item = &'a Goods>) -> Vec<LeaseId> {
+    let lease = |goods: &Goods| match goods {
+        Goods::Credential(Issued::Dynamic { lease, .. }) => Some(lease.id),
+        Goods::Credential(Issued::Static { .. }) | Goods::Secret(_) => None,
+    };
+    goods.filter_map(lease).collect()
+}
+
+/// Finds out what a part is, and decides it. A refusal, with its record, ends the call.
+fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item) -> Result<Asked<'a>, (Encoded, Failure)> {
+    let refused = |part: &Trail, failure: Failure| {
+        let record = outcome::response(part, Some(&failure));
+        (record, of_part(&item.path, failure))
+    };
     let (kind, action) = match right(rooms, &item.path) {
         Ok(right) => right,
         Err(failure) => {
             let mut part = trail.part("kv.get");
             part.path(&item.path);
-            return Err(Ended::refused(&part, &item.path, failure));
+            return Err(refused(&part, failure));
         }
     };
     let op = if kind == Kind::Kv { "kv.get" } else { "creds.issue" };
@@ -123,7 +144,7 @@ fn admit<'a>(rooms: &Open, permit: &Permit, trail: &Trail, item: &'a Item) -> Re
             part,
             goods: None,
         }),
-        Err(failure) => Err(Ended::refused(&part.trail, &item.path, failure.clone())),
+        Err(failure) => Err(refused(&part.trail, failure.clone())),
     }
 }
 
@@ -176,7 +197,7 @@ async fn issue_all(rooms: &Open, parts: &mut [Asked<'_>]) -> Result<(), Failure>
     let Some((mut part, path, failure)) = failed else {
         return Ok(());
     };
-    withdraw(rooms, parts.iter_mut().filter_map(|asked| asked.goods.take())).await;
+    withdraw(rooms, leases(parts.iter().filter_map(|asked| asked.goods.as_ref()))).await;
     part.path(path);
     fail(rooms, &part, path, failure).await
 }
@@ -191,20 +212,9 @@ async fn issue(rooms: &Open, open: &Asked<'_>) -> Result<Issued, Failure> {
 }
 
 /// The record of a part; an account's is durable already.
-fn record(open: &Asked<'_>) -> Option<strongroom_audit::Encoded> {
+fn record(open: &Asked<'_>) -> Option<Encoded> {
     match open.goods.as_ref()? {
         Goods::Credential(Issued::Dynamic { .. }) => None,
         Goods::Credential(Issued::Static { .. }) | Goods::Secret(_) => Some(outcome::response(&open.part.trail, None)),
-    }
-}
-
-/// Takes back what nobody received.
-async fn withdraw(rooms: &Open, goods: impl Iterator<Item = Goods>) {
-    for goods in goods {
-        if let Goods::Credential(Issued::Dynamic { lease, .. }) = goods
-            && let Err(error) = rooms.leases.withdraw(lease.id).await
-        {
-            tracing::error!(lease = %lease.id, cause = %crate::gate::chain(&error), "a credential that nobody received lives until it expires");
-        }
     }
 }

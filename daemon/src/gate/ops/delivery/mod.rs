@@ -8,13 +8,11 @@ pub mod watch;
 use super::prelude::*;
 use crate::{
     engine::Issued,
-    gate::outcome,
     kv::{self, Select},
     mount::Kind,
     policy::Claim,
 };
 pub use mark::Mark;
-use strongroom_audit::Encoded;
 
 /// Parts of one call.
 pub const ITEMS_MAX: usize = crate::notice::ITEMS_MAX;
@@ -23,37 +21,6 @@ pub const ITEMS_MAX: usize = crate::notice::ITEMS_MAX;
 fn counter() -> Result<Target, Failure> {
     let path = Path::parse("sys/delivery").map_err(|_| Reason::Internal)?;
     Ok(Target::own(Action::List, path))
-}
-
-/// A call that ends because parts of it are refused (with their records), or because something failed (with none).
-struct Ended {
-    records: Vec<Encoded>,
-    failure: Failure,
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        Self {
-            records: Vec::new(),
-            failure,
-        }
-    }
-}
-
-impl Ended {
-    fn refused(part: &Trail, path: &Path, failure: Failure) -> Self {
-        Self {
-            records: vec![outcome::response(part, Some(&failure))],
-            failure: of_part(path, failure),
-        }
-    }
-
-    fn effect<R>(self) -> Result<Effect<R>, Failure> {
-        match self.records.is_empty() {
-            true => Err(self.failure),
-            false => Ok(Effect::Refused(self.records, self.failure)),
-        }
-    }
 }
 
 /// A part that was decided, with the facts for its own record.
@@ -84,12 +51,26 @@ fn right(rooms: &Open, path: &Path) -> Result<(Kind, Action), Failure> {
     })
 }
 
-/// The failure of a part, which says which: `PATH: ...`. Clients that follow many go on without it.
+/// The failure of a part, which says which: `PATH: ...`.
 pub fn of_part(path: &Path, failure: Failure) -> Failure {
     Failure {
         message: format!("{path}: {}", failure.message).into(),
         ..failure
     }
+}
+
+/// Whether a failure is about one item of many, so that the others can go on.
+pub fn concerns_one(failure: &Failure) -> bool {
+    matches!(
+        failure.reason,
+        Reason::Denied
+            | Reason::NotFound
+            | Reason::NotPossible
+            | Reason::TooLarge
+            | Reason::Damaged
+            | Reason::Malformed
+            | Reason::Internal
+    )
 }
 
 /// A secret's selected version.

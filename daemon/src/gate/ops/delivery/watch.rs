@@ -1,8 +1,9 @@
 //! Watch: the stream's opening, its deliveries, and a second look at its rights (R-KV-4, R-ROT-4). Each is an operation of its own, so each
 //! delivery is identified, decided and recorded anew. `gate/watch.rs` puts them in a row.
 
-use super::{Ended, Goods, Mark, counter, decide, of_part, right, secret};
+use super::{Goods, Mark, concerns_one, counter, decide, of_part, right, secret};
 use crate::{
+    audit::Outcome,
     base::{id::LeaseId, time::Timestamp},
     engine::{Issued, RoomError},
     gate::{ops::mount::role_of, ops::prelude::*, outcome},
@@ -62,6 +63,22 @@ impl Subject {
         }
     }
 
+    /// The path that it is about; `None` for a lease of which nothing is known.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Secret(path, _) | Self::Account(path) => Some(path),
+            Self::Lease(_, role) => role.as_ref(),
+        }
+    }
+
+    /// A failure that ends the stream, which says what it is about.
+    pub fn failed(&self, failure: Failure) -> Failure {
+        match self.right() {
+            Some((_, path)) => of_part(path, failure),
+            None => failure,
+        }
+    }
+
     fn topic(&self) -> Topic {
         match self {
             Self::Secret(path, _) | Self::Account(path) => Topic::Path(path.clone()),
@@ -79,14 +96,18 @@ pub struct Standing {
     pub warn_secs: u64,
     /// See [`Item`].
     pub seen: Option<Mark>,
+    /// It was neither refused nor unreadable: only such are looked at.
+    pub live: bool,
 }
 
 /// A stream that may begin.
 pub struct Opened {
     /// Hears of changes since before the present was looked at.
     pub watcher: Watcher,
-    /// The items, in the order asked.
+    /// The items, in the order asked; at least one is live.
     pub items: Vec<Standing>,
+    /// Those that are not, and why.
+    pub refused: Vec<(usize, Failure)>,
 }
 
 /// Makes the question whether the stream's caller still has these rights.
@@ -111,41 +132,58 @@ impl Operation for Watch {
         counter()
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Opened>, Failure> {
-        let (mut items, mut permits) = (Vec::new(), Vec::new());
+        let (mut items, mut parts) = (Vec::new(), Vec::new());
         for item in &self.items {
-            let (subject, leave) = match admit(rooms, permit, trail, &item.what).await {
-                Ok(admitted) => admitted,
-                Err(ended) => return ended.effect(),
-            };
+            let (subject, part) = admit(rooms, permit, trail, &item.what).await?;
             items.push(Standing {
                 subject: Arc::new(subject),
                 warn_secs: item.warn_secs,
                 seen: item.seen,
+                live: part.leave.is_ok(),
             });
-            permits.push(leave);
+            parts.push(part);
         }
         let topics = items.iter().map(|item| item.subject.topic()).collect();
         let welcome = (self.welcoming)(&items);
         let mut watcher = rooms.store.notices().watch(permit.identity(), topics, welcome)?;
+        let (mut records, mut refused) = (Vec::new(), Vec::new());
         // Looked at after the watcher listens: a change in between is heard of, not lost.
-        for (index, (item, leave)) in items.iter_mut().zip(&permits).enumerate() {
-            let sight = look(rooms, leave.as_ref(), item).await?;
-            if item.seen != Some(sight.mark()) && !sight.is_quiet() {
-                watcher.mark(index);
-            } else {
-                item.seen = Some(sight.mark());
-                watcher.alarm(index, sight.alarm());
+        for (index, (item, part)) in items.iter_mut().zip(parts).enumerate() {
+            match part.look(rooms, item).await {
+                Ok(sight) if item.seen != Some(sight.mark()) && !sight.is_quiet() => watcher.mark(index),
+                Ok(sight) => {
+                    item.seen = Some(sight.mark());
+                    watcher.alarm(index, sight.alarm());
+                }
+                Err(failure) if concerns_one(&failure) => {
+                    item.live = false;
+                    refused.push((index, failure));
+                }
+                Err(failure) => return Err(failure),
             }
+            let last = refused.last().filter(|(of, _)| *of == index);
+            records.push(outcome::response(&part.trail, last.map(|(_, failure)| failure)));
         }
-        Ok(Effect::Answer(Opened { watcher, items }))
+        if let (false, Some((_, failure)), Some(item)) =
+            (items.iter().any(|item| item.live), refused.first(), items.first())
+        {
+            return Ok(Effect::Refused(records, item.subject.failed(failure.clone())));
+        }
+        records.push(trail.response(&Outcome::ok()));
+        rooms.commit(Change::relaxed(), records).await?;
+        Ok(Effect::Recorded(Opened {
+            watcher,
+            items,
+            refused,
+        }))
     }
 }
 
-/// Whether a stream's caller still has its rights, asked when that is in doubt; the answer is recorded.
+/// Which of a stream's items its caller has no right to any more, asked when that is in doubt; the answer is recorded.
 pub struct Again(pub Vec<Standing>);
 
 impl Operation for Again {
-    type Reply = ();
+    type Reply = Vec<(usize, Failure)>;
     const NAME: &'static str = "delivery.watch-again";
     const CLASS: Class = Class::Read;
     fn describe(&self, trail: &mut Trail) {
@@ -154,14 +192,25 @@ impl Operation for Again {
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         counter()
     }
-    async fn handle(&self, _: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<()>, Failure> {
-        for (action, path) in self.0.iter().filter_map(|item| item.subject.right()) {
+    async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
+        let (mut records, mut refused) = (Vec::new(), Vec::new());
+        for (index, item) in self.0.iter().enumerate().filter(|(_, item)| item.live) {
+            let Some((action, path)) = item.subject.right() else {
+                continue;
+            };
             let part = decide(permit, trail, Self::NAME, action, path, Claim::Policy);
-            if let Err(failure) = part.permit {
-                return Ended::refused(&part.trail, path, failure).effect();
+            match part.permit {
+                Ok(_) => {}
+                Err(failure) if concerns_one(&failure) => {
+                    records.push(outcome::response(&part.trail, Some(&failure)));
+                    refused.push((index, failure));
+                }
+                Err(failure) => return Err(failure),
             }
         }
-        Ok(Effect::Answer(()))
+        records.push(trail.response(&Outcome::ok()));
+        rooms.commit(Change::relaxed(), records).await?;
+        Ok(Effect::Recorded(refused))
     }
 }
 
@@ -176,6 +225,8 @@ pub enum Event {
     LeaseDue(Box<Lease>, u64),
     /// There is no such lease (any more).
     LeaseGone(LeaseId),
+    /// It is refused, or cannot be read: nothing more comes of it.
+    Refused(Failure),
 }
 
 /// One look at an item.
@@ -226,56 +277,84 @@ impl Operation for Push {
     }
 }
 
-/// What an item is, and leave to look at it (`None`: there is nothing to look at).
-async fn admit(rooms: &Open, permit: &Permit, trail: &Trail, what: &What) -> Result<(Subject, Option<Permit>), Ended> {
+/// One item at the opening: leave to look at it (`None`: there is nothing to look at), and the facts for its own record.
+struct Part {
+    leave: Result<Option<Permit>, Failure>,
+    trail: Trail,
+}
+
+impl Part {
+    async fn look(&self, rooms: &Open, item: &Standing) -> Result<Sight, Failure> {
+        let leave = self.leave.as_ref().map_err(Clone::clone)?;
+        look(rooms, leave.as_ref(), item).await
+    }
+}
+
+/// What an item is, and whether it may be looked at.
+async fn admit(rooms: &Open, permit: &Permit, trail: &Trail, what: &What) -> Result<(Subject, Part), Failure> {
     let (path, select) = match what {
         What::Path { path, select } => (path, select),
-        What::Lease(id) => return Ok(admit_lease(rooms, permit, trail, *id).await?),
+        What::Lease(id) => return admit_lease(rooms, permit, trail, *id).await,
     };
+    let secret = Subject::Secret(path.clone(), select.clone());
     let (kind, action) = match right(rooms, path) {
         Ok(right) => right,
         Err(failure) => {
-            let mut part = trail.part(Watch::NAME);
-            part.path(path);
-            return Err(Ended::refused(&part, path, failure));
+            let mut trail = trail.part(Watch::NAME);
+            trail.path(path);
+            let leave = Err(failure);
+            return Ok((secret, Part { leave, trail }));
         }
     };
     let part = decide(permit, trail, Watch::NAME, action, path, Claim::Policy);
     let subject = match kind {
-        Kind::Kv | Kind::Transit => Subject::Secret(path.clone(), select.clone()),
+        Kind::Kv | Kind::Transit => secret,
         Kind::Postgres | Kind::MariaDb | Kind::RabbitMq | Kind::Redis => Subject::Account(path.clone()),
     };
-    match part.permit {
-        Ok(leave) => Ok((subject, Some(leave))),
-        Err(failure) => Err(Ended::refused(&part.trail, path, failure)),
-    }
+    let leave = part.permit.map(Some);
+    Ok((
+        subject,
+        Part {
+            leave,
+            trail: part.trail,
+        },
+    ))
 }
 
-async fn admit_lease(
-    rooms: &Open,
-    permit: &Permit,
-    trail: &Trail,
-    id: LeaseId,
-) -> Result<(Subject, Option<Permit>), Failure> {
+/// A lease that is not the caller's looks like one that is gone.
+async fn admit_lease(rooms: &Open, permit: &Permit, trail: &Trail, id: LeaseId) -> Result<(Subject, Part), Failure> {
+    let mut nothing = trail.part(Watch::NAME);
+    nothing.param_id("lease", id.as_bytes());
+    let gone = |trail| (Subject::Lease(id, None), Part { leave: Ok(None), trail });
     let lease = match rooms.leases.get(id).await {
         Ok(lease) => lease,
-        Err(LeaseError::Unknown) => return Ok((Subject::Lease(id, None), None)),
-        Err(error) => return Err(error.into()),
+        Err(LeaseError::Unknown) => return Ok(gone(nothing)),
+        Err(error) => {
+            let leave = Err(error.into());
+            return Ok((Subject::Lease(id, None), Part { leave, trail: nothing }));
+        }
     };
     let claim = if lease.identity == permit.identity() {
         Claim::Own
     } else {
         Claim::Policy
     };
-    let part = decide(permit, trail, Watch::NAME, Action::LeaseRead, &lease.role, claim);
-    match part.permit {
-        Ok(leave) => Ok((Subject::Lease(id, Some(lease.role)), Some(leave))),
-        Err(failure) => {
-            let record = outcome::response(&part.trail, Some(&failure));
-            rooms.commit(Change::new(), vec![record]).await?;
-            Ok((Subject::Lease(id, None), None))
+    let mut part = decide(permit, trail, Watch::NAME, Action::LeaseRead, &lease.role, claim);
+    part.trail.param_id("lease", id.as_bytes());
+    Ok(match part.permit {
+        Ok(leave) => {
+            let leave = Ok(Some(leave));
+            let subject = Subject::Lease(id, Some(lease.role));
+            (
+                subject,
+                Part {
+                    leave,
+                    trail: part.trail,
+                },
+            )
         }
-    }
+        Err(_) => gone(part.trail),
+    })
 }
 
 async fn lease_target(rooms: &Open, caller: &Caller, id: LeaseId, role: Option<&Path>) -> Result<Target, Failure> {
@@ -374,14 +453,14 @@ async fn look(rooms: &Open, permit: Option<&Permit>, item: &Standing) -> Result<
         Subject::Secret(path, select) => match secret(rooms, permit, path, select).await {
             Ok(secret) => Ok(Sight::Goods(Box::new(Goods::Secret(secret)))),
             Err(failure) if failure.reason == Reason::NotFound => Ok(Sight::Nothing),
-            Err(failure) => Err(of_part(path, failure)),
+            Err(failure) => Err(failure),
         },
         Subject::Account(path) => {
             let (mount, name) = role_of(rooms, path)?;
             match rooms.engines.read(permit, &mount, &name).await {
                 Ok(issued) => Ok(Sight::Goods(Box::new(Goods::Credential(issued)))),
                 Err(RoomError::NoRole | RoomError::NotRotated { .. }) => Ok(Sight::Nothing),
-                Err(error) => Err(of_part(path, error.into())),
+                Err(error) => Err(error.into()),
             }
         }
         Subject::Lease(id, None) => Ok(Sight::NoLease(*id)),
