@@ -379,7 +379,7 @@ async fn bare(world: &World) -> v1::login_client::LoginClient<strongroom_client:
 pub fn slow_world(key: &Path, token: &Path) -> World {
     let mut lab = Lab::with_tokens(&[]);
     lab.listener = format!("origin = \"https://localhost:{}\"", lab.address.port());
-    lab.extra = "[limits.rates]\nreads_per_token = \"2/s burst 8\"\n".to_owned();
+    lab.extra = "[limits.rates]\nreads_per_token = \"20/m burst 8\"\n".to_owned();
     let world = World::opened(lab);
     let issuer = Issuer::new("bound");
     put_trust(&world, "bound", &issuer.trust(&["bound"]));

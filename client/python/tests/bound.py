@@ -44,14 +44,17 @@ class Bound(unittest.TestCase):
 
     def test_what_the_daemon_says_is_waited_for(self):
         with client(proof_key=KEY) as mine:
-            for _ in range(20):
+            for _ in range(10):
                 self.assertEqual(mine.get("kv/bound/a").text("value"), "x")
-        with client(proof_key=KEY, timeout=0.4) as hasty:
-            with self.assertRaises(strongroom.Exhausted) as refused:
-                for _ in range(50):
+        # Whoever has no time to wait is told; on a busy machine its time may be over before that.
+        with client(proof_key=KEY, timeout=1.5) as hasty, self.assertRaises(strongroom.Exhausted) as refused:
+            for _ in range(50):
+                try:
                     hasty.get("kv/bound/a")
-            self.assertEqual(refused.exception.reason, "RATE_LIMITED")
-            self.assertGreater(refused.exception.retry_after, 0)
+                except strongroom.Unavailable:
+                    pass
+        self.assertEqual(refused.exception.reason, "RATE_LIMITED")
+        self.assertGreater(refused.exception.retry_after, 0)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,15 @@ test("without the key the token is of no use", async (t) => {
 
 test("what the daemon says is waited for", async (t) => {
   const mine = client(t, { proofKey });
-  for (let n = 0; n < 20; n += 1) assert.equal((await mine.get("kv/bound/a")).fields.text("value"), "x");
-  const hasty = client(t, { proofKey, timeoutMs: 400 });
+  for (let n = 0; n < 10; n += 1) assert.equal((await mine.get("kv/bound/a")).fields.text("value"), "x");
+  // Whoever has no time to wait is told; on a busy machine its time may be over before that.
+  const hasty = client(t, { proofKey, timeoutMs: 1500 });
   const many = async () => {
-    for (let n = 0; n < 50; n += 1) await hasty.get("kv/bound/a");
+    for (let n = 0; n < 50; n += 1) {
+      await hasty.get("kv/bound/a").catch((error) => {
+        if (error.kind !== "unavailable") throw error;
+      });
+    }
   };
   await assert.rejects(many(), (error) => {
     assert.equal(error.reason, "RATE_LIMITED");

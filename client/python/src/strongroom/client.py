@@ -53,7 +53,7 @@ class Client:
         self._token_file = token_file
         self._token = token
         self._timeout = timeout
-        self._proof_key = proof_key if isinstance(proof_key, (ProofKey, type(None))) else ProofKey.read(proof_key)
+        self._proof_key = ProofKey.read(proof_key) if isinstance(proof_key, (str, Path)) else proof_key
         self._nonce: Optional[str] = None
         if token is None and token_file is not None:
             self.reload_token()
@@ -170,7 +170,7 @@ class Client:
 
     def _metadata(self, method: str) -> "Tuple[Tuple[str, str], ...]":
         token = self._token
-        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        metadata: "Tuple[Tuple[str, str], ...]" = (("authorization", f"Bearer {token}"),) if token else ()
         if self._proof_key is None:
             return metadata
         address = f"{self._origin}/strongroom.v1.{method}"
