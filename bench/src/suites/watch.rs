@@ -57,13 +57,20 @@ impl Audience {
         let mut opening = JoinSet::new();
         for conn in 0..conns.min(size) {
             let client = door.client().await?;
-            for stream in (conn..size).step_by(conns) {
-                let client = client.clone();
-                opening.spawn(async move { Ok::<_, Fault>((stream, open(&client).await?, client)) });
-            }
+            // One after the other on each connection: so many openings at once are no overload.
+            opening.spawn(async move {
+                let mut opened = Vec::new();
+                for stream in (conn..size).step_by(conns) {
+                    opened.push((stream, open(&client).await?, client.clone()));
+                }
+                Ok::<_, Fault>(opened)
+            });
         }
-        while let Some(opened) = opening.join_next().await {
-            let (stream, mut answers, client) = opened??;
+        let mut opened = Vec::new();
+        while let Some(some) = opening.join_next().await {
+            opened.extend(some??);
+        }
+        for (stream, mut answers, client) in opened {
             let tell = tell.clone();
             streams.spawn(async move {
                 let _connection = client;
