@@ -19,6 +19,8 @@ pub struct Refusal {
     pub request_id: String,
     /// How long the daemon asks to wait before trying again.
     pub retry_after: Option<Duration>,
+    /// Of `STEP_UP_REQUIRED`: `recent` (log in again), `bound` (with a key), `stronger` (in a way that proves more).
+    pub step_up: Vec<String>,
 }
 
 impl Refusal {
@@ -28,6 +30,7 @@ impl Refusal {
             message: message.into(),
             request_id: String::new(),
             retry_after: None,
+            step_up: Vec::new(),
         }
     }
 }
@@ -141,6 +144,12 @@ impl Error {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Unauthenticated(_) => "get a fresh token; the one sent is missing, expired or revoked",
+            Self::Denied(r) if r.step_up.iter().any(|word| word == "bound") => {
+                "log in with a key: `strongroom login METHOD TRUST --dpop` (or `--bind`), then repeat"
+            }
+            Self::Denied(r) if r.reason == "STEP_UP_REQUIRED" => {
+                "log in again: `strongroom login METHOD TRUST`, then repeat"
+            }
             Self::Denied(_) => "check the path, then ask an administrator; `policy explain` names the rules",
             Self::Sealed(_) => "operators must unseal the vault: `strongroom operator unseal`",
             Self::Blank(_) => "initialise the vault on its host: `strongroom operator init`",
@@ -206,6 +215,8 @@ impl Error {
         }
         if let Some(mut info) = status.get_details_error_info().filter(|info| info.domain == DOMAIN) {
             refusal.request_id = info.metadata.remove("request_id").unwrap_or_default();
+            let words = info.metadata.remove("step_up").unwrap_or_default();
+            refusal.step_up = words.split_terminator(',').map(str::to_owned).collect();
             refusal.reason = info.reason;
         }
         refusal.retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);

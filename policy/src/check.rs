@@ -12,6 +12,7 @@ use crate::bounds;
 use crate::compile::{Compiled, compile};
 use crate::error::{Problem, Problems};
 use crate::limits::{MESSAGE_BYTES_MAX, POLICIES_PER_DOCUMENT_MAX, PROBLEMS_MAX, STACK_BYTES};
+use crate::step_up::StepUps;
 use crate::words::{LANGUAGE, ROOT, canonical};
 
 /// A policy document that parsed and is valid: the only thing a set is made of. Cheap to clone.
@@ -91,6 +92,13 @@ fn validate(name: &str, text: &str) -> Result<Checked, Problems> {
     let mut found: Vec<Problem> = result.validation_errors().map(|error| report.cedar(error)).collect();
     found.extend(result.validation_warnings().map(|warning| report.cedar(warning)));
     found.extend(policies.iter().flat_map(dead_literals));
+    found.extend(policies.iter().filter_map(|policy| {
+        let why = StepUps::of(policy).err()?;
+        Some(Problem::new(
+            &format!("for policy `{}`, @step_up is not right", policy.id()),
+            why,
+        ))
+    }));
     if !found.is_empty() {
         return Err(collect(found));
     }

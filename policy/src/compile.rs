@@ -7,6 +7,7 @@ use cedar_policy::pst;
 use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
 
 use crate::request::needs_of;
+use crate::step_up::StepUps;
 use crate::words::actions_of;
 
 /// One Cedar policy.
@@ -14,6 +15,8 @@ use crate::words::actions_of;
 pub(crate) struct Compiled {
     pub id: Arc<str>,
     pub effect: Effect,
+    /// Of a `forbid`: what would let the caller through.
+    pub step_up: Option<StepUps>,
     /// The actions it can apply to, a bit each.
     pub actions: u64,
     pub principal: Head,
@@ -55,6 +58,7 @@ pub(crate) fn compile(policy: &Policy) -> Result<Compiled, Failure> {
     Ok(Compiled {
         id: policy.id().to_string().into(),
         effect: policy.effect(),
+        step_up: StepUps::of(policy).ok().flatten(),
         actions: match policy.action_constraint() {
             ActionConstraint::Any => u64::MAX,
             ActionConstraint::Eq(action) => actions_of(&action),

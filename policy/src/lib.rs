@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`words`] (actions, paths, entity names), [`request`] (who, where, when), [`bounds`] and
 //! [`check`] (hostile text to a validated document), [`compile`] (a policy taken apart), [`set`]
-//! (documents to decisions), `powers` (what no document gives), `prospect` (who could).
+//! (documents to decisions), `step_up` (what a `forbid` asks for), `powers` (what no document gives), `prospect` (who could).
 //!
 //! The rules, each held up by a test:
 //! - deny wins; unknown means no;
@@ -24,6 +24,7 @@ mod powers;
 mod prospect;
 mod request;
 mod set;
+mod step_up;
 mod words;
 
 pub use check::{Checked, check};
@@ -32,6 +33,7 @@ pub use powers::needs_no_policy;
 pub use prospect::{Clause, Prospect};
 pub use request::{Binding, Context, Peer, Principal, Purpose, Request};
 pub use set::{Decision, PolicySet, Reason};
+pub use step_up::StepUps;
 pub use words::{Action, ROOT, SCHEMA_TEXT};
 
 /// Policies to begin with, `(name, text)`, each valid and tested: `setup` is what a new vault starts

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::request::{Purpose, Request};
 use crate::set::{Decision, PolicySet, Reason};
+use crate::step_up::StepUps;
 use crate::words::Action;
 
 impl PolicySet {
@@ -24,11 +25,16 @@ impl PolicySet {
             Reason::NoPermit if request.context.purpose == Purpose::Setup => {
                 Decision::builtin("builtin:setup", said.considered)
             }
-            Reason::NoPermit if request.context.own && needs_no_policy(request.action) => {
-                Decision::builtin("builtin:own", said.considered)
-            }
+            Reason::NoPermit if request.has_a_power() => Decision::builtin("builtin:own", said.considered),
             _ => said,
         }
+    }
+}
+
+impl Request<'_> {
+    /// Whether it is allowed where documents say neither yes nor no.
+    pub(crate) fn has_a_power(&self) -> bool {
+        self.context.purpose == Purpose::Setup || (self.context.own && needs_no_policy(self.action))
     }
 }
 
@@ -40,6 +46,7 @@ impl Decision {
             deciding: vec![Arc::from(power)],
             errors: Vec::new(),
             considered,
+            step_up: StepUps::default(),
         }
     }
 }

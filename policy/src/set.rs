@@ -17,6 +17,7 @@ use crate::compile::{Compiled, Head};
 use crate::error::BuildError;
 use crate::limits::{CANDIDATES_MAX, DOCUMENTS_MAX, POLICIES_MAX};
 use crate::request::Request;
+use crate::step_up::StepUps;
 use crate::words::{LANGUAGE, ROOT, canonical};
 
 /// All policies in force. Immutable: a change makes a new set, so a decision sees one version whole.
@@ -137,6 +138,7 @@ impl PolicySet {
             return Decision::refused(Reason::TooManyPolicies, considered);
         }
         let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let mut step_ups = Some(StepUps::default());
         let conditions = candidates.iter().filter_map(|policy| policy.condition.as_ref());
         let needs = conditions
             .map(|condition| condition.needs)
@@ -155,10 +157,20 @@ impl PolicySet {
             match (applies, policy.effect) {
                 (false, _) => {}
                 (true, Effect::Permit) => permits.push(policy.id.clone()),
-                (true, Effect::Forbid) => forbids.push(policy.id.clone()),
+                (true, Effect::Forbid) => {
+                    // One that asks for nothing cannot be satisfied, whatever the others ask.
+                    step_ups = step_ups.zip(policy.step_up).map(|(all, one)| all.and(one));
+                    forbids.push(policy.id.clone());
+                }
             }
         }
-        Decision::weigh(permits, forbids, errors, considered)
+        // Without these forbids it would be allowed: told only then.
+        let otherwise = errors.is_empty() && (!permits.is_empty() || request.has_a_power());
+        let mut decision = Decision::weigh(permits, forbids, errors, considered);
+        if decision.reason == Reason::Forbidden && otherwise {
+            decision.step_up = step_ups.unwrap_or_default();
+        }
+        decision
     }
 
     /// The policies whose scope matches.
@@ -246,6 +258,8 @@ pub struct Decision {
     pub errors: Vec<String>,
     /// How many policies were looked at; 65 stands for more than 64.
     pub considered: u32,
+    /// Not empty when every forbid that applied says what would satisfy it (`@step_up`), and nothing else stands in the way.
+    pub step_up: StepUps,
 }
 
 /// No policy said anything.
@@ -263,6 +277,7 @@ impl Decision {
             deciding: Vec::new(),
             errors: Vec::new(),
             considered,
+            step_up: StepUps::default(),
         }
     }
 
@@ -281,6 +296,7 @@ impl Decision {
             deciding,
             errors,
             considered,
+            step_up: StepUps::default(),
         }
     }
 }

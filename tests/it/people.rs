@@ -333,6 +333,69 @@ fn brought(listener: &TcpListener) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), plain(value))).collect()
 }
 
+/// R-AUTH-1: the daemon holds the interval that the provider told: who asks too early hears that nobody has typed the code, and the provider hears
+/// nothing of it; beginnings have a rate, which log-ins with a browser do not share.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_holds_the_providers_interval() {
+    let (world, provider) = (&World::open(), provider().lock().await);
+    put_trust(world, "paced", &provider.trust("terminal", json!({"device": true})));
+    let client = world.lab.client(&world.root).await;
+    let begin = |port| {
+        let request = v1::LoginBeginRequest {
+            trust: "paced".to_owned(),
+            port,
+        };
+        let client = client.clone();
+        async move {
+            client
+                .once(request, |s, r| async move { s.login().begin(r).await })
+                .await
+        }
+    };
+    let begun = begin(0).await.unwrap();
+    let ask = || {
+        let proof = v1::LoginOidc {
+            handle: begun.handle.clone(),
+            code: begun.device_code.clone(),
+            iss: None,
+            port: 0,
+        };
+        let request = v1::LoginRequest {
+            trust: "paced".to_owned(),
+            proof: Some(v1::login_request::Proof::Oidc(proof)),
+            binding: 0,
+        };
+        client.once(request, |s, r| async move { s.login().login(r).await })
+    };
+    // The provider's next answer, whenever it is asked.
+    provider.next(&json!({"error": "slow_down"}));
+    let (since, mut early) = (Instant::now(), 0);
+    loop {
+        let asked = since.elapsed();
+        match reason(ask().await).as_str() {
+            "LOGIN_PENDING" => early += 1,
+            "LOGIN_SLOW_DOWN" => break,
+            other => panic!("{other}"),
+        }
+        assert!(asked.as_secs() < begun.interval_secs + 30, "its turn has come");
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    assert!(
+        since.elapsed().as_secs() + 1 >= begun.interval_secs && early > 0,
+        "{early} early ones"
+    );
+    assert_eq!(reason(ask().await), "LOGIN_PENDING", "slower from now on");
+    // At once: how long each takes says nothing about the rate.
+    let mut crowd = tokio::task::JoinSet::new();
+    (0..100).for_each(|_| drop(crowd.spawn(begin(0))));
+    let answers = crowd.join_all().await;
+    let refused = answers.into_iter().filter_map(Result::err);
+    let refused: Vec<_> = refused.filter(|error| error.reason() == Some("OVERLOADED")).collect();
+    assert!(!refused.is_empty(), "beginnings have a rate");
+    assert!(refused.iter().all(|error| !error.retry_after().is_zero()));
+    begin(8250).await.expect("a browser's log-in begins all the same");
+}
+
 /// R-AUTH-1: a code logs in only with the handle that it was begun with (PKCE), at the trust (as it was then) and place of that handle, beside the issuer's own
 /// name (RFC 9207), and once. By the wire, without the command line's own checks.
 #[tokio::test(flavor = "multi_thread")]

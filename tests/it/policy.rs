@@ -559,3 +559,55 @@ async fn policies_see_the_caller_and_the_call() {
         assert_eq!(ran.code == 0, unix, "{name} of a log-in over the Unix socket: {ran:?}");
     }
 }
+
+/// R-AUTH-5: a policy that wants a recent log-in says so to whoever would be let through then, with the command; a new token is let through; who
+/// has no permit, or meets another `forbid`, hears no more than no. R-AUDIT-1: the record has the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_asks_for_a_recent_log_in() {
+    let world = &crate::world::shared().world;
+    let policy = |more: &str| {
+        format!(
+            r#"permit (principal in S::Group::"steps", action == S::Action::"read", resource in S::Path::"kv/steps");
+               @id("recent") @step_up("recent")
+               forbid (principal in S::Group::"steps", action == S::Action::"read", resource in S::Path::"kv/steps")
+               when {{ context.token_age_secs > 6 }};{more}"#
+        )
+    };
+    let root = world.client().await;
+    root.put("kv/steps/a", &crate::world::value("1"), None).await.unwrap();
+    world.put_policy("steps", &policy(""));
+    let token = world.token("steps", &["steps"]);
+    let read = |token: &str, path: &str| {
+        let cli = world.lab.cli().with_token(token);
+        cli.run(&["--output", "json", "kv", "get", path])
+    };
+    let mut refused = serde_json::Value::Null;
+    crate::world::eventually("the token has become too old", || {
+        let ran = read(&token, "kv/steps/a");
+        if ran.code != 0 {
+            refused = crate::world::failure(&ran);
+        }
+        ran.code == 3
+    });
+    assert_eq!(refused["reason"], "STEP_UP_REQUIRED", "{refused}");
+    assert!(
+        refused["next"].as_str().unwrap().contains("strongroom login"),
+        "{refused}"
+    );
+    let error = world.lab.client(&token).await.get("kv/steps/a").await.unwrap_err();
+    assert_eq!(error.refusal().unwrap().step_up, ["recent"]);
+    assert_eq!(crate::world::failure(&read(&token, "kv/other"))["reason"], "DENIED");
+    crate::world::eventually("a new token is let through", || {
+        read(&world.token("steps", &["steps"]), "kv/steps/a").code == 0
+    });
+    let records = crate::audit::records(&world.cli());
+    let last = records
+        .iter()
+        .rev()
+        .find(|record| record["path"] == "kv/steps/a" && record["outcome"]["reason"] == "STEP_UP_REQUIRED");
+    assert_eq!(last.unwrap()["policy"]["deciding"][0], "steps#recent");
+    let also =
+        r#"forbid (principal in S::Group::"steps", action == S::Action::"read", resource in S::Path::"kv/steps");"#;
+    world.put_policy("steps", &policy(also));
+    assert_eq!(crate::world::failure(&read(&token, "kv/steps/a"))["reason"], "DENIED");
+}

@@ -178,6 +178,14 @@ impl Client {
         })
     }
 
+    /// The same client, with this many conversations of its own at once.
+    pub fn apart(&self, at_once: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(at_once)),
+            ..self.clone()
+        }
+    }
+
     /// What is at `url`, at most `bytes_max`.
     /// # Errors
     /// [`OutsideError`]; `Status` for anything but 200.

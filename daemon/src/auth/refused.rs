@@ -71,6 +71,8 @@ pub enum Refused {
     Handle,
     /// The trust, or its provider, has no flow without a browser.
     NoFlow,
+    /// As many log in with a typed code as may, or they begin too fast.
+    TooManyFlows,
     /// The OpenID provider cannot be asked, or says nothing that can be used.
     ProviderUnavailable,
     /// The provider says no, or the person did.
@@ -123,6 +125,7 @@ impl Refused {
             Self::Peer => "peer",
             Self::Handle => "handle",
             Self::NoFlow => "no-flow",
+            Self::TooManyFlows => "too-many-flows",
             Self::ProviderUnavailable => "provider-unavailable",
             Self::ProviderDenied => "provider-denied",
             Self::Code => "code",

@@ -75,6 +75,9 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Damaged => Reason::PoliciesDamaged.into(),
+            Refusal::StepUp(needs) => {
+                Self::with(Reason::StepUpRequired, format!("a policy asks for more: {needs}")).needing(needs.words())
+            }
             Refusal::Policy(_) => Reason::Denied.into(),
         }
     }

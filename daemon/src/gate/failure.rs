@@ -42,6 +42,8 @@ reasons! {
     LoginSlowDown = "LOGIN_SLOW_DOWN", "nobody has confirmed the code yet: from now on ask five seconds less often";
     /// Not allowed, or not there: the two answer alike.
     Denied = "DENIED", "permission denied, or there is no such thing; `strongroom policy explain` shows what you may do";
+    /// A policy would allow it after another log-in.
+    StepUpRequired = "STEP_UP_REQUIRED", "a policy asks for a newer or a stronger log-in: log in again, then ask once more";
     /// Policies are damaged: nothing is decided on a part of them.
     PoliciesDamaged = "POLICIES_DAMAGED", "a policy record is missing or damaged, so everything is refused: an operator runs `strongroom operator recover`";
     /// Not there, told to somebody who may know.
@@ -108,6 +110,8 @@ pub struct Failure {
     pub message: Cow<'static, str>,
     /// When trying again makes sense.
     pub retry_after: Option<Duration>,
+    /// Of `StepUpRequired`: what is asked for, in the words of policies.
+    pub needs: Vec<&'static str>,
 }
 
 impl Failure {
@@ -117,6 +121,7 @@ impl Failure {
             reason,
             message: Cow::Borrowed(reason.text()),
             retry_after: None,
+            needs: Vec::new(),
         }
     }
     /// With a more exact text, safe for the caller to read.
@@ -125,12 +130,19 @@ impl Failure {
             reason,
             message: message.into(),
             retry_after: None,
+            needs: Vec::new(),
         }
     }
     /// Trying again makes sense after this long.
     #[must_use]
     pub const fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+    /// These would help.
+    #[must_use]
+    pub fn needing(mut self, needs: Vec<&'static str>) -> Self {
+        self.needs = needs;
         self
     }
     /// A fault of ours: the cause goes to the log, the caller reads the fixed text.

@@ -12,7 +12,7 @@ pub const fn code_of(reason: Reason) -> Code {
         Reason::Unauthenticated | Reason::LoginRefused | Reason::Possession | Reason::UseDpopNonce => {
             Code::Unauthenticated
         }
-        Reason::Denied | Reason::OwnerOnly | Reason::PoliciesDamaged => Code::PermissionDenied,
+        Reason::Denied | Reason::StepUpRequired | Reason::OwnerOnly | Reason::PoliciesDamaged => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::UnknownMethod => Code::Unimplemented,
         Reason::AlreadyExists | Reason::AlreadyDone => Code::AlreadyExists,

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::base::path::Path;
 use std::{fmt, sync::Arc};
-use strongroom_policy::{Action, Binding, Context, Decision as Verdict, Peer, Principal, Purpose, Reason, Request};
+use strongroom_policy::{
+    Action, Binding, Context, Decision as Verdict, Peer, Principal, Purpose, Reason, Request, StepUps,
+};
 
 /// The attribute in which log-ins say their method.
 const METHOD: &str = "login:method";
@@ -45,6 +47,8 @@ pub struct Decision {
 pub enum Refusal {
     /// The policies say no.
     Policy(Reason),
+    /// They say no until the caller has logged in in such a way.
+    StepUp(StepUps),
     /// A listed policy document (or the list) is missing or does not open, so nobody knows what is forbidden: everything but the
     /// recovery token is refused until it is written again.
     Damaged,
@@ -60,6 +64,7 @@ impl Refusal {
             Self::Policy(Reason::BeyondRecovery) => "beyond-recovery",
             Self::Policy(Reason::NotARequest) => "not-a-request",
             Self::Policy(Reason::NoPermit | Reason::Permitted) => "no-permit",
+            Self::StepUp(_) => "step-up",
             Self::Damaged => "policies-damaged",
         }
     }
@@ -69,6 +74,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Policy(reason) => fmt::Display::fmt(reason, f),
+            Self::StepUp(needs) => fmt::Display::fmt(needs, f),
             Self::Damaged => f.write_str("a stored policy is missing or damaged: everything is refused until it is written again with a recovery token"),
         }
     }
@@ -145,7 +151,10 @@ impl InForce {
         let (verdict, refusal) = match self.weigh(&ask, path.as_str()) {
             Ok(verdict) if verdict.allowed => (verdict, None),
             Ok(verdict) => {
-                let refusal = Refusal::Policy(verdict.reason);
+                let refusal = match verdict.step_up {
+                    none if none.is_empty() => Refusal::Policy(verdict.reason),
+                    needs => Refusal::StepUp(needs),
+                };
                 (verdict, Some(refusal))
             }
             Err(refusal) => (Verdict::default(), Some(refusal)),

@@ -10,7 +10,10 @@ pub const DOMAIN: &str = "strongroom";
 
 /// A failure as it goes over the wire: code, text, `ErrorInfo` with the request id, `RetryInfo` where waiting helps.
 pub fn status(failure: &Failure, request_id: &str) -> Status {
-    let metadata = HashMap::from([("request_id".to_owned(), request_id.to_owned())]);
+    let mut metadata = HashMap::from([("request_id".to_owned(), request_id.to_owned())]);
+    if !failure.needs.is_empty() {
+        metadata.insert("step_up".to_owned(), failure.needs.join(","));
+    }
     let mut details = ErrorDetails::new();
     details.set_error_info(failure.reason.as_str(), DOMAIN, metadata);
     if let Some(after) = failure.retry_after {

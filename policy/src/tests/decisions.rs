@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{NOON, ask, context, from, principal, reason, set};
-use crate::check::unchecked;
+use crate::check::{check, unchecked};
 use crate::words::LANGUAGE;
 use crate::{Action, Context, EXAMPLES, PolicySet, Principal, Purpose, ROOT, Reason, Request, limits};
 
@@ -74,6 +74,54 @@ fn paths_are_exact_by_segment() {
         let got = [&below, &exact, &all, &root]
             .map(|set| reason(set, &ann, Action::List, path, &context()) == Reason::Permitted);
         assert_eq!(got, expected, "{path}");
+    }
+}
+
+/// R-AUTH-5: a step up is asked for only when it is all that stands in the way: every forbid that applies asks for one, and a permit applies.
+#[test]
+fn a_step_up_is_told_only_where_it_helps() {
+    let ann = principal(1, &[], &[]);
+    let permit = "permit (principal, action, resource);";
+    let recent = r#"@step_up("recent") forbid (principal, action, resource) when { context.token_age_secs > 30 };"#;
+    let bound = r#"@step_up("bound") forbid (principal, action, resource) unless { context.token_binding == S::Binding::"key" };"#;
+    let plain = "forbid (principal, action, resource) when { context.token_age_secs > 30 };";
+    let idle = "forbid (principal, action, resource) when { context.token_age_secs > 3000 };";
+    let broken = "forbid (principal, action, resource) when { context.token_age_secs * 9223372036854775807 > 5 };";
+    for (texts, own, want) in [
+        (vec![permit, recent], false, vec!["recent"]),
+        (vec![permit, recent, idle], false, vec!["recent"]),
+        (vec![permit, bound, recent], false, vec!["recent", "bound"]),
+        (vec![permit, recent, plain], false, vec![]),
+        (vec![permit, recent, broken], false, vec![]),
+        (vec![permit, plain], false, vec![]),
+        (vec![recent], false, vec![]),
+        (vec![recent], true, vec!["recent"]),
+        (vec![permit], false, vec![]),
+    ] {
+        let set = set(&texts.join("\n"));
+        let context = Context { own, ..context() };
+        let decision = set.weigh(&Request {
+            principal: &ann,
+            action: Action::LeaseRead,
+            path: "pg/readers",
+            context: &context,
+        });
+        assert_eq!(decision.step_up.words(), want, "{texts:?}");
+        assert!(decision.step_up.is_empty() || !decision.allowed);
+    }
+    for (text, why) in [
+        (
+            r#"@step_up("recent") permit (principal, action, resource);"#,
+            "a `permit` cannot",
+        ),
+        (
+            r#"@step_up("soon") forbid (principal, action, resource);"#,
+            "the words are",
+        ),
+        (r"@step_up forbid (principal, action, resource);", "the words are"),
+    ] {
+        let problems = check("test", text).unwrap_err().to_string();
+        assert!(problems.contains(why), "{text}: {problems}");
     }
 }
 

@@ -140,6 +140,7 @@ mod tests {
             message: "words".into(),
             request_id: String::new(),
             retry_after: None,
+            step_up: Vec::new(),
         };
         for (error, code) in [
             (Error::Unauthenticated(r()), 3),

@@ -39,6 +39,15 @@ pub struct Begun {
     pub ends: Timestamp,
 }
 
+impl Begun {
+    /// Its random name.
+    pub fn name(&self) -> [u8; NAME_BYTES] {
+        let mut name = [0; NAME_BYTES];
+        name.iter_mut().zip(&self.body).for_each(|(to, from)| *to = *from);
+        name
+    }
+}
+
 impl Handles {
     /// With a key of its own.
     /// # Errors

@@ -3,10 +3,11 @@
 //!
 //! Trusts: the provider of each trust, to say who somebody is and what their claims are. Limits: a log-in that was begun is done within ten
 //! minutes, once, by whoever has its handle; nothing of it is kept until then. Reading order: `definition` (whom a trust believes), `provider` (what
-//! is asked outside), `begun` (handles), this file (the two halves of a log-in). ADR 0018; guide: docs/guides/people.md.
+//! is asked outside), `begun` (handles), `flows` (typed codes under way), this file (the two halves of a log-in). ADR 0018; guide: docs/guides/people.md.
 
 mod begun;
 mod definition;
+mod flows;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::{
 use arc_swap::ArcSwapOption;
 use begun::Begun;
 use data_encoding::BASE64URL_NOPAD;
+use flows::Flows;
 use provider::{Provider, Us, unavailable};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -59,6 +61,9 @@ pub struct OidcTrust {
     pub definition: Oidc,
     secret: Option<Arc<SecretBytes>>,
     http: Client,
+    /// Log-ins with a typed code: they take none of the others' places.
+    flows: Flows,
+    flows_http: Client,
     provider: ArcSwapOption<Provider>,
     /// When it was last read; one reading at a time.
     tried: Mutex<Option<Duration>>,
@@ -127,8 +132,11 @@ impl OidcTrust {
             return Err(faults);
         }
         let http = Client::new(definition.ca_pem.as_deref(), definition.allow_private);
+        let http = http.map_err(|error| vec![format!("issuer: {error}")])?;
         Ok(Self {
-            http: http.map_err(|error| vec![format!("issuer: {error}")])?,
+            flows: Flows::default(),
+            flows_http: http.apart(flows::AT_ONCE_MAX),
+            http,
             definition,
             secret,
             provider: ArcSwapOption::empty(),
@@ -141,9 +149,9 @@ impl OidcTrust {
         self.secret.as_ref()
     }
 
-    fn us(&self) -> Us<'_> {
+    fn us(&self, browser: bool) -> Us<'_> {
         Us {
-            http: &self.http,
+            http: if browser { &self.http } else { &self.flows_http },
             id: &self.definition.client_id,
             secret: self.secret.as_deref(),
         }
@@ -226,8 +234,16 @@ impl AuthRoom {
         if port != 0 {
             return Ok(self.begin_browser(&trust, &method.definition, &provider, port));
         }
-        let begun = provider.begin_device(&method.us(), &method.definition.scope()).await?;
-        let log_in = Handles::begin(&*self.random, self.clock.now(), begun.life_secs.min(LIFE_SECS));
+        method.flows.admit(self.clock.monotonic())?;
+        let begun = provider
+            .begin_device(&method.us(false), &method.definition.scope())
+            .await?;
+        let life_secs = begun.life_secs.min(LIFE_SECS);
+        let log_in = Handles::begin(&*self.random, self.clock.now(), life_secs);
+        let [interval, life] = [begun.interval_secs, life_secs].map(Duration::from_secs);
+        method
+            .flows
+            .begun(log_in.name(), interval, life, self.clock.monotonic());
         Ok(Beginning {
             handle: self.handles.text(&log_in, &tie(&trust, false), &begun.device_code),
             url: begun.url,
@@ -307,7 +323,15 @@ impl AuthRoom {
                 ("device_code", code),
             ],
         };
-        let id_token = provider.id_token(&method.us(), &grant).await?;
+        let id_token = if browser {
+            provider.id_token(&method.us(true), &grant).await?
+        } else {
+            method.flows.turn(&begun.name(), mono)?;
+            let asked = provider.id_token(&method.us(false), &grant).await;
+            let refused = asked.as_ref().err().copied();
+            method.flows.answered(&begun.name(), refused, self.clock.monotonic());
+            asked?
+        };
         let token = jwt::parse(std::str::from_utf8(id_token.expose()).map_err(|_| Refused::NotAToken)?)?;
         let now = self.clock.now();
         let told = (provider.tokens)

@@ -93,6 +93,10 @@ fn refusal(refused: Refused) -> Failure {
         Refused::Pending => return Failure::new(Reason::LoginPending),
         Refused::SlowDown => return Failure::new(Reason::LoginSlowDown),
         Refused::ProofNonce => return Failure::new(Reason::UseDpopNonce),
+        Refused::TooManyFlows => {
+            let words = "too many log-ins with a typed code at once: try again in a moment, or with a browser";
+            return Failure::with(Reason::Overloaded, words).retry_after(std::time::Duration::from_secs(5));
+        }
         Refused::KeysUnavailable | Refused::ProviderUnavailable => {
             return Failure::new(Reason::LoginRefused).retry_after(std::time::Duration::from_secs(30));
         }

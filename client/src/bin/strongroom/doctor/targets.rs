@@ -141,6 +141,7 @@ mod tests {
             message: "words".into(),
             request_id: String::new(),
             retry_after: None,
+            step_up: Vec::new(),
         };
         let found = |stray_count, missing_count| {
             Ok(v1::MountReconcileResponse {

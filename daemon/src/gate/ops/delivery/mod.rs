@@ -64,6 +64,7 @@ pub fn concerns_one(failure: &Failure) -> bool {
     matches!(
         failure.reason,
         Reason::Denied
+            | Reason::StepUpRequired
             | Reason::NotFound
             | Reason::NotPossible
             | Reason::TooLarge
