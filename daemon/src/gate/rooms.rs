@@ -39,7 +39,7 @@ pub type Open = Guard<Rooms>;
 /// Between two sweeps of expired tokens.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what must be destroyed in HSMs.
-const FORGET_EVERY: Duration = Duration::from_secs(15);
+const FORGET_EVERY: Duration = Duration::from_secs(5);
 /// Sessions that are settled in one go.
 const SETTLE_SESSIONS: usize = 64;
 
