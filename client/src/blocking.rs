@@ -45,8 +45,20 @@ pub fn connect(builder: Builder) -> Result<Client, Error> {
 /// # Errors
 /// As [`Builder::secrets`].
 pub fn secrets<W: Into<Want>>(builder: Builder, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
+    let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+    held(builder.secrets(wants))
+}
+
+/// Connects, fetches what a bundle lists, and holds it fresh.
+/// # Errors
+/// As [`Builder::bundle`].
+pub fn bundle(builder: Builder, path: impl Into<String>) -> Result<Secrets, Error> {
+    held(builder.bundle(path))
+}
+
+fn held(fetching: impl Future<Output = Result<crate::Secrets, Error>>) -> Result<Secrets, Error> {
     let runtime = runtime()?;
-    let inner = runtime.block_on(builder.secrets(wants))?;
+    let inner = runtime.block_on(fetching)?;
     let changes = Mutex::new(inner.changes());
     Ok(Secrets {
         inner,

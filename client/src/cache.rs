@@ -5,11 +5,12 @@
 //! known to be so, what was asked for, and what was delivered.
 
 use crate::{
-    delivery::{Delivered, Kind, Want},
+    delivery::{Delivered, Kind},
     error::Error,
     held::Health,
     secret::Secret,
     v1,
+    want::Want,
 };
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use prost::Message as _;
@@ -32,6 +33,14 @@ const FILE_BYTES_MAX: u64 = 8 << 20;
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// A clock may have been set back a little since the file was written.
 const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// What an application holds: things that it named, or what a bundle lists.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    pub wants: Vec<Want>,
+    /// Its path; empty: none.
+    pub bundle: String,
+}
 
 /// Where the last known values are kept across restarts, encrypted: see [`Builder::cache`](crate::Builder::cache).
 #[derive(Clone)]
@@ -89,20 +98,22 @@ impl Cache {
         self,
         (mut changes, health): (watch::Receiver<u64>, watch::Receiver<Health>),
         mut known: SystemTime,
-        wants: Vec<Want>,
+        asked: Asked,
         held: impl Fn(&str) -> Option<Arc<Delivered>>,
     ) {
+        let asked = Arc::new(asked);
         loop {
             changes.mark_unchanged();
             if *health.borrow() == Health::Fresh {
                 known = SystemTime::now();
             }
-            let held: Vec<_> = wants
+            let held: Vec<_> = asked
+                .wants
                 .iter()
                 .filter_map(|want| Some((want.clone(), held(&want.path)?)))
                 .collect();
-            let to = self.clone();
-            match tokio::task::spawn_blocking(move || to.save(known, &held)).await {
+            let (to, asked) = (self.clone(), Arc::clone(&asked));
+            match tokio::task::spawn_blocking(move || to.save(known, &asked.bundle, &held)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(error, "the cache was not written"),
                 Err(error) => tracing::error!(%error, "the task that writes the cache failed"),
@@ -118,19 +129,19 @@ impl Cache {
     }
 
     /// Writes what can be kept, as known at `known`; the file that was there is replaced whole.
-    fn save(&self, known: SystemTime, held: &[(Want, Arc<Delivered>)]) -> Result<(), String> {
-        let sealed = self.seal(known, held).ok_or("it cannot be encrypted")?;
+    fn save(&self, known: SystemTime, bundle: &str, held: &[(Want, Arc<Delivered>)]) -> Result<(), String> {
+        let sealed = self.seal(known, bundle, held).ok_or("it cannot be encrypted")?;
         write_private(&self.file, &sealed).map_err(|error| format!("{}: {error}", self.file.display()))
     }
 
     /// What was asked for, as it was last known and when, in the order asked.
-    pub(crate) fn load(&self, now: SystemTime, wants: &[Want]) -> Result<(SystemTime, Vec<Delivered>), String> {
+    pub(crate) fn load(&self, now: SystemTime, asked: &Asked) -> Result<(SystemTime, Vec<(Want, Delivered)>), String> {
         let tell = |error: io::Error| format!("{}: {error}", self.file.display());
         if fs::metadata(&self.file).map_err(tell)?.len() > FILE_BYTES_MAX {
             return Err(format!("{}: too large to be a cache", self.file.display()));
         }
         let sealed = fs::read(&self.file).map_err(tell)?;
-        self.open(now, &sealed, wants)
+        self.open(now, &sealed, asked)
             .map_err(|why| format!("{}: {why}", self.file.display()))
     }
 
@@ -143,13 +154,16 @@ impl Cache {
         }
     }
 
-    fn seal(&self, known: SystemTime, held: &[(Want, Arc<Delivered>)]) -> Option<Vec<u8>> {
+    fn seal(&self, known: SystemTime, bundle: &str, held: &[(Want, Arc<Delivered>)]) -> Option<Vec<u8>> {
+        let whole = held.iter().all(|(_, delivered)| delivered.lease_id().is_none());
         let kept = || {
             held.iter()
                 .filter(|(_, delivered)| !matches!(delivered.kind, Kind::Lease { .. }))
         };
         let asked = v1::FetchRequest {
             items: kept().map(|(want, _)| want.to_wire()).collect(),
+            // A part of a bundle is of no use to who asks for the bundle.
+            bundle: if whole { bundle.to_owned() } else { String::new() },
             ..Default::default()
         };
         let mut given = v1::FetchResponse {
@@ -157,8 +171,8 @@ impl Cache {
         };
         let known = known.duration_since(UNIX_EPOCH).ok()?.as_secs();
         // Once and large enough: what a growing vector leaves behind is not wiped.
-        let whole = TIME_BYTES + LENGTH_BYTES + asked.encoded_len() + given.encoded_len();
-        let mut plain = Zeroizing::new(Vec::with_capacity(whole));
+        let size = TIME_BYTES + LENGTH_BYTES + asked.encoded_len() + given.encoded_len();
+        let mut plain = Zeroizing::new(Vec::with_capacity(size));
         plain.extend_from_slice(&known.to_be_bytes());
         plain.extend_from_slice(&u32::try_from(asked.encoded_len()).ok()?.to_be_bytes());
         asked.encode(&mut *plain).ok()?;
@@ -182,9 +196,10 @@ impl Cache {
         &self,
         now: SystemTime,
         sealed: &[u8],
-        wants: &[Want],
-    ) -> Result<(SystemTime, Vec<Delivered>), &'static str> {
+        wanted: &Asked,
+    ) -> Result<(SystemTime, Vec<(Want, Delivered)>), &'static str> {
         const OTHER: &str = "not a cache of this key, or damaged";
+        const MISSING: &str = "not all of what is asked for is in it";
         let rest = sealed.strip_prefix(HEAD).ok_or(OTHER)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(OTHER)?;
         let mut body = Zeroizing::new(body.to_vec());
@@ -203,14 +218,22 @@ impl Cache {
             _ => {}
         }
         let asked = v1::FetchRequest::decode(asked).map_err(|_| OTHER)?;
+        let bundle = asked.bundle;
         let given = v1::FetchResponse::decode(given).map_err(|_| OTHER)?;
-        let mut known: Vec<_> = asked.items.into_iter().zip(given.items).collect();
+        let mut known = Vec::new();
+        for (asked, given) in asked.items.into_iter().zip(given.items) {
+            known.push((Want::from_wire(asked), Delivered::from_wire(given).map_err(|_| OTHER)?));
+        }
+        if !wanted.bundle.is_empty() {
+            return match wanted.bundle == bundle {
+                true => Ok((known_at, known)),
+                false => Err(MISSING),
+            };
+        }
         let mut found = Vec::new();
-        for want in wants {
-            let wire = want.to_wire();
-            let at = known.iter().position(|(asked, _)| *asked == wire);
-            let (_, delivered) = known.swap_remove(at.ok_or("not all of what is asked for is in it")?);
-            found.push(Delivered::from_wire(delivered).map_err(|_| OTHER)?);
+        for want in &wanted.wants {
+            let at = known.iter().position(|(known, _)| known == want).ok_or(MISSING)?;
+            found.push(known.swap_remove(at));
         }
         Ok((known_at, found))
     }
@@ -251,6 +274,7 @@ mod tests {
     }
     fn delivered(path: &str, value: &str, kind: Kind) -> Arc<Delivered> {
         Arc::new(Delivered {
+            name: "db".into(),
             path: path.into(),
             fields: [("value".to_owned(), Secret::from(value))].into(),
             kind,
@@ -288,7 +312,7 @@ mod tests {
             (Want::new("pg/readers"), delivered("pg/readers", "canary-two", lease())),
         ];
         let now = SystemTime::now();
-        cache.save(now, &held).unwrap();
+        cache.save(now, "kv/bundle", &held).unwrap();
         let file = dir.path().join("cache");
         let bytes = fs::read(&file).unwrap();
         assert!(!bytes.windows(6).any(|six| six == b"canary"), "it is encrypted");
@@ -297,9 +321,20 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let (_, found) = cache.load(now, std::slice::from_ref(&a)).unwrap();
-        assert_eq!(found[0].field("value").unwrap().expose(), b"canary-one");
-        assert_eq!((found[0].kind.clone(), found[0].resume.as_str()), (secret(), "seen"));
+        let just = |want: &Want| Asked {
+            wants: vec![want.clone()],
+            bundle: String::new(),
+        };
+        let bundle = Asked {
+            wants: Vec::new(),
+            bundle: "kv/bundle".into(),
+        };
+        let (_, found) = cache.load(now, &just(&a)).unwrap();
+        assert_eq!(found[0].1.field("value").unwrap().expose(), b"canary-one");
+        assert_eq!(
+            (found[0].1.kind.clone(), found[0].1.resume.as_str()),
+            (secret(), "seen")
+        );
         let later = now + MAX_AGE + Duration::from_secs(2);
         let earlier = now - AHEAD_MAX - Duration::from_secs(2);
         for (which, when, want) in [
@@ -310,13 +345,13 @@ mod tests {
             (&cache, earlier, &a),
             (&other, now, &a),
         ] {
-            assert!(
-                which.load(when, std::slice::from_ref(want)).is_err(),
-                "{which:?} {when:?} {want:?}"
-            );
+            assert!(which.load(when, &just(want)).is_err(), "{which:?} {when:?} {want:?}");
         }
+        assert!(cache.load(now, &bundle).is_err(), "an account is missing");
+        cache.save(now, "kv/bundle", &held[..1]).unwrap();
+        assert_eq!(cache.load(now, &bundle).unwrap().1[0].1.name, "db");
         cache.forget();
-        assert!(cache.load(now, &[a]).is_err());
+        assert!(cache.load(now, &just(&a)).is_err());
         assert!(Cache::new("x", &Secret::new(vec![1; 31])).is_err());
     }
 
@@ -326,8 +361,8 @@ mod tests {
             let cache = cache(Path::new("/nowhere"), 1);
             let held = [(Want::new("kv/a"), delivered("kv/a", "x", secret()))];
             let now = SystemTime::now();
-            let mut sealed = cache.seal(now, &held).unwrap();
-            let wants = [Want::new("kv/a")];
+            let mut sealed = cache.seal(now, "", &held).unwrap();
+            let wants = Asked { wants: vec![Want::new("kv/a")], ..Default::default() };
             prop_assert!(cache.open(now, &sealed, &wants).is_ok());
             let at = at.index(sealed.len());
             sealed[at] ^= 1 << bit;

@@ -312,7 +312,11 @@ impl Client {
                 }
             };
             let wait = waiting(pause, &error)?;
-            let last = repeat == Repeat::Never || attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline;
+            // The daemon has waited for the target or the HSM already: another attempt would only end at our own deadline, as nobody's answer.
+            let waited = matches!(error.reason(), Some("TARGET_UNAVAILABLE" | "HSM_UNAVAILABLE"))
+                && error.retry_after().is_zero();
+            let over = attempt == ATTEMPTS_MAX || Instant::now() + wait >= deadline;
+            let last = repeat == Repeat::Never || waited || over;
             if !error.is_retryable() || last {
                 return Err(settle(error, repeat != Repeat::Read && unanswered));
             }

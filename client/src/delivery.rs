@@ -4,77 +4,12 @@ use crate::{
     call::Client,
     creds::secs,
     error::{Error, Refusal},
-    kv::Select,
     secret::{Fields, Secret, field, fields_from_wire, fields_to_wire},
-    v1::{self, delivered, fetch_item, watch_item, watch_response},
+    v1::{self, delivered, watch_item, watch_response},
+    want::Want,
 };
 use std::time::Duration;
 use tonic::Code;
-
-/// One thing to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
-    /// A secret (`kv/prod/db`) or a role (`pg/readers`).
-    pub path: String,
-    /// Of a secret: which version.
-    pub select: Select,
-    /// Of a dynamic role: its life; `None`: the role's default.
-    pub ttl: Option<Duration>,
-}
-
-impl Want {
-    /// The current version of a secret, or a credential of a role.
-    #[must_use]
-    pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            select: Select::Current,
-            ttl: None,
-        }
-    }
-
-    /// Another version of a secret.
-    #[must_use]
-    pub fn select(mut self, select: Select) -> Self {
-        self.select = select;
-        self
-    }
-
-    /// Another life of a credential than the role's default.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// What to follow once it was delivered. Of a secret that was asked for by its number nothing newer can come.
-    pub(crate) fn follow(&self, delivered: &Delivered) -> Option<Follow> {
-        let follow = Follow::path(&delivered.path).resume(&delivered.resume);
-        match &self.select {
-            Select::Current => Some(follow),
-            Select::Label(label) => Some(follow.label(label)),
-            Select::Version(_) => None,
-        }
-    }
-
-    pub(crate) fn to_wire(&self) -> v1::FetchItem {
-        v1::FetchItem {
-            path: self.path.clone(),
-            select: match &self.select {
-                Select::Current => None,
-                Select::Version(version) => Some(fetch_item::Select::Version(*version)),
-                Select::Label(label) => Some(fetch_item::Select::Label(label.clone())),
-            },
-            ttl_secs: secs(self.ttl),
-        }
-    }
-}
-
-impl<T: Into<String>> From<T> for Want {
-    fn from(path: T) -> Self {
-        Self::new(path)
-    }
-}
 
 /// What a delivered thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +46,8 @@ pub enum Kind {
 /// A secret or credential, as it was delivered.
 #[derive(Debug)]
 pub struct Delivered {
+    /// What a bundle calls it; else empty.
+    pub name: String,
     /// As asked.
     pub path: String,
     /// The values. Empty in a stream that was opened without them.
@@ -175,6 +112,8 @@ impl Delivered {
             kind: Some(kind),
             remaining_secs: self.remaining.map(|left| left.as_secs()),
             resume: self.resume.clone(),
+            name: self.name.clone(),
+            asked: None,
         }
     }
 
@@ -205,6 +144,7 @@ impl Delivered {
             None => return Err(strange("something of a kind that this library does not know")),
         };
         Ok(Self {
+            name: wire.name,
             path: wire.path,
             fields: fields_from_wire(wire.fields),
             kind,
@@ -414,15 +354,53 @@ impl Client {
     /// # Errors
     /// Those of the call; nothing was handed out then.
     pub async fn fetch<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Vec<Delivered>, Error> {
+        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        Ok(self
+            .fetch_all(&wants, None)
+            .await?
+            .into_iter()
+            .map(|(_, one)| one)
+            .collect())
+    }
+
+    /// What a bundle lists, in one round trip, in the order of the names by which it calls them ([`Delivered::name`]). A bundle is a secret whose
+    /// fields are those names and whose values are `ref:` and a path: `strongroom kv put kv/apps/shop db=ref:pg/readers mail=ref:kv/prod/mail --literal`. After a path may stand
+    /// `?label=stable`, `?version=3` or `?ttl=1h`.
+    /// # Errors
+    /// As [`fetch`](Self::fetch); a secret that is no bundle is [`Error::Conflict`].
+    pub async fn fetch_bundle(&self, bundle: &str) -> Result<Vec<Delivered>, Error> {
+        Ok(self
+            .fetch_all(&[], Some(bundle))
+            .await?
+            .into_iter()
+            .map(|(_, one)| one)
+            .collect())
+    }
+
+    /// Each with how it was asked for.
+    pub(crate) async fn fetch_all(
+        &self,
+        wants: &[Want],
+        bundle: Option<&str>,
+    ) -> Result<Vec<(Want, Delivered)>, Error> {
         let request = v1::FetchRequest {
-            items: wants.into_iter().map(|want| want.into().to_wire()).collect(),
+            items: wants.iter().map(Want::to_wire).collect(),
+            bundle: bundle.unwrap_or_default().to_owned(),
             ..Default::default()
         };
         // An answer that is lost on its way is asked for again under its key: the daemon takes back what it told of, and makes it anew.
         let fetched = self
             .change(request, |s, r| async move { s.delivery().fetch(r).await })
             .await?;
-        fetched.items.into_iter().map(Delivered::from_wire).collect()
+        let mut wants = wants.iter();
+        let pair = |mut wire: v1::Delivered| {
+            let listed = wire.asked.take().map(Want::from_wire);
+            let want = listed
+                .or_else(|| wants.next().cloned())
+                .unwrap_or_else(|| Want::new(wire.path.clone()));
+            Ok((want, Delivered::from_wire(wire)?))
+        };
+        fetched.items.into_iter().map(pair).collect()
     }
 
     /// Follows secrets, static roles and leases, at most 64: each as it is now unless `resume` says that it was seen, then every change.

@@ -89,6 +89,32 @@ pub enum Error {
     Config(String),
 }
 
+/// Where the kind alone would send people to the wrong place.
+fn next_by_reason(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "TARGET_UNAVAILABLE" => {
+            "the daemon is well, the target does not answer it: look at the target and its network; `strongroom doctor` asks each"
+        }
+        "TARGET_REFUSED" => {
+            "look at the mount's account in the target: `strongroom mount config MOUNT --test` runs the whole cycle"
+        }
+        "HSM_UNAVAILABLE" => {
+            "look at the HSM and its module: `strongroom operator status` tells what it met, runbook lost-hsm what to do"
+        }
+        "HSM_PIN_REFUSED" => {
+            "correct the PIN where the configuration takes it from, then `strongroom operator forgive-pin HSM` on the daemon's host"
+        }
+        "AUDIT_UNAVAILABLE" | "STORAGE_FULL" => {
+            "make room on the daemon's disk (runbook audit-disk-full); service resumes by itself"
+        }
+        "OWNER_ONLY" => {
+            "run it on the daemon's host as root, over the Unix socket: `--address unix:/run/strongroom/strongroom.sock`"
+        }
+        "NOT_POSSIBLE" => "do what the message says first; repeating it unchanged cannot work",
+        _ => return None,
+    })
+}
+
 impl Error {
     /// A stable lower-case word for the kind (`denied`), as in the CLI's JSON.
     #[must_use]
@@ -139,9 +165,12 @@ impl Error {
             .filter(|reason| !reason.is_empty())
     }
 
-    /// What to do about this kind of error, in one sentence.
+    /// What to do about this error, in one sentence: by its reason where that says more than its kind.
     #[must_use]
     pub fn next_step(&self) -> &'static str {
+        if let Some(next) = self.reason().and_then(next_by_reason) {
+            return next;
+        }
         match self {
             Self::Unauthenticated(_) => "get a fresh token; the one sent is missing, expired or revoked",
             Self::Denied(r) if r.step_up.iter().any(|word| word == "bound") => {

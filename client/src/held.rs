@@ -5,13 +5,14 @@
 //! daemon refuses is set aside while the rest stays fresh, and is asked for again; it is dropped when the refusal lasts five minutes.
 
 use crate::{
-    cache::Cache,
+    cache::{Asked, Cache},
     call::{Client, waiting},
     connect::read_token,
-    delivery::{Delivered, Event, Follow, Kind, Want, WatchStream},
+    delivery::{Delivered, Event, Follow, Kind, WatchStream},
     error::{Error, Refusal},
     followed::{Followed, Refused},
     kept::{Keep, KeptLease, KeptToken, LeaseState},
+    want::Want,
 };
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,8 @@ type Held = BTreeMap<String, Arc<Delivered>>;
 struct Shared {
     client: Client,
     token_file: Option<PathBuf>,
+    /// What a bundle calls which path.
+    names: BTreeMap<String, String>,
     held: RwLock<Held>,
     changes: watch::Sender<u64>,
     health: watch::Sender<Health>,
@@ -61,24 +64,13 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-impl Client {
-    /// Fetches these secrets and credentials and holds them fresh. Must run inside a Tokio runtime.
-    /// # Errors
-    /// As [`fetch`](Client::fetch).
-    pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
-        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
-        let fetched = self.fetch(wants.clone()).await?;
-        Ok(Secrets::hold(self.clone(), (None, None), wants, fetched, None))
-    }
-}
-
 impl Secrets {
     /// Holds what was fetched, or was known at a time and comes from the cache because of an error.
     pub(crate) fn hold(
         client: Client,
         (token_file, cache): (Option<PathBuf>, Option<Cache>),
-        wants: Vec<Want>,
-        fetched: Vec<Delivered>,
+        bundle: String,
+        fetched: Vec<(Want, Delivered)>,
         stale: Option<(Error, SystemTime)>,
     ) -> Self {
         let (health, known) = match stale {
@@ -86,16 +78,20 @@ impl Secrets {
             None => (Health::Fresh, SystemTime::now()),
         };
         let shared = Arc::new(Shared {
+            names: fetched
+                .iter()
+                .map(|(_, one)| (one.name.clone(), one.path.clone()))
+                .collect(),
             client,
             token_file,
             held: RwLock::default(),
             changes: watch::Sender::new(0),
             health: watch::Sender::new(health),
         });
-        let asked = wants.clone();
+        let wants = fetched.iter().map(|(want, _)| want.clone()).collect();
         let (mut tasks, mut follows) = (JoinSet::new(), Vec::new());
         tasks.spawn(keep_token(Arc::clone(&shared)));
-        for (want, delivered) in wants.into_iter().zip(fetched) {
+        for (want, delivered) in fetched {
             match &delivered.kind {
                 Kind::Lease { .. } => drop(tasks.spawn(keep_lease(
                     Arc::clone(&shared),
@@ -114,12 +110,12 @@ impl Secrets {
                 Arc::clone(&shared),
                 (shared.changes.subscribe(), shared.health.subscribe()),
             );
-            tasks.spawn(cache.keep(told, known, asked, move |path| held.get(path).ok()));
+            tasks.spawn(cache.keep(told, known, Asked { wants, bundle }, move |path| held.get(path).ok()));
         }
         Self { shared, tasks }
     }
 
-    /// The newest known value. Never waits.
+    /// The newest known value, by its path, or by its name in the bundle. Never waits.
     /// # Errors
     /// [`Error::NotFound`] for what was not asked for, was deleted since, or has been refused for five minutes.
     pub fn get(&self, path: &str) -> Result<Arc<Delivered>, Error> {
@@ -179,6 +175,7 @@ impl Shared {
     }
 
     fn get(&self, path: &str) -> Result<Arc<Delivered>, Error> {
+        let path = self.names.get(path).map_or(path, String::as_str);
         self.read(|held| held.get(path).cloned()).ok_or_else(|| {
             let words = format!("{path} is not held: it was not asked for, was deleted, or is refused now");
             Error::NotFound(Refusal::local("NOT_HELD", words))

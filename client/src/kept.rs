@@ -6,6 +6,8 @@ use crate::{
     creds::LeasedCredential,
     delivery::{Delivered, Kind},
     error::{Error, Refusal},
+    held::Secrets,
+    want::Want,
 };
 use std::time::Duration;
 use tokio::{
@@ -184,6 +186,15 @@ impl Client {
             client: self.clone(),
             keeper: Keeper::start(self.clone(), what, keep.ttl, life),
         })
+    }
+
+    /// Fetches these secrets and credentials and holds them fresh. Must run inside a Tokio runtime.
+    /// # Errors
+    /// As [`fetch`](Client::fetch).
+    pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
+        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        let fetched = self.fetch_all(&wants, None).await?;
+        Ok(Secrets::hold(self.clone(), (None, None), String::new(), fetched, None))
     }
 
     /// Renews the client's own token in the background as long as the returned handle lives.

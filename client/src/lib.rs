@@ -72,12 +72,13 @@ mod locked;
 mod secret;
 mod transit;
 mod transport;
+mod want;
 
 pub use cache::Cache;
 pub use call::{Change, Client, Stubs};
 pub use connect::{Address, Builder, DEFAULT_PORT, DEFAULT_SOCKET, ProofKey};
 pub use creds::LeasedCredential;
-pub use delivery::{Delivered, Event, Follow, Kind, Want, WatchStream};
+pub use delivery::{Delivered, Event, Follow, Kind, WatchStream};
 pub use error::{Error, Refusal};
 pub use held::{Health, Secrets};
 pub use kept::{Keep, KeptCredential, KeptLease, KeptToken, LeaseState};
@@ -87,6 +88,7 @@ pub use secret::{Fields, Secret};
 pub use strongroom_proto::v1;
 pub use transit::{DataKey, Signature};
 pub use transport::Transport;
+pub use want::Want;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -308,6 +308,19 @@ fn fetch_by_command_line() {
     let cli = shared().world.cli();
     cli.ok_with(&["kv", "put", "kv/cli-fetch/a", "value=-"], b"one");
     cli.ok_with(&["kv", "put", "kv/cli-fetch/b", "value=-"], b"two");
+    cli.ok(&[
+        "kv",
+        "put",
+        "kv/cli-fetch/bundle",
+        "--literal",
+        "b=ref:kv/cli-fetch/b",
+        "a=ref:kv/cli-fetch/a?label=current",
+    ]);
+    let bundle = cli.json(&["fetch", "--bundle", "kv/cli-fetch/bundle"]);
+    assert_eq!(
+        (&bundle["items"][0]["name"], &bundle["items"][1]["path"]),
+        (&"a".into(), &"kv/cli-fetch/b".into())
+    );
     let table = cli.ok(&["fetch", "kv/cli-fetch/b", "kv/cli-fetch/a"]);
     assert_eq!(
         table,

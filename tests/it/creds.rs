@@ -240,6 +240,11 @@ async fn a_fresh_static_role_is_waited_for() {
     }
     server.admin("postgres", "ALTER ROLE app CONNECTION LIMIT 0").unwrap();
     cli.ok(&role);
+    eventually("operators hear of it", || {
+        world.status()["warnings"]
+            .to_string()
+            .contains("the password of `pg/app` could not be set anew")
+    });
     let error = client
         .with_timeout(Duration::from_secs(3))
         .issue("pg/app", None)

@@ -110,6 +110,7 @@ async fn a_caller_that_is_cut_off_leaves_no_account() {
         let request = v1::FetchRequest {
             items: vec![item("pg/readers", 0)],
             idempotency_key: "cut-off".into(),
+            bundle: String::new(),
         };
         let asked = tokio::spawn(async move {
             let call = client.once(request, |s, r| async move { s.delivery().fetch(r).await });
@@ -136,6 +137,7 @@ async fn an_answer_asked_for_again_is_made_anew() {
     let request = |ttl_secs| v1::FetchRequest {
         items: vec![item("pg/again", ttl_secs)],
         idempotency_key: "asked-again".into(),
+        bundle: String::new(),
     };
     let mut leases = Vec::new();
     for _ in 0..3 {

@@ -2,7 +2,7 @@
 
 use crate::world::{PATIENCE, World, eventually, reason, shared, value};
 use std::{collections::BTreeSet, time::Duration};
-use strongroom_client::{Client, Delivered, Error, Event, Follow, Kind, Select, Want, WatchStream};
+use strongroom_client::{Client, Delivered, Error, Event, Fields, Follow, Kind, Secret, Select, Want, WatchStream};
 use strongroomd::engine::postgres::testing::MANAGER;
 use tokio::time::timeout;
 
@@ -170,6 +170,87 @@ async fn fetch_is_all_or_nothing() {
         let leases = world.cli().json(&["lease", "list", "pg/whole"]);
         leases["leases"].as_array().unwrap().is_empty()
     });
+}
+
+/// R-KV-3: a bundle is a secret that lists what is needed, under names; it takes the right to read it, and those to what it lists; what is no bundle
+/// is said without its value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_brings_what_it_lists() {
+    let world = &shared().world;
+    let root = world.client().await;
+    root.put("kv/bundled/mail", &value("old"), None).await.unwrap();
+    root.put("kv/bundled/mail", &value("new"), None).await.unwrap();
+    root.put("kv/bundles/shadow", &value("canary-of-no-bundle"), None)
+        .await
+        .unwrap();
+    let lists = |pairs: &[(&str, &str)]| {
+        let pair = |(name, text): &(&str, &str)| ((*name).to_owned(), Secret::from(*text));
+        pairs.iter().map(pair).collect::<Fields>()
+    };
+    let shop = [
+        ("mail", "ref:kv/bundled/mail"),
+        ("db", "ref:pg/readers?ttl=90s"),
+        ("first", "ref:kv/bundled/mail?version=1"),
+    ];
+    root.put("kv/bundles/shop", &lists(&shop), None).await.unwrap();
+    let fetched = root.fetch_bundle("kv/bundles/shop").await.unwrap();
+    let told: Vec<_> = fetched
+        .iter()
+        .map(|one| (one.name.as_str(), one.path.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("db", "pg/readers"),
+            ("first", "kv/bundled/mail"),
+            ("mail", "kv/bundled/mail")
+        ]
+    );
+    assert!(fetched[0].remaining.unwrap().as_secs() <= 90);
+    assert_eq!(
+        (text(&fetched[1], "value"), text(&fetched[2], "value")),
+        ("old".into(), "new".into())
+    );
+    root.revoke(fetched[0].lease_id().unwrap()).await.unwrap();
+    for read in [
+        records(world, "kv.get", "kv/bundles/shop"),
+        records(world, "kv.get", "kv/bundled/mail"),
+    ] {
+        assert!(!read.is_empty(), "the bundle and its parts are recorded");
+    }
+
+    world.put_policy(
+        "bundles",
+        r#"permit (principal in S::Group::"bundles", action == S::Action::"read", resource in S::Path::"kv/bundles");"#,
+    );
+    let client = world.lab.client(&world.token("bundles", &["bundles"])).await;
+    let refused = client.fetch_bundle("kv/bundles/shop").await.unwrap_err();
+    assert_eq!(refused.kind(), "denied", "the bundle alone opens nothing: {refused}");
+    let stranger = world.lab.client(&world.token("no-bundles", &[])).await;
+    assert_eq!(
+        stranger.fetch_bundle("kv/bundles/shop").await.unwrap_err().kind(),
+        "denied"
+    );
+    let no_bundle = root.fetch_bundle("kv/bundles/shadow").await.unwrap_err();
+    assert_eq!(no_bundle.kind(), "conflict", "{no_bundle}");
+    assert!(
+        no_bundle.to_string().contains("`value`") && !no_bundle.to_string().contains("canary"),
+        "{no_bundle}"
+    );
+    assert_eq!(reason(root.fetch_bundle("pg/readers").await), "NOT_POSSIBLE");
+
+    let held = [("mail", "ref:kv/bundled/mail"), ("app", "ref:pg/app")];
+    root.put("kv/bundles/held", &lists(&held), None).await.unwrap();
+    let secrets = world.client_builder().bundle("kv/bundles/held").await.unwrap();
+    let (named, by_path) = (secrets.get("mail").unwrap(), secrets.get("kv/bundled/mail").unwrap());
+    assert_eq!(
+        (text(&named, "value"), text(&by_path, "value")),
+        ("new".into(), "new".into())
+    );
+    root.put("kv/bundled/mail", &value("newest"), None).await.unwrap();
+    let newest = || secrets.get("mail").is_ok_and(|mail| text(&mail, "value") == "newest");
+    tokio::task::block_in_place(|| eventually("what a bundle lists is followed", newest));
+    secrets.close().await;
 }
 
 /// R-KV-3: an answer that is too large says so before any account is made.

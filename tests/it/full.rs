@@ -120,7 +120,9 @@ async fn the_reserve_is_for_those_who_must_get_through() {
         refused["message"].as_str().unwrap().contains("free some space"),
         "{refused}"
     );
-    assert_eq!(world.state(), "open", "an operator sees how things stand");
+    let status = world.status();
+    assert_eq!(status["state"], "open", "an operator sees how things stand");
+    assert!(status["warnings"].to_string().contains("nearly full"), "{status}");
     assert!(!reserve.exists(), "which costs the reserve");
     for _ in 0..200 {
         assert_eq!(put(&client, "kv/full/more").await, "STORAGE_FULL", "it is not for this");
@@ -136,6 +138,7 @@ async fn the_reserve_is_for_those_who_must_get_through() {
     disk.clear();
     until_made(&client, "kv/full/more").await;
     eventually("the reserve is filled again", || reserve.exists());
+    assert!(!world.status()["warnings"].to_string().contains("nearly full"));
     let audit = world.lab.audit_dir();
     drop(client);
     let mut world = world;

@@ -77,6 +77,32 @@ fn a_token_that_vanishes_comes_back() {
     world.unseal("daily");
 }
 
+/// R-SEAL-2, R-SEAL-6: an `hsm` slot opens the vault when the token comes after the daemon; until then status says why it is sealed. Once somebody
+/// has sealed the vault it stays so.
+#[test]
+fn an_hsm_that_comes_late_opens_the_vault() {
+    let mut world = World::sealed(Lab::new(), &["auto=hsm", "glass=quorum:1/2"]);
+    eventually("it opens by itself", || world.state() == "open");
+    world.take_daemon().kill9();
+    let tokens = world.lab.dir().join("hsm-main/tokens");
+    let away = world.lab.dir().join("away");
+    fs::rename(&tokens, &away).unwrap();
+    world.start();
+    let status = world.status();
+    assert_eq!(status["state"], "sealed", "{status}");
+    assert!(
+        status["warnings"]
+            .to_string()
+            .contains("no `hsm` slot opened the vault"),
+        "{status}"
+    );
+    fs::rename(&away, &tokens).unwrap();
+    eventually("the token is back", || world.state() == "open");
+    world.cli().ok(&["operator", "seal"]);
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(world.state(), "sealed");
+}
+
 /// R-SEAL-6: a worker that is killed is started anew by the daemon that lived on.
 #[test]
 fn a_worker_that_is_killed_is_replaced() {

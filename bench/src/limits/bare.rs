@@ -333,6 +333,7 @@ fn delivered(path: String, version: u64) -> v1::Delivered {
         })),
         remaining_secs: None,
         resume: "r".repeat(23),
+        ..Default::default()
     }
 }
 

@@ -2,7 +2,13 @@
 
 use super::{Address, First, ProofKey, Prover, channel, tls};
 use crate::{
-    cache::Cache, call::Client, delivery::Want, error::Error, held::Secrets, secret::Secret, transport::bearer,
+    cache::{Asked, Cache},
+    call::Client,
+    error::Error,
+    held::Secrets,
+    secret::Secret,
+    transport::bearer,
+    want::Want,
 };
 use std::{
     path::PathBuf,
@@ -99,14 +105,37 @@ impl Builder {
     /// # Errors
     /// As [`connect`](Self::connect) and [`Client::fetch`].
     pub async fn secrets<W: Into<Want>>(self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
-        let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        self.hold(Asked {
+            wants: wants.into_iter().map(Into::into).collect(),
+            bundle: String::new(),
+        })
+        .await
+    }
+
+    /// The same for what a bundle lists ([`Client::fetch_bundle`]), to be had by the names of the bundle, or by their paths. What is listed later is
+    /// held from the next start on.
+    /// # Errors
+    /// As [`secrets`](Self::secrets) and [`Client::fetch_bundle`].
+    pub async fn bundle(self, path: impl Into<String>) -> Result<Secrets, Error> {
+        self.hold(Asked {
+            wants: Vec::new(),
+            bundle: path.into(),
+        })
+        .await
+    }
+
+    async fn hold(self, asked: Asked) -> Result<Secrets, Error> {
+        let bundle = Some(asked.bundle.as_str()).filter(|bundle| !bundle.is_empty());
         let fetched = match self.make(First::Now).await {
-            Ok(client) => client.fetch(wants.clone()).await.map(|fetched| (client, fetched)),
+            Ok(client) => client
+                .fetch_all(&asked.wants, bundle)
+                .await
+                .map(|fetched| (client, fetched)),
             Err(error) => Err(error),
         };
         let source = (self.token_file.clone(), self.cache.clone());
         let (error, cache) = match (fetched, &self.cache) {
-            (Ok((client, fetched)), _) => return Ok(Secrets::hold(client, source, wants, fetched, None)),
+            (Ok((client, fetched)), _) => return Ok(Secrets::hold(client, source, asked.bundle, fetched, None)),
             (Err(error), None) => return Err(error),
             (Err(error), Some(cache)) => (error, cache),
         };
@@ -118,11 +147,11 @@ impl Builder {
             }
             _ => return Err(error),
         }
-        match cache.load(SystemTime::now(), &wants) {
+        match cache.load(SystemTime::now(), &asked) {
             Ok((when, known)) => {
                 tracing::warn!(%error, "the daemon does not answer: the values that were last known are used");
                 let client = self.make(First::WithACall).await?;
-                Ok(Secrets::hold(client, source, wants, known, Some((error, when))))
+                Ok(Secrets::hold(client, source, asked.bundle, known, Some((error, when))))
             }
             Err(why) => {
                 tracing::warn!(why, "there is no cache to start from");

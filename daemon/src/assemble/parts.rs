@@ -67,7 +67,10 @@ pub fn ask_pins(configs: &[HsmConfig]) -> Result<Vec<(String, Pin)>, Fatal> {
     let prompted = configs.iter().filter(|config| config.pin == PinSource::Prompted);
     prompted
         .map(|config| {
-            let text = rpassword::prompt_password(format!("PIN of [hsm.{}]: ", config.name))?;
+            let text = rpassword::prompt_password(format!("PIN of [hsm.{}]: ", config.name)).map_err(|error| {
+                let name = &config.name;
+                format!("hsm.{name}.pin_prompt: the PIN cannot be asked for: {error}; start in a terminal, or give it by `pin_file` or `pin_credential`")
+            })?;
             Ok((config.name.clone(), Pin::new(Zeroizing::new(text.into_bytes()))?))
         })
         .collect()

@@ -49,7 +49,9 @@ pub enum OpenError {
         error: SegmentError,
     },
     /// The last segment belongs to another vault.
-    #[error("{file}: this is another vault's audit log")]
+    #[error(
+        "{file}: this is another vault's audit log: give this one a directory of its own (`audit.path`), or restore the store that it belongs to"
+    )]
     Cluster {
         /// The segment.
         file: String,

@@ -28,7 +28,7 @@ pub use definition::{Definition, DynamicRole, StaticRole};
 pub use error::EngineError;
 pub use reconcile::Report;
 pub use room::{EngineRoom, Engines, Issued, MountRef, RoomError};
-pub use statics::Rotated;
+pub use statics::{Failing, Rotated};
 
 use crate::{
     base::{

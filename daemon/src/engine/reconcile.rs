@@ -84,6 +84,11 @@ impl EngineRoom {
         self.engines.findings.lock().values().sum()
     }
 
+    /// Static roles whose password could not be set anew, as of the last look at the schedule.
+    pub fn failing(&self) -> Arc<Vec<super::Failing>> {
+        self.engines.failing.load_full()
+    }
+
     /// Compares a mount's target with its leases; with `remove`, strays are revoked. On `Ok` the response record is durable.
     /// # Errors
     /// `Unconfigured`, `Engine` when the target cannot be asked, `Store`.

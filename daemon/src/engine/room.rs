@@ -4,7 +4,8 @@
 use super::{
     Definition, Engine, EngineError, Fields, Kind, Root, Surroundings,
     definition::ROLE_NAME_BYTES_MAX,
-    reconcile, statics,
+    reconcile,
+    statics::{self, Failing},
     stored::{Held, RoleRecord, Setup, StaticRecord, load, mount_key, named_key, replace},
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     policy::{Mismatch, Permit},
     store::{Change, CommitError, Cursor, Namespace, Store, StoreError, Table, View},
 };
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use strongroom_policy::Action;
@@ -149,6 +151,8 @@ pub struct Engines {
     live: Mutex<HashMap<MountId, Arc<dyn Engine>>>,
     turns: Mutex<HashMap<(MountId, String), Turn>>,
     pub(super) findings: Mutex<HashMap<MountId, usize>>,
+    /// Static roles whose password could not be set anew, as of the last look at the schedule.
+    pub(super) failing: ArcSwap<Vec<Failing>>,
     pub(super) wake: tokio::sync::Notify,
 }
 
@@ -157,12 +161,14 @@ pub struct EngineRoom {
     pub(super) engines: Arc<Engines>,
     pub(super) leases: Arc<LeaseRoom>,
     rotations: JoinHandle<()>,
+    resumptions: JoinHandle<()>,
     comparisons: JoinHandle<()>,
 }
 
 impl Drop for EngineRoom {
     fn drop(&mut self) {
         self.rotations.abort();
+        self.resumptions.abort();
         self.comparisons.abort();
     }
 }
@@ -181,6 +187,7 @@ impl Engines {
             live: Mutex::default(),
             turns: Mutex::default(),
             findings: Mutex::default(),
+            failing: ArcSwap::default(),
             wake: tokio::sync::Notify::new(),
         })
     }
@@ -265,11 +272,13 @@ impl EngineRoom {
     /// Opens the room: rotations that were under way go on.
     pub fn open(engines: Arc<Engines>, leases: Arc<LeaseRoom>) -> Self {
         let rotations = tokio::spawn(statics::keep_rotating(Arc::clone(&engines)));
+        let resumptions = tokio::spawn(statics::keep_resuming(Arc::clone(&engines)));
         let comparisons = tokio::spawn(reconcile::keep_comparing(Arc::clone(&engines), Arc::clone(&leases)));
         Self {
             engines,
             leases,
             rotations,
+            resumptions,
             comparisons,
         }
     }

@@ -192,10 +192,11 @@ pub(super) async fn resume_all(engines: &Arc<Engines>) {
             return;
         }
     };
-    for (mount, path) in found {
+    let resumed = found.into_iter().map(async |(mount, path)| {
         let trail = engines.trail("mount.rotate-root", &path);
         if let Err(error) = engines.rotate_root(mount, &trail, false).await {
             tracing::warn!(mount = %path, %error, "a root rotation could not be finished yet; it is tried again");
         }
-    }
+    });
+    futures::future::join_all(resumed).await;
 }

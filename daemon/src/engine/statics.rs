@@ -17,8 +17,13 @@ use crate::{
     policy::Permit,
     store::{Change, Cursor, StoreError},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use strongroom_policy::Action;
+use tokio::task::JoinSet;
 
 /// Backoff of a failing scheduled rotation: doubled each time, never terminal.
 const RETRY_MIN_SECS: u64 = 5;
@@ -39,6 +44,17 @@ pub struct Rotated {
     pub rotated: Timestamp,
     /// When it rotates next, if it does so by itself.
     pub rotates: Option<Timestamp>,
+}
+
+/// A static role whose password could not be set anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failing {
+    /// Its path.
+    pub role: Path,
+    /// In a row.
+    pub attempts: u32,
+    /// What the last one met.
+    pub error: String,
 }
 
 impl StaticRecord {
@@ -292,10 +308,11 @@ impl Engines {
         })
     }
 
-    /// Accounts whose time has come, with their mounts.
-    async fn due_accounts(&self) -> Result<Vec<(MountId, String, Path)>, StoreError> {
+    /// Accounts whose time has come, by their mounts. On the way, those whose rotation fails are noted for the status.
+    async fn due_accounts(&self) -> Result<BTreeMap<MountId, Vec<(String, Path)>>, StoreError> {
         let now = self.around.clock.now();
-        let (mut due, mut from): (Vec<_>, Option<Cursor>) = (Vec::new(), None);
+        let (mut due, mut from): (BTreeMap<_, Vec<_>>, Option<Cursor>) = (BTreeMap::new(), None);
+        let mut failing = Vec::new();
         loop {
             let page = self.statics.scan(&[], from.as_ref(), PAGE).await?;
             for entry in page.entries {
@@ -306,38 +323,74 @@ impl Engines {
                     .map(MountId::from_bytes);
                 let account = entry.key.get(1).and_then(|part| part.name());
                 let record = serde_json::from_slice::<StaticRecord>(&entry.record.value).ok();
-                if let (Some(mount), Some(account), Some(record)) = (mount, account, record)
-                    && record.due.is_some_and(|at| at <= now)
-                {
-                    due.push((mount, account.to_owned(), record.role));
+                let (Some(mount), Some(account), Some(record)) = (mount, account, record) else {
+                    continue;
+                };
+                if record.attempts > 0 {
+                    failing.push(Failing {
+                        role: record.role.clone(),
+                        attempts: record.attempts,
+                        error: record.last_error.unwrap_or_default(),
+                    });
+                }
+                if record.due.is_some_and(|at| at <= now) {
+                    due.entry(mount).or_default().push((account.to_owned(), record.role));
                 }
             }
             match page.next {
                 Some(next) => from = Some(next),
-                None => return Ok(due),
+                None => {
+                    self.failing.store(Arc::new(failing));
+                    return Ok(due);
+                }
             }
         }
     }
 }
 
-/// The schedule. Root rotations that were interrupted go on first.
+/// The schedule. Each mount has a lane of its own, so that a target that hangs delays no other; within it one account after the other.
 pub(super) async fn keep_rotating(engines: Arc<Engines>) {
+    let mut lanes = JoinSet::new();
+    let mut busy = HashMap::new();
     loop {
-        super::root::resume_all(&engines).await;
         match engines.due_accounts().await {
             Ok(due) => {
-                for (mount, account, role) in due {
-                    let trail = engines.trail("creds.rotate", &role);
-                    if let Err(error) = engines.rotate(mount, &account, &trail).await {
-                        tracing::warn!(%role, %error, "a scheduled rotation failed; it is tried again");
+                for (mount, accounts) in due {
+                    if !busy.values().any(|running| *running == mount) {
+                        let lane = lanes.spawn(rotate_all(Arc::clone(&engines), mount, accounts));
+                        busy.insert(lane.id(), mount);
                     }
                 }
             }
             Err(error) => tracing::warn!(%error, "the rotation schedule could not be read"),
         }
-        tokio::select! {
-            () = engines.wake.notified() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+        let ended = tokio::select! {
+            Some(ended) = lanes.join_next_with_id(), if !lanes.is_empty() => Some(ended),
+            () = engines.wake.notified() => None,
+            () = tokio::time::sleep(LOOK_EVERY) => None,
+        };
+        // Also of one that panicked, which its hook has logged.
+        match ended {
+            Some(Ok((id, ()))) => drop(busy.remove(&id)),
+            Some(Err(error)) => drop(busy.remove(&error.id())),
+            None => {}
         }
+    }
+}
+
+async fn rotate_all(engines: Arc<Engines>, mount: MountId, accounts: Vec<(String, Path)>) {
+    for (account, role) in accounts {
+        let trail = engines.trail("creds.rotate", &role);
+        if let Err(error) = engines.rotate(mount, &account, &trail).await {
+            tracing::warn!(%role, %error, "a scheduled rotation failed; it is tried again");
+        }
+    }
+}
+
+/// Root rotations that were interrupted go on, all at the same time.
+pub(super) async fn keep_resuming(engines: Arc<Engines>) {
+    loop {
+        super::root::resume_all(&engines).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

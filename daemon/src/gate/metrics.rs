@@ -45,6 +45,8 @@ pub struct Readings {
     pub targets_down: i64,
     /// Strays and missing accounts that the last scheduled comparisons found.
     pub strays: i64,
+    /// Static roles whose password could not be set anew.
+    pub rotations_failing: i64,
     /// Leases handed out since the vault was opened.
     pub leases_issued: u64,
     /// Leases proven gone since then.
@@ -81,6 +83,7 @@ pub struct Metrics {
     revoking_oldest: Gauge,
     targets_down: Gauge,
     strays: Gauge,
+    rotations_failing: Gauge,
     leases_issued: Gauge,
     leases_revoked: Gauge,
     revocations_failed: Gauge,
@@ -142,6 +145,10 @@ impl Default for Metrics {
                 "strays",
                 "Accounts without a lease and leases without an account, when last compared",
             ),
+            rotations_failing: gauge(
+                "rotations_failing",
+                "Static roles whose password could not be set anew, and is tried again",
+            ),
             leases_issued: gauge("leases_issued", "Leases handed out since the vault was opened"),
             leases_revoked: gauge("leases_revoked", "Leases proven gone since the vault was opened"),
             revocations_failed: gauge(
@@ -186,6 +193,7 @@ impl Metrics {
         self.revoking_oldest.set(whole(readings.revoking.oldest_secs));
         self.targets_down.set(readings.targets_down);
         self.strays.set(readings.strays);
+        self.rotations_failing.set(readings.rotations_failing);
         self.leases_issued
             .set(i64::try_from(readings.leases_issued).unwrap_or(i64::MAX));
         self.leases_revoked

@@ -178,15 +178,19 @@ impl Gate {
         })
     }
 
-    /// Opens the vault by an `hsm`-only slot, if it has one. The vault stays sealed, and status says why, when that fails.
+    /// Opens the vault by an `hsm`-only slot, if it has one. The vault stays sealed, and status says why, when that fails; it is tried again.
     pub async fn open_by_itself(&self) {
         let trail = Trail::of_system(&self.from.recorder, "vault.open-by-itself");
         let record = trail.response(&Outcome::ok());
+        let before = self.vault.shut_by_itself().map(|error| super::chain(&*error));
         match self.vault.open_by_itself(Box::new(move |_| vec![record])).await {
             Ok(Some(slot)) => tracing::warn!(%slot, "the vault was opened by a slot that needs no operator"),
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(cause = %super::chain(&error), "no `hsm`-only slot opens the vault: it stays sealed")
+                let cause = super::chain(&*error);
+                if before.as_ref() != Some(&cause) {
+                    tracing::error!(%cause, "no `hsm`-only slot opens the vault: it stays sealed until one does");
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::{Gate, HsmState, Readings, Status, chain};
 use crate::{
     audit::{Outcome, REFUSALS_FLUSH_EVERY, Trail},
+    engine::Failing,
     vault::VaultState,
 };
 use data_encoding::HEXLOWER;
@@ -11,12 +12,16 @@ use std::{
     time::Duration,
 };
 use strongroom_audit::{ChainHead, Id};
-use strongroom_hsm::{Health, State};
+use strongroom_hsm::{Health, Hsm, State};
 
 /// Between two looks at what rotations left behind.
 const TEND_EVERY: Duration = Duration::from_secs(60);
 /// Between two looks at whether the vault was opened.
 const RECALL_EVERY: Duration = Duration::from_millis(500);
+/// Between two attempts at opening the vault by an `hsm` slot that could not at the start.
+const OPEN_EVERY: Duration = Duration::from_secs(5);
+/// Of static roles that fail to rotate so many are told one by one.
+const FAILING_SHOWN_MAX: usize = 5;
 
 impl Gate {
     /// Runs until the task is dropped.
@@ -50,7 +55,18 @@ impl Gate {
                 self.recall_log_ins().await;
             }
         };
-        let ((), (), (), ()) = tokio::join!(refusals, old_keks, old_records, log_ins);
+        let alone = async {
+            let mut tick = tokio::time::interval(OPEN_EVERY);
+            loop {
+                tick.tick().await;
+                // Shares of sessions that nobody finished do not stay longer than they may.
+                self.vault.sessions();
+                if self.vault.shut_by_itself().is_some() && self.hsms.iter().any(is_up) {
+                    self.open_by_itself().await;
+                }
+            }
+        };
+        let ((), (), (), (), ()) = tokio::join!(refusals, old_keks, old_records, log_ins, alone);
     }
 
     /// Writes what is counted. Also at the end of the daemon's life.
@@ -137,12 +153,31 @@ impl Gate {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.setting.warnings.clone();
         warnings.extend(self.vault.warnings());
+        if let Some(error) = self.vault.shut_by_itself() {
+            warnings.push(format!(
+                "no `hsm` slot opened the vault by itself, which is tried again while an HSM is up: {}",
+                chain(&*error)
+            ));
+        }
+        if self.vault.disk().is_nearly_full() {
+            warnings.push("the disk is nearly full: changes and audited answers are refused until there is room (runbook audit-disk-full)".to_owned());
+        }
         let Ok(open) = self.vault.enter() else { return warnings };
         for damaged in open.policy.damage() {
             warnings.push(match damaged {
                 Some(name) => format!("policy `{name}` is damaged: everything is refused; `strongroom operator recover`, then write or delete it"),
                 None => "the list of policies is damaged: everything is refused; `strongroom operator recover`, then write a policy".to_owned(),
             });
+        }
+        let failing = open.engines.failing();
+        warnings.extend(failing.iter().take(FAILING_SHOWN_MAX).map(|failing| {
+            let Failing { role, attempts, error } = failing;
+            format!(
+                "the password of `{role}` could not be set anew, {attempts} times in a row; it is tried again: {error}"
+            )
+        }));
+        if failing.len() > FAILING_SHOWN_MAX {
+            warnings.push(format!("{} static roles fail to rotate in all", failing.len()));
         }
         if let Some(hold) = open.leases.standing().hold {
             warnings.push(format!(
@@ -178,12 +213,7 @@ impl Gate {
             hsms: self
                 .hsms
                 .iter()
-                .map(|hsm| {
-                    (
-                        hsm.name().to_owned(),
-                        hsm_state(hsm.name(), &hsm.health()).state == "up",
-                    )
-                })
+                .map(|hsm| (hsm.name().to_owned(), is_up(hsm)))
                 .collect(),
             ..Readings::default()
         };
@@ -193,6 +223,7 @@ impl Gate {
             readings.revoking = open.leases.under_way().await.unwrap_or_default();
             readings.targets_down = signed(leases.targets_down as u64);
             readings.strays = signed(open.engines.findings() as u64);
+            readings.rotations_failing = signed(open.engines.failing().len() as u64);
             readings.quarantined = signed(open.store.quarantined().0.len() as u64);
             readings.tokens = signed(open.tokens.count() as u64);
             let counts = open.leases.counts();
@@ -211,6 +242,10 @@ impl Gate {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn is_up(hsm: &Hsm) -> bool {
+    hsm.health().state == State::Up
 }
 
 fn hsm_state(name: &str, health: &Health) -> HsmState {

@@ -3,7 +3,7 @@
 
 use super::{
     Birth, CLAIM_SECS, Counts, Durable, Inner, State, TargetError, Targets,
-    queue::{BACKOFF_MAX, Verdict, backoff},
+    queue::{BACKOFF_MAX, BREAKER_MAX, Verdict, backoff},
     record::{Held, Lease},
     sweep::Kept,
 };
@@ -238,9 +238,10 @@ async fn note_failure(inner: &Inner, held: Held, error: &TargetError) {
     } else {
         held.lease.attempts.saturating_add(1)
     };
-    let pause = Timestamp(now.0.saturating_add(
-        u64::try_from(backoff(attempts, BACKOFF_MAX, &*inner.around.random).as_millis()).unwrap_or(u64::MAX),
-    ));
+    // A target that is down says nothing about the lease: its account must not outlive the outage by more than the breaker does.
+    let most = if error.outage { BREAKER_MAX } else { BACKOFF_MAX };
+    let pause = backoff(attempts, most, &*inner.around.random).as_millis();
+    let pause = Timestamp(now.0.saturating_add(u64::try_from(pause).unwrap_or(u64::MAX)));
     let due = error.not_before.map_or(pause, |at| at.max(now));
     let mut text = error.text.clone();
     text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));

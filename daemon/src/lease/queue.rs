@@ -24,7 +24,7 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// Outages in a row after which a target is left alone for a while.
 const BREAKER_AFTER: u32 = 3;
 /// A target is probed at least this often, whatever its history: people wait for it to come back.
-const BREAKER_MAX: Duration = Duration::from_secs(60);
+pub(super) const BREAKER_MAX: Duration = Duration::from_secs(60);
 /// What comes too early for a full lane is looked at again after this, and up to as long again.
 const FULL_PAUSE: Duration = Duration::from_secs(10);
 

@@ -315,6 +315,39 @@ async fn issue_renew_expire() {
     }
 }
 
+/// R-LEASE-3: however long a target was down, what was revoked meanwhile is gone within about a minute of its coming back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_outage_is_outlived_by_a_minute_at_most() {
+    let lab = Lab::new().await;
+    let lease = lab.issue(60).await.unwrap();
+    *lab.world.down.lock() = true;
+    lab.room()
+        .revoke(&lab.permit, &lab.trail(), lease.id, None)
+        .await
+        .unwrap();
+    // Twelve failures: by then a lease that is at fault itself would wait for an hour.
+    lab.until("tried often", async || {
+        lab.leases().await.iter().all(|lease| lease.attempts >= 12)
+    })
+    .await;
+    *lab.world.down.lock() = false;
+    let (back, minute) = (lab.room().now(), 62);
+    let due = lab.leases().await.first().map(|lease| lease.due);
+    assert!(
+        due.is_none_or(|due| due <= back.plus_secs(minute)),
+        "{due:?}, it is {back}"
+    );
+    lab.advance(Duration::from_secs(minute));
+    for _ in 0..1000 {
+        if lab.world.names().is_empty() {
+            return;
+        }
+        lab.room().inner.wake.notify_one();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("still there: {:?}", lab.leases().await);
+}
+
 /// R-AUDIT-1, R-LEASE-2: no record, no answer: what was made is withheld and revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_recorded_is_withheld_and_revoked() {

@@ -267,7 +267,13 @@ impl Sessions {
         Ok(())
     }
 
-    /// The open sessions, for status.
+    /// Ends sessions, with the shares that they have: all of them, or those for one operation. One that runs ends when it is done.
+    pub fn end(&self, only: Option<&Operation>) {
+        let mut open = self.0.open.lock();
+        open.retain(|session| only.is_some_and(|only| session.operation != *only));
+    }
+
+    /// The open sessions, for status. Ends those whose time is over.
     pub fn list(&self) -> Vec<SessionInfo> {
         let now = self.0.clock.monotonic();
         let mut open = self.0.open.lock();

@@ -5,7 +5,7 @@ use super::{
     base::{Base, Ops, put_keyring},
     batch::{Stored, Version},
     change::Change,
-    commit::{Committer, Drain, Evidence, Heads, Space, outbox_key},
+    commit::{Committer, Drain, Evidence, Heads, Low, Space, outbox_key},
     error::{OpenError, StoreError, UnlockError},
     frame,
     keyring::Keyring,
@@ -129,6 +129,7 @@ pub struct DiskConfig {
 pub struct Disk {
     base: Arc<Base>,
     drainer: Option<Arc<Drainer>>,
+    low: Low,
 }
 
 impl Disk {
@@ -187,21 +188,21 @@ impl Disk {
         let drain = drain(ids.cluster, heads.chain, &mut rows)?;
         rows.by_ref().for_each(drop);
         let sequence = Sequence::from(read_sequence(&embedded)?);
+        let low = space.shown();
         let quarantine = Arc::new(Quarantine::with(read_quarantine(&embedded)?.into_iter()));
         let committer = Committer::start(embedded.clone(), heads, outbox, drain, space, evidence)
             .map_err(io_error(Path::new("store-commit thread")))?;
-        let physical = Arc::new(Local::new(embedded, committer, lock));
-        let ops = Ops::new(&*random);
         let base = Arc::new(Base {
-            physical,
+            physical: Arc::new(Local::new(embedded, committer, lock)),
             ids,
+            ops: Ops::new(&*random),
             random,
-            ops,
             sequence,
             quarantine,
             rotation: RwLock::new(()),
         });
-        Ok(Self { base, drainer: None })
+        let drainer = None;
+        Ok(Self { base, drainer, low })
     }
 
     /// Records outside the barrier.
@@ -214,6 +215,11 @@ impl Disk {
     /// Made with the store, before `init`.
     pub fn ids(&self) -> Ids {
         self.base.ids
+    }
+
+    /// Whether changes are refused for want of space, as of the last commit.
+    pub fn is_nearly_full(&self) -> bool {
+        self.low.is_so()
     }
 
     /// The audit log's drainer, to tail the log.

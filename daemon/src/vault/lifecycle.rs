@@ -3,7 +3,7 @@
 use super::{Event, Evidence, Opened, Rooms, RoomsError, State, Vault, VaultError, door::Leaving};
 use crate::{
     base::{id::ClusterId, locked::LockedKey},
-    seal::{Root, SealError, ShareText, SlotChange, SlotName, SlotRecord, SlotSpec, Slots, Tools},
+    seal::{Operation, Root, SealError, ShareText, SlotChange, SlotName, SlotRecord, SlotSpec, Slots, Tools},
     store::{CommitError, Store},
 };
 use arc_swap::ArcSwap;
@@ -126,6 +126,9 @@ impl<R: Rooms> Vault<R> {
                     root: Arc::new(ArcSwap::from_pointee(root)),
                     tended: false,
                 });
+                // Whoever else brings shares to unseal has come too late; theirs must not open the vault after it was sealed again.
+                self.sessions.end(Some(&Operation::Unseal));
+                self.shut.store(None);
                 Ok(())
             }
             Err(error) => {
@@ -147,9 +150,21 @@ impl<R: Rooms> Vault<R> {
     /// At start: opens by the first `hsm`-only slot that works, if there is one. Returns its name.
     /// # Errors
     /// The last slot's, when there are such slots and none opens; the vault stays sealed.
-    pub async fn open_by_itself(&self, evidence: Evidence<'_>) -> Result<Option<SlotName>, VaultError> {
+    pub async fn open_by_itself(&self, evidence: Evidence<'_>) -> Result<Option<SlotName>, Arc<VaultError>> {
         let mut state = self.state.lock().await;
-        if !matches!(*state, State::Sealed) {
+        let opened = self.try_by_itself(&mut state, evidence).await.map_err(Arc::new);
+        // While nobody else can open or seal it.
+        self.shut.store(opened.as_ref().err().cloned());
+        opened
+    }
+
+    /// Why the vault did not open by itself, although it has a slot for that; `None` once it was opened, or sealed by somebody.
+    pub fn shut_by_itself(&self) -> Option<Arc<VaultError>> {
+        self.shut.load_full()
+    }
+
+    async fn try_by_itself(&self, state: &mut State, evidence: Evidence<'_>) -> Result<Option<SlotName>, VaultError> {
+        if !matches!(state, State::Sealed) {
             return Ok(None);
         }
         let slots = self.slots.load_full();
@@ -172,7 +187,7 @@ impl<R: Rooms> Vault<R> {
         match opened.await?? {
             None => Ok(None),
             Some((name, root)) => {
-                self.unseal(&mut state, root, evidence, &Event::Unsealed { slot: name.clone() })
+                self.unseal(state, root, evidence, &Event::Unsealed { slot: name.clone() })
                     .await?;
                 Ok(Some(name))
             }
@@ -185,6 +200,8 @@ impl<R: Rooms> Vault<R> {
         let change = Self::urgent();
         // The door first, and no longer than for requests: a log that hangs must not keep the keys.
         let leaving = self.door.close();
+        // Shares that were brought before are good for nothing from here on.
+        self.sessions.end(None);
         let raw = self.parts.disk.raw();
         let recorded = tokio::time::timeout(self.parts.drain, raw.commit(change, evidence(&Event::Sealed)));
         let recorded = recorded
@@ -200,6 +217,8 @@ impl<R: Rooms> Vault<R> {
             *state = State::Sealed;
             self.stop_tokens().await;
         }
+        self.sessions.end(None);
+        self.shut.store(None);
         Sealing {
             drained,
             unrecorded: recorded.err(),

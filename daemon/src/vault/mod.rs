@@ -28,7 +28,7 @@ use crate::{
     seal::{Answers, Nonce, Root, SessionInfo, Sessions, SlotChange, SlotName, Slots, Tokens},
     store::{Algorithm, Change, CommitError, Disk, RawTable, Store, StoreError},
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use door::Door;
 use futures::future::BoxFuture;
@@ -77,6 +77,8 @@ pub struct Vault<R: Rooms> {
     /// As stored; follows every commit by its hook.
     slots: Arc<ArcSwap<Slots>>,
     state: Mutex<State>,
+    /// Why it did not open by itself.
+    shut: ArcSwapOption<VaultError>,
 }
 
 enum State {
@@ -141,6 +143,7 @@ impl<R: Rooms> Vault<R> {
             answers,
             slots,
             state,
+            shut: ArcSwapOption::empty(),
         })
     }
 

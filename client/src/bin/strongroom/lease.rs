@@ -47,7 +47,7 @@ Examples:
     Renew {
         /// The lease's id
         id: String,
-        /// How long it lives from now [default: the role's]
+        /// How long it lives from now [default: what it was issued with]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         ttl: Option<Duration>,
     },
@@ -149,6 +149,10 @@ async fn revoke(context: &Context, what: Which, wait: bool) -> Result<Answer, Fa
         .await?;
     let answer = json!({"queued": done.queued, "gone": done.gone});
     match (wait, done.queued.saturating_sub(done.gone)) {
+        (_, 0) if done.queued == 0 && done.gone == 0 => Ok(Answer::said(
+            answer,
+            "nothing matched: no live lease is meant by that; `strongroom lease list` shows those there are",
+        )),
         (false, _) => Ok(Answer::said(answer, format!("{} queued", done.queued))),
         (true, 0) => Ok(Answer::said(answer, format!("{} revoked and proven gone", done.gone))),
         (true, open) => Ok(Answer::said(

@@ -31,7 +31,7 @@ Examples:
         #[arg(long, default_value = "", hide_default_value = true)]
         description: String,
     },
-    /// Remove an engine and everything in it
+    /// Remove an engine: once it holds no secret; its leases are revoked first
     #[command(after_help = "\
 Examples:
   strongroom mount disable pg

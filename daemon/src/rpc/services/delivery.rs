@@ -69,6 +69,7 @@ fn items<T, R>(items: Vec<T>, parse: impl Fn(T) -> Result<R, Failure>) -> Result
 fn fetch(m: v1::FetchRequest) -> Result<Fetch, Failure> {
     let parse = |item: v1::FetchItem| {
         Ok(Item {
+            name: String::new(),
             path: path("items.path", &item.path)?,
             select: match item.select {
                 None => Select::Current,
@@ -78,7 +79,14 @@ fn fetch(m: v1::FetchRequest) -> Result<Fetch, Failure> {
             ttl_secs: item.ttl_secs,
         })
     };
-    Ok(Fetch(items(m.items, parse)?))
+    let bundle = (!m.bundle.is_empty()).then(|| path("bundle", &m.bundle)).transpose()?;
+    Ok(Fetch {
+        items: match bundle.is_some() && m.items.is_empty() {
+            true => Vec::new(),
+            false => items(m.items, parse)?,
+        },
+        bundle: bundle.map(Item::plain),
+    })
 }
 
 fn watch(m: v1::WatchRequest) -> Result<Vec<WatchedItem>, Failure> {
@@ -111,8 +119,19 @@ fn part(fetched: Fetched) -> v1::Delivered {
         Goods::Credential(Issued::Dynamic { .. }) => String::new(),
         goods => goods.mark().to_text(),
     };
+    let asked = (!fetched.name.is_empty()).then(|| v1::FetchItem {
+        path: fetched.path.as_str().to_owned(),
+        select: match fetched.select {
+            Select::Current => None,
+            Select::Version(version) => Some(fetch_item::Select::Version(version)),
+            Select::Label(label) => Some(fetch_item::Select::Label(label)),
+        },
+        ttl_secs: fetched.ttl_secs,
+    });
     v1::Delivered {
         resume,
+        name: fetched.name,
+        asked,
         ..delivered(fetched.path.as_str(), fetched.goods, fetched.remaining_secs)
     }
 }
@@ -155,7 +174,7 @@ fn delivered(path: &str, goods: Goods, remaining_secs: Option<u64>) -> v1::Deliv
         fields,
         kind: Some(kind),
         remaining_secs,
-        resume: String::new(),
+        ..Default::default()
     }
 }
 
@@ -224,7 +243,7 @@ mod tests {
             }
             let item = v1::FetchItem { path: text, select: None, ttl_secs: secs };
             match fetch(v1::FetchRequest { items: vec![item; count], ..Default::default() }) {
-                Ok(fetch) => prop_assert!(!fetch.0.is_empty() && fetch.0.len() <= ITEMS_MAX),
+                Ok(fetch) => prop_assert!(!fetch.items.is_empty() && fetch.items.len() <= ITEMS_MAX),
                 Err(failure) => prop_assert!(failure.message.starts_with("items")),
             }
         }

@@ -9,7 +9,7 @@ mod queue;
 mod space;
 
 pub(super) use heads::{Heads, OUTCOME_GROUPS, outbox_key, outcome_key, parse_outcomes};
-pub(super) use space::Space;
+pub(super) use space::{Low, Space};
 
 use super::{
     batch::{Answer, Batch, Committed},

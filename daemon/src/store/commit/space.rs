@@ -6,12 +6,26 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tracing::{info, warn};
 
 /// Between two attempts to fill the reserve where that failed.
 const REFILL_PAUSE: Duration = Duration::from_secs(10);
+
+/// Whether ordinary batches are refused for want of space, as of the last group.
+#[derive(Clone, Default)]
+pub struct Low(Arc<AtomicBool>);
+
+impl Low {
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// The reserve of one store.
 pub struct Space {
@@ -21,6 +35,8 @@ pub struct Space {
     file: Option<PathBuf>,
     held: bool,
     low: bool,
+    /// `low`, for whoever asks from elsewhere.
+    shown: Low,
     /// While there is plenty, the disk is asked again only after this long.
     every: Duration,
     looked: Option<Instant>,
@@ -36,6 +52,7 @@ impl Space {
             file,
             held: false,
             low: false,
+            shown: Low::default(),
             every,
             looked: None,
             refill: None,
@@ -98,10 +115,20 @@ impl Space {
     pub fn make_room(&mut self) -> bool {
         let held = self.held;
         if held {
-            self.low = true;
+            self.set_low(true);
             self.give_up();
         }
         held
+    }
+
+    /// Whether ordinary batches are refused for want of space, as of the last group.
+    pub fn shown(&self) -> Low {
+        self.shown.clone()
+    }
+
+    fn set_low(&mut self, low: bool) {
+        self.low = low;
+        self.shown.0.store(low, Ordering::Relaxed);
     }
 
     fn is_whole(&self) -> bool {
@@ -117,7 +144,7 @@ impl Space {
             (true, false) => info!(free_bytes, "disk space is back: service resumes"),
             _ => {}
         }
-        self.low = low;
+        self.set_low(low);
     }
 
     fn give_up(&mut self) {

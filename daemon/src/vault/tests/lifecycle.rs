@@ -1,6 +1,7 @@
 //! From blank to open and back.
 
 use super::*;
+use crate::seal::SessionError;
 
 /// R-SEAL-3: blank, sealed, open and sealed again; every act on record; what was written before is read after.
 #[tokio::test]
@@ -120,6 +121,7 @@ async fn an_hsm_slot_opens_by_itself() {
     );
     assert_eq!(bench.vault.open_by_itself(evidence("unseal")).await.unwrap(), None);
     bench.restart().await;
+    assert!(bench.vault.shut_by_itself().is_none(), "nothing was tried yet");
     bench.second.fail(ErrorKind::Timeout);
     let error = words(bench.vault.open_by_itself(evidence("unseal")).await.unwrap_err());
     assert!(
@@ -127,6 +129,7 @@ async fn an_hsm_slot_opens_by_itself() {
         "{error}"
     );
     bench.second.heal();
+    assert!(bench.vault.shut_by_itself().is_some(), "to be tried again");
     let remote = PresentInput {
         slot: "auto".parse().unwrap(),
         session: None,
@@ -139,12 +142,56 @@ async fn an_hsm_slot_opens_by_itself() {
         Err(VaultError::Seal(SealError::LocalRootOnly))
     ));
     bench.unseal("auto", &[]).await.unwrap();
+    assert!(bench.vault.shut_by_itself().is_none(), "it was opened");
     bench.vault.seal(evidence("seal")).await;
+    assert!(
+        bench.vault.shut_by_itself().is_none(),
+        "somebody sealed it: it stays so"
+    );
     bench.unseal("daily", &[&shares[1][1]]).await.unwrap();
 
     let other = Bench::new().await;
     other.init(&[("daily", "hsm+quorum:1/2")]).await;
     assert_eq!(other.vault.open_by_itself(evidence("unseal")).await.unwrap(), None);
+}
+
+/// R-SEAL-3, R-SEAL-4: shares that were brought before the vault was opened or sealed open nothing afterwards.
+#[tokio::test]
+async fn sessions_end_with_unseal_and_with_seal() {
+    let bench = Bench::new().await;
+    let shares = bench.init(&[("daily", "hsm+quorum:2/3")]).await.remove(0);
+    let input = |session, share: Option<usize>, operation| PresentInput {
+        slot: "daily".parse().unwrap(),
+        session,
+        share: share.and_then(|nth| shares.get(nth)).map(ShareText::expose),
+        operation,
+        local_root: false,
+    };
+    let present = async |input| bench.vault.present(input, evidence("present")).await;
+    let begun = async |nth, operation| match present(input(None, Some(nth), Some(operation))).await {
+        Ok(Answer::Waiting(progress)) => progress.session,
+        other => panic!("{other:?}"),
+    };
+    let complete = begun(0, Operation::Unseal).await;
+    bench.hsm.fail(ErrorKind::Timeout);
+    bench.second.fail(ErrorKind::Timeout);
+    assert!(present(input(Some(complete), Some(1), None)).await.is_err());
+    assert_eq!(bench.vault.sessions()[0].have, 2, "it can run again");
+    bench.hsm.heal();
+    bench.second.heal();
+    bench.unseal("daily", &[&shares[2], &shares[1]]).await.unwrap();
+    assert!(bench.vault.sessions().is_empty(), "the vault is open");
+    let recovering = begun(0, Operation::Recover).await;
+    bench.vault.seal(evidence("seal")).await;
+    assert!(bench.vault.sessions().is_empty(), "the vault is sealed");
+    for session in [complete, recovering] {
+        let again = present(input(Some(session), None, None)).await;
+        assert!(
+            matches!(again, Err(VaultError::Seal(SealError::Session(SessionError::Unknown)))),
+            "{again:?}"
+        );
+    }
+    assert_eq!(bench.vault.state(), VaultState::Sealed);
 }
 
 /// A vault cannot be made without slots, or with a slot that cannot be made; it stays blank.

@@ -124,6 +124,7 @@ mod tests {
 
     fn held(value: &str) -> Result<Arc<Delivered>, Error> {
         Ok(Arc::new(Delivered {
+            name: String::new(),
             path: "kv/a".to_owned(),
             fields: [("f".to_owned(), Secret::from(value))].into(),
             kind: Kind::Secret {

@@ -13,7 +13,7 @@ use std::{
     io::{self, IsTerminal as _},
     path::PathBuf,
 };
-use strongroom_client::{Client, Secret, v1};
+use strongroom_client::{Client, Error, Secret, v1};
 
 /// Which slot, which session, and where shares come from. Never the shares themselves.
 #[derive(Debug, Args)]
@@ -85,10 +85,11 @@ pub async fn ceremony(
             .change(request, |s, r| async move { s.operator().present(r).await })
             .await
             .map_err(|error| {
+                let goes_on = !session.is_empty() && may_pass(&error);
                 let failure = Failure::from(error).during(name);
-                match session.is_empty() {
-                    true => failure,
-                    false => failure.next(format!(
+                match goes_on {
+                    false => failure,
+                    true => failure.next(format!(
                         "the session goes on; present that share again (or, once every share is in, --again instead of one): {}",
                         command(context, again, &slot.name, &session)
                     )),
@@ -122,6 +123,19 @@ pub async fn ceremony(
         answer,
         next_command,
     })
+}
+
+/// Whether the session stays complete and its operation may be run again: what failed is not a share, and passes.
+fn may_pass(error: &Error) -> bool {
+    let passes = [
+        "HSM_UNAVAILABLE",
+        "HSM_PIN_REFUSED",
+        "STORAGE_FULL",
+        "AUDIT_UNAVAILABLE",
+        "STORAGE_UNAVAILABLE",
+    ];
+    matches!(error, Error::Unavailable(_) | Error::Indeterminate(_))
+        || error.reason().is_some_and(|reason| passes.contains(&reason))
 }
 
 /// What is shown while more holders are needed.

@@ -4,7 +4,7 @@
 //! Secrets are read first, since that can be dropped; accounts are made last, under intents of their own, and taken back if one fails or the
 //! answer cannot be delivered. The records of what was read stand in one commit with the fetch's own.
 
-use super::{Goods, Part, counter, decide, of_part, right, secret};
+use super::{Goods, ITEMS_MAX, Part, bundle, counter, decide, of_part, right, secret};
 use crate::{
     audit::Outcome,
     base::id::LeaseId,
@@ -28,6 +28,8 @@ pub const FETCH_ROLES_MAX: usize = 16;
 
 /// One part.
 pub struct Item {
+    /// What a bundle calls it; else empty.
+    pub name: String,
     /// A secret or a role.
     pub path: Path,
     /// Of a secret: which version.
@@ -36,11 +38,34 @@ pub struct Item {
     pub ttl_secs: u64,
 }
 
-/// The parts, in the order in which they are answered.
-pub struct Fetch(pub Vec<Item>);
+impl Item {
+    /// The current version, or an account with the role's default life.
+    pub const fn plain(path: Path) -> Self {
+        Self {
+            name: String::new(),
+            path,
+            select: Select::Current,
+            ttl_secs: 0,
+        }
+    }
+}
+
+/// What is asked for.
+pub struct Fetch {
+    /// The parts, in the order in which they are answered.
+    pub items: Vec<Item>,
+    /// A secret that lists more of them: see [`bundle`].
+    pub bundle: Option<Item>,
+}
 
 /// A part that was fetched.
 pub struct Fetched {
+    /// What a bundle calls it; else empty.
+    pub name: String,
+    /// Of a secret: which version was asked for.
+    pub select: Select,
+    /// Of a dynamic role: the life asked for; 0: the role's default.
+    pub ttl_secs: u64,
     /// As asked.
     pub path: Path,
     /// What it is.
@@ -62,14 +87,28 @@ impl Operation for Fetch {
     const NAME: &'static str = "delivery.fetch";
     const CLASS: Class = Class::Act;
     fn describe(&self, trail: &mut Trail) {
-        trail.param_u64("items", self.0.len() as u64);
+        trail.param_u64("items", self.items.len() as u64);
+        trail.param_bool("bundle", self.bundle.is_some());
     }
     async fn target(&self, _: &Open, _: &Caller) -> Result<Target, Failure> {
         counter()
     }
     async fn handle(&self, rooms: &Open, permit: &Permit, trail: &mut Trail) -> Result<Effect<Self::Reply>, Failure> {
-        let mut parts = Vec::with_capacity(self.0.len());
-        for item in &self.0 {
+        let (bundle, listed) = match &self.bundle {
+            None => (None, Vec::new()),
+            Some(item) => match open_bundle(rooms, permit, trail, item).await? {
+                Ok((bundle, listed)) => (Some(bundle), listed),
+                Err((record, failure)) => return Ok(Effect::Refused(vec![record], failure)),
+            },
+        };
+        if self.items.len() + listed.len() > ITEMS_MAX {
+            return Err(Failure::with(
+                Reason::TooLarge,
+                format!("at most {ITEMS_MAX} items in one call"),
+            ));
+        }
+        let mut parts = Vec::with_capacity(self.items.len() + listed.len());
+        for item in self.items.iter().chain(&listed) {
             match admit(rooms, permit, trail, item) {
                 Ok(part) => parts.push(part),
                 Err((record, failure)) => return Ok(Effect::Refused(vec![record], failure)),
@@ -77,8 +116,9 @@ impl Operation for Fetch {
         }
         read_secrets(rooms, &mut parts).await?;
         issue_all(rooms, &mut parts).await?;
-        let records = parts
+        let records = bundle
             .iter()
+            .chain(&parts)
             .filter_map(record)
             .chain([trail.response(&Outcome::ok().with_count(parts.len() as u64))]);
         if let Err(error) = rooms.commit(Change::new(), records.collect()).await {
@@ -94,6 +134,9 @@ impl Operation for Fetch {
                 Goods::Credential(Issued::Static { rotates, .. }) => rotates.map(|at| now.secs_until(at)),
             };
             Some(Fetched {
+                name: open.item.name.clone(),
+                select: open.item.select.clone(),
+                ttl_secs: open.item.ttl_secs,
                 path: open.item.path.clone(),
                 goods,
                 remaining_secs,
@@ -119,6 +162,24 @@ fn leases<'a>(goods: impl Iterator<Item = &'a Goods>) -> Vec<LeaseId> {
         Goods::Credential(Issued::Static { .. }) | Goods::Secret(_) => None,
     };
     goods.filter_map(lease).collect()
+}
+
+/// A bundle, decided and read like any secret, and what it lists; or its refusal, with its record.
+async fn open_bundle<'a>(
+    rooms: &Open,
+    permit: &Permit,
+    trail: &Trail,
+    item: &'a Item,
+) -> Result<Result<(Asked<'a>, Vec<Item>), (Encoded, Failure)>, Failure> {
+    let mut asked = match admit(rooms, permit, trail, item) {
+        Ok(asked) => asked,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    read_secrets(rooms, std::slice::from_mut(&mut asked)).await?;
+    match bundle::items(asked.goods.as_ref()) {
+        Ok(listed) => Ok(Ok((asked, listed))),
+        Err(failure) => fail(rooms, &asked.part.trail, &item.path, failure).await,
+    }
 }
 
 /// Finds out what a part is, and decides it. A refusal, with its record, ends the call.

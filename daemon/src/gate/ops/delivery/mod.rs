@@ -1,6 +1,7 @@
 //! What applications need, delivered: `fetch` (all at once, or nothing), `watch` (as it changes), and what both share: deciding each part on
-//! its own, and looking at it. Reading order: this file, `fetch`, `watch`, `mark` (what a consumer has seen).
+//! its own, and looking at it. Reading order: this file, `fetch`, `bundle`, `watch`, `mark` (what a consumer has seen).
 
+mod bundle;
 pub mod fetch;
 pub mod mark;
 pub mod watch;
