@@ -39,7 +39,7 @@ async fn calls_carry_token_deadline_and_key() {
 async fn only_unavailable_is_repeated_under_one_key() {
     let fake = Fake::start();
     let client = fake.client(PATIENT).await;
-    let busy = Step::Fail(Code::Unavailable, "HSM_UNAVAILABLE");
+    let busy = Step::Fail(Code::Unavailable, "STOPPING");
     fake.script("kv.get", &[busy.clone(), busy.clone()]);
     client.get("kv/a").await.unwrap();
     assert_eq!(fake.seen("kv.get").len(), 3);
@@ -62,6 +62,14 @@ async fn only_unavailable_is_repeated_under_one_key() {
         client.get("kv/a").await.unwrap_err();
         assert_eq!(fake.seen("kv.get").len(), before + 1, "{code:?}");
     }
+    // The daemon has waited for these itself.
+    for reason in ["TARGET_UNAVAILABLE", "HSM_UNAVAILABLE"] {
+        let before = fake.seen("kv.get").len();
+        fake.script("kv.get", &[Step::Fail(Code::Unavailable, reason)]);
+        let error = client.get("kv/a").await.unwrap_err();
+        assert_eq!((error.reason(), error.kind()), (Some(reason), "unavailable"));
+        assert_eq!(fake.seen("kv.get").len(), before + 1, "{reason}");
+    }
 }
 
 /// Retries end: after four attempts, and at the deadline.
@@ -69,10 +77,10 @@ async fn only_unavailable_is_repeated_under_one_key() {
 async fn retry_is_bounded() {
     let fake = Fake::start();
     let client = fake.client(PATIENT).await;
-    fake.script("kv.get", &vec![Step::Fail(Code::Unavailable, "HSM_UNAVAILABLE"); 9]);
+    fake.script("kv.get", &vec![Step::Fail(Code::Unavailable, "STOPPING"); 9]);
     let error = client.get("kv/a").await.unwrap_err();
     assert!(
-        matches!(&error, Error::Unavailable(r) if r.reason == "HSM_UNAVAILABLE"),
+        matches!(&error, Error::Unavailable(r) if r.reason == "STOPPING"),
         "{error}"
     );
     assert_eq!(fake.seen("kv.get").len(), 4);
