@@ -34,6 +34,9 @@ const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// A clock may have been set back a little since the file was written.
 const AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 
+/// When something was last known to be so, and what.
+type Known = (SystemTime, Vec<(Want, Delivered)>);
+
 /// What an application holds: things that it named, or what a bundle lists.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
@@ -135,7 +138,7 @@ impl Cache {
     }
 
     /// What was asked for, as it was last known and when, in the order asked.
-    pub(crate) fn load(&self, now: SystemTime, asked: &Asked) -> Result<(SystemTime, Vec<(Want, Delivered)>), String> {
+    pub(crate) fn load(&self, now: SystemTime, asked: &Asked) -> Result<Known, String> {
         let tell = |error: io::Error| format!("{}: {error}", self.file.display());
         if fs::metadata(&self.file).map_err(tell)?.len() > FILE_BYTES_MAX {
             return Err(format!("{}: too large to be a cache", self.file.display()));
@@ -192,12 +195,7 @@ impl Cache {
         Some([HEAD, &nonce[..], &plain, tag.as_ref()].concat())
     }
 
-    fn open(
-        &self,
-        now: SystemTime,
-        sealed: &[u8],
-        wanted: &Asked,
-    ) -> Result<(SystemTime, Vec<(Want, Delivered)>), &'static str> {
+    fn open(&self, now: SystemTime, sealed: &[u8], wanted: &Asked) -> Result<Known, &'static str> {
         const OTHER: &str = "not a cache of this key, or damaged";
         const MISSING: &str = "not all of what is asked for is in it";
         let rest = sealed.strip_prefix(HEAD).ok_or(OTHER)?;
