@@ -154,6 +154,7 @@ changes!(
 pub struct Client {
     stubs: Stubs,
     token: Bearer,
+    has_proof_key: bool,
     address: Arc<Address>,
     timeout: Duration,
 }
@@ -192,13 +193,20 @@ impl Client {
         timeout: Duration,
     ) -> Self {
         let token: Bearer = Arc::new(RwLock::new(token));
+        let has_proof_key = prover.is_some();
         let stubs = Stubs(Transport::new(channel, Arc::clone(&token), prover));
         Self {
             stubs,
             token,
+            has_proof_key,
             address: Arc::new(address),
             timeout,
         }
+    }
+
+    /// Whether its calls carry proofs of a key.
+    pub(crate) const fn has_proof_key(&self) -> bool {
+        self.has_proof_key
     }
 
     /// Sends another token from now on, in every clone of this client and in its kept leases.

@@ -11,20 +11,26 @@ use crate::{
     delivery::{Delivered, Event, Follow, Kind, WatchStream},
     error::{Error, Refusal},
     followed::{Followed, Refused},
-    kept::{Keep, KeptLease, KeptToken, LeaseState},
+    kept::{Keep, KeptLease, KeptToken, LeaseState, renew_after},
+    login::{LogIn, TokenSource},
     want::Want,
 };
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 /// Pauses between attempts at reaching the daemon; doubled, with jitter.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Between two log-ins.
+const LOG_IN_PAUSE: Duration = Duration::from_secs(1);
 /// A refusal does not pass by itself: looked at again this often at most.
 const REFUSED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -41,7 +47,11 @@ type Held = BTreeMap<String, Arc<Delivered>>;
 
 struct Shared {
     client: Client,
-    token_file: Option<PathBuf>,
+    token: TokenSource,
+    /// When the last log-in was, and how long its token lives: of several tasks that hear of its end one logs in.
+    logged_in: Mutex<(Instant, Duration)>,
+    /// Counts log-ins: what was leased before one ends with the session before.
+    sessions: watch::Sender<u64>,
     /// What a bundle calls which path.
     names: BTreeMap<String, String>,
     held: RwLock<Held>,
@@ -68,7 +78,7 @@ impl Secrets {
     /// Holds what was fetched, or was known at a time and comes from the cache because of an error.
     pub(crate) fn hold(
         client: Client,
-        (token_file, cache): (Option<PathBuf>, Option<Cache>),
+        (token, cache): (TokenSource, Option<Cache>),
         bundle: String,
         fetched: Vec<(Want, Delivered)>,
         stale: Option<(Error, SystemTime)>,
@@ -83,7 +93,9 @@ impl Secrets {
                 .map(|(_, one)| (one.name.clone(), one.path.clone()))
                 .collect(),
             client,
-            token_file,
+            logged_in: Mutex::new((Instant::now(), token.life())),
+            sessions: watch::Sender::new(0),
+            token,
             held: RwLock::default(),
             changes: watch::Sender::new(0),
             health: watch::Sender::new(health),
@@ -212,11 +224,26 @@ impl Shared {
     }
 
     async fn read_token_again(&self) {
-        let Some(file) = &self.token_file else { return };
-        match read_token(file).await.and_then(|token| self.client.set_token(token)) {
-            Ok(()) => tracing::debug!("the token was read again"),
-            Err(error) => tracing::warn!(%error, "the token could not be read again"),
+        let renewed = match &self.token {
+            TokenSource::Given => return,
+            TokenSource::File(file) => read_token(file).await.and_then(|token| self.client.set_token(token)),
+            TokenSource::LogIn(by, _) => self.log_in(by).await.map(drop),
+        };
+        match renewed {
+            Ok(()) => tracing::debug!("there is a new token"),
+            Err(error) => tracing::warn!(%error, "there is no new token yet"),
         }
+    }
+
+    async fn log_in(&self, by: &LogIn) -> Result<Duration, Error> {
+        let mut last = self.logged_in.lock().await;
+        // A first log-in that was not made yet has no life.
+        if last.1.is_zero() || last.0.elapsed() >= LOG_IN_PAUSE {
+            let life = self.client.log_in(by).await?;
+            *last = (Instant::now(), life);
+            self.sessions.send_modify(|count| *count += 1);
+        }
+        Ok(last.1)
     }
 }
 
@@ -311,11 +338,12 @@ async fn keep_lease(shared: Arc<Shared>, want: Want, mut lease: Option<KeptLease
     let (mut pause, mut refused) = (RETRY_FIRST, Refused::default());
     loop {
         if let Some(lease) = &lease {
-            let mut state = lease.state();
-            // An error means that its keeper has ended.
-            let _ = state
-                .wait_for(|state| matches!(state, LeaseState::Final { .. } | LeaseState::Ended))
-                .await;
+            let (mut state, mut sessions) = (lease.state(), shared.sessions.subscribe());
+            // An error means that its keeper has ended. With a new session the account of the one before is replaced while it lives.
+            tokio::select! {
+                _ = state.wait_for(|state| matches!(state, LeaseState::Final { .. } | LeaseState::Ended)) => {}
+                _ = sessions.changed() => {}
+            }
         }
         match shared
             .client
@@ -344,6 +372,9 @@ async fn keep_lease(shared: Arc<Shared>, want: Want, mut lease: Option<KeptLease
 /// A token that cannot be renewed (a set-up token, one that is refused) is used as it is.
 async fn keep_token(shared: Arc<Shared>) {
     let mut pause = RETRY_FIRST;
+    if let TokenSource::LogIn(by, life) = &shared.token {
+        return keep_logged_in(&shared, by, *life).await;
+    }
     loop {
         let kept: Result<KeptToken, Error> = shared.client.keep_token(None).await;
         match kept {
@@ -358,6 +389,22 @@ async fn keep_token(shared: Arc<Shared>) {
                 let wait = shared.recover(&error, &mut pause).await;
                 tracing::debug!(%error, "the token was not renewed");
                 tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Well before a token ends there is another, so that what hangs on its session can be replaced in time.
+async fn keep_logged_in(shared: &Shared, by: &LogIn, life: Duration) {
+    let (mut life, mut pause) = (life, RETRY_FIRST);
+    loop {
+        tokio::time::sleep(renew_after(life)).await;
+        match shared.log_in(by).await {
+            Ok(new) => (life, pause) = (new, RETRY_FIRST),
+            Err(error) => {
+                tracing::warn!(%error, "there is no new token yet");
+                (life, pause) = (Duration::ZERO, (pause * 2).min(RETRY_MAX));
+                tokio::time::sleep(waiting(pause, &error).unwrap_or(pause)).await;
             }
         }
     }

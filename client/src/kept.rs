@@ -7,6 +7,7 @@ use crate::{
     delivery::{Delivered, Kind},
     error::{Error, Refusal},
     held::Secrets,
+    login::TokenSource,
     want::Want,
 };
 use std::time::Duration;
@@ -194,7 +195,13 @@ impl Client {
     pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
         let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
         let fetched = self.fetch_all(&wants, None).await?;
-        Ok(Secrets::hold(self.clone(), (None, None), String::new(), fetched, None))
+        Ok(Secrets::hold(
+            self.clone(),
+            (TokenSource::Given, None),
+            String::new(),
+            fetched,
+            None,
+        ))
     }
 
     /// Renews the client's own token in the background as long as the returned handle lives.
@@ -345,7 +352,7 @@ async fn keep(client: &Client, what: &What, ttl: Option<Duration>, mut life: Lif
 }
 
 /// Two thirds of what is left, less up to a tenth by chance.
-fn renew_after(left: Duration) -> Duration {
+pub(crate) fn renew_after(left: Duration) -> Duration {
     let target = left.mul_f64(2.0 / 3.0);
     let spread = jitter(target.mul_f64(0.2)).unwrap_or_default();
     (target - spread.min(target) + target.mul_f64(0.1)).max(RENEW_PAUSE_MIN)

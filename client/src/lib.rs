@@ -69,6 +69,7 @@ mod held;
 mod kept;
 mod kv;
 mod locked;
+mod login;
 mod secret;
 mod transit;
 mod transport;
@@ -83,6 +84,7 @@ pub use error::{Error, Refusal};
 pub use held::{Health, Secrets};
 pub use kept::{Keep, KeptCredential, KeptLease, KeptToken, LeaseState};
 pub use kv::{List, Listing, SecretVersion, Select};
+pub use login::LogIn;
 pub use secret::{Fields, Secret};
 /// The wire, for calls that this library does not wrap: see [`Client::read`] and [`Client::change`].
 pub use strongroom_proto::v1;

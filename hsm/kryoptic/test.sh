@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds kryoptic and runs the HSM suite on it. What it needs: see README.md.
-# Without the system libraries it says so loudly and, where CI=true, fails.
+# Without the system libraries it says so loudly and, where CI is set, fails.
 set -eu
 cd "$(dirname "$0")"
 
@@ -16,7 +16,7 @@ if [ -n "$missing" ]; then
     echo "# NOT RUN: the second vendor's token (kryoptic)." >&2
     echo "# Missing:$missing" >&2
     echo "################################################################" >&2
-    [ "${CI:-}" = true ] && exit 1
+    [ -n "${CI:-}" ] && exit 1
     exit 0
 fi
 

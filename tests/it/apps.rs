@@ -1,6 +1,9 @@
 //! Applications and pipelines: secrets held fresh by the library, its example programs, and `fetch`, `watch`, `run` of the command line.
 
-use crate::world::{PATIENCE, World, eventually, failure, shared, value};
+use crate::{
+    login::{Issuer, put_trust},
+    world::{PATIENCE, World, eventually, failure, shared, value},
+};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -8,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
-use strongroom_client::{Cache, Client, Error, Health, Secrets, Want, blocking};
+use strongroom_client::{Cache, Client, Error, Health, LogIn, Secrets, Want, blocking};
 use strongroom_tests::lab::binary;
 use tokio::time::timeout;
 
@@ -162,6 +165,64 @@ async fn an_application_starts_from_its_cache() {
     assert!(matches!(&*secrets.health().borrow(), Health::Stale(Error::Sealed(_))));
     let now = text(&secrets, "kv/a", "value");
     assert!(["before", "after"].contains(&now.as_str()), "{now}");
+}
+
+/// R-OPS-6, R-AUTH-4: an application logs in by what its platform keeps in a file, and again before each token ends; its account is replaced while
+/// the one before still works, and that one goes with its session.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_logs_in_again() {
+    let world = &shared().world;
+    let issuer = Issuer::new("platform");
+    let mut trust = issuer.trust(&["relogin"]);
+    trust["token"] = serde_json::json!({"ttl_secs": 6});
+    put_trust(world, "platform", &trust);
+    world.put_policy(
+        "relogin",
+        r#"permit (principal in S::Group::"relogin", action == S::Action::"read", resource in S::Path::"kv/relogin");
+permit (principal in S::Group::"relogin", action == S::Action::"issue", resource in S::Path::"pg/relogin");"#,
+    );
+    let role = [
+        "role",
+        "put",
+        "pg/relogin",
+        "group=readers",
+        "default_ttl=5m",
+        "max_ttl=5m",
+    ];
+    world.cli().ok(&role);
+    let root = world.client().await;
+    root.put("kv/relogin/a", &value("one"), None).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (file, beside) = (dir.path().join("jwt"), dir.path().join("next"));
+    let platform = tokio::spawn({
+        let file = file.clone();
+        async move {
+            for n in 0.. {
+                fs::write(&beside, issuer.token(&format!("relogin-{n}"), serde_json::json!({}))).unwrap();
+                fs::rename(&beside, &file).unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    });
+    tokio::task::block_in_place(|| eventually("there is a token", || file.exists()));
+    let builder = Client::builder()
+        .address(format!("https://localhost:{}", world.lab.address.port()))
+        .ca_file(world.lab.ca())
+        .log_in(LogIn::jwt_file(&file));
+    let secrets = builder.secrets(["kv/relogin/a", "pg/relogin"]).await.unwrap();
+    let first = text(&secrets, "pg/relogin", "username");
+    becomes(&secrets, "another account", |s| {
+        text(s, "pg/relogin", "username") != first
+    })
+    .await;
+    tokio::task::block_in_place(|| eventually("the first one is gone", || accounts(&first) == "0"));
+    root.put("kv/relogin/a", &value("two"), None).await.unwrap();
+    becomes(&secrets, "heard with a later token", |s| {
+        text(s, "kv/relogin/a", "value") == "two"
+    })
+    .await;
+    platform.abort();
+    secrets.close().await;
 }
 
 /// R-OPS-6, R-AUTH-4: a token that has ended is read again from its file, which somebody else keeps fresh.

@@ -6,6 +6,7 @@ use crate::{
     call::Client,
     error::Error,
     held::Secrets,
+    login::{LogIn, TokenSource},
     secret::Secret,
     transport::bearer,
     want::Want,
@@ -31,6 +32,7 @@ pub struct Builder {
     token_file: Option<PathBuf>,
     timeout: Option<Duration>,
     cache: Option<Cache>,
+    log_in: Option<LogIn>,
 }
 
 impl Builder {
@@ -92,6 +94,13 @@ impl Builder {
         self
     }
 
+    /// Logs in by this when there is no token, and [`secrets`](Self::secrets) again before each token ends.
+    #[must_use]
+    pub fn log_in(mut self, by: LogIn) -> Self {
+        self.log_in = Some(by);
+        self
+    }
+
     /// Keeps the last known values of [`secrets`](Self::secrets) on disk, encrypted, so that the application starts while the daemon is away or
     /// sealed. Leased accounts are not kept: who asks for one waits for the daemon. Other calls do not use it.
     #[must_use]
@@ -126,16 +135,18 @@ impl Builder {
 
     async fn hold(self, asked: Asked) -> Result<Secrets, Error> {
         let bundle = Some(asked.bundle.as_str()).filter(|bundle| !bundle.is_empty());
-        let fetched = match self.make(First::Now).await {
-            Ok(client) => client
+        let fetched = match self.start().await {
+            Ok((client, source)) => client
                 .fetch_all(&asked.wants, bundle)
                 .await
-                .map(|fetched| (client, fetched)),
+                .map(|fetched| (client, source, fetched)),
             Err(error) => Err(error),
         };
-        let source = (self.token_file.clone(), self.cache.clone());
         let (error, cache) = match (fetched, &self.cache) {
-            (Ok((client, fetched)), _) => return Ok(Secrets::hold(client, source, asked.bundle, fetched, None)),
+            (Ok((client, source, fetched)), _) => {
+                let source = (source, self.cache.clone());
+                return Ok(Secrets::hold(client, source, asked.bundle, fetched, None));
+            }
             (Err(error), None) => return Err(error),
             (Err(error), Some(cache)) => (error, cache),
         };
@@ -151,6 +162,7 @@ impl Builder {
             Ok((when, known)) => {
                 tracing::warn!(%error, "the daemon does not answer: the values that were last known are used");
                 let client = self.make(First::WithACall).await?;
+                let source = (self.token_source(), self.cache.clone());
                 Ok(Secrets::hold(client, source, asked.bundle, known, Some((error, when))))
             }
             Err(why) => {
@@ -165,7 +177,27 @@ impl Builder {
     /// [`Error::Config`] for a wrong address, CA or token; [`Error::Tls`] when the server is not trusted;
     /// [`Error::Unavailable`] when it cannot be reached within 5 s.
     pub async fn connect(self) -> Result<Client, Error> {
-        self.make(First::Now).await
+        Ok(self.start().await?.0)
+    }
+
+    fn token_source(&self) -> TokenSource {
+        match (&self.token, &self.token_file, &self.log_in) {
+            (Some(_), _, _) | (None, None, None) => TokenSource::Given,
+            (None, Some(file), _) => TokenSource::File(file.clone()),
+            (None, None, Some(by)) => TokenSource::LogIn(by.clone(), Duration::ZERO),
+        }
+    }
+
+    async fn start(&self) -> Result<(Client, TokenSource), Error> {
+        let client = self.make(First::Now).await?;
+        let source = match self.token_source() {
+            TokenSource::LogIn(by, _) => {
+                let life = client.log_in(&by).await?;
+                TokenSource::LogIn(by, life)
+            }
+            other => other,
+        };
+        Ok((client, source))
     }
 
     async fn make(&self, first: First) -> Result<Client, Error> {

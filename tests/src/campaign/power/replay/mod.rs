@@ -154,6 +154,7 @@ impl<'a> Series<'a> {
         let mut last = Seen::beginning(acks.clone());
         recording.said.iter().for_each(|(_, line)| last.hear(line));
         self.found.commits += last.commits;
+        self.found.flushes += recording.syncs();
         if let Some(why) = last.stopped {
             self.found.bad("stopped", format!("the load stopped by itself: {why}"));
         }
@@ -224,7 +225,6 @@ impl<'a> Series<'a> {
         let image = self.dir.join("image");
         let owed = Owed::after(recording.events.get(..cut.events).unwrap_or_default(), self.syncs);
         let open = owed.open();
-        self.found.flushes += owed.syncs();
         let go_on = self.dice.pick(&Variant::EVERY).copied();
         for variant in Variant::EVERY {
             let tree = owed.tree(&recording.base, variant, &mut self.dice);

@@ -267,13 +267,6 @@ impl<'a> Owed<'a> {
         }
     }
 
-    pub fn syncs(&self) -> u64 {
-        self.events
-            .iter()
-            .filter(|event| matches!(event, Event::Sync { .. }))
-            .count() as u64
-    }
-
     /// How many events may be lost.
     pub fn open(&self) -> u64 {
         let open = self

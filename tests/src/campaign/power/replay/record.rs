@@ -13,7 +13,7 @@ use std::{
 };
 
 /// What strace is asked for. `sync_file_range` is missing on purpose: it promises nothing.
-pub const CALLS: &str = "open,openat,creat,close,read,readv,write,pwrite64,lseek,fcntl,dup,dup2,dup3,ftruncate,truncate,\
+pub const CALLS: &str = "open,openat,openat2,creat,close,read,readv,write,pwrite64,lseek,fcntl,dup,dup2,dup3,ftruncate,truncate,\
     fsync,fdatasync,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
     writev,pwritev,pwritev2,copy_file_range,sendfile,splice,fallocate,link,linkat,symlink,symlinkat,sync,syncfs,mmap,io_uring_setup";
 
@@ -31,6 +31,13 @@ pub struct Recording {
     pub events: Vec<Event>,
     /// Lines of standard output, each with the number of events that had ended when it was begun to be said.
     pub said: Vec<(usize, String)>,
+}
+
+impl Recording {
+    pub fn syncs(&self) -> u64 {
+        let is_sync = |event: &&Event| matches!(event, Event::Sync { .. });
+        self.events.iter().filter(is_sync).count() as u64
+    }
 }
 
 /// Reads a trace.
