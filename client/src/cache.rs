@@ -6,7 +6,7 @@
 
 use crate::{
     delivery::{Delivered, Kind},
-    error::Error,
+    error::{Error, Refusal},
     held::Health,
     secret::Secret,
     v1,
@@ -43,6 +43,22 @@ pub(crate) struct Asked {
     pub wants: Vec<Want>,
     /// Its path; empty: none.
     pub bundle: String,
+}
+
+impl Asked {
+    /// What is held is known by its path: two versions of one secret, or two accounts of one role, cannot be.
+    pub(crate) fn once<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let mut seen = std::collections::BTreeSet::new();
+        match paths.into_iter().find(|path| !seen.insert(*path)) {
+            None => Ok(()),
+            Some(twice) => {
+                let words = format!(
+                    "{twice} is asked for twice: what is held is known by its path; fetch it with `fetch` or `fetch_bundle` instead"
+                );
+                Err(Error::Invalid(Refusal::local("ASKED_TWICE", words)))
+            }
+        }
+    }
 }
 
 /// Where the last known values are kept across restarts, encrypted: see [`Builder::cache`](crate::Builder::cache).
@@ -116,7 +132,14 @@ impl Cache {
                 .filter_map(|want| Some((want.clone(), held(&want.path)?)))
                 .collect();
             let (to, asked) = (self.clone(), Arc::clone(&asked));
-            match tokio::task::spawn_blocking(move || to.save(known, &asked.bundle, &held)).await {
+            // A part of a bundle is of no use to who asks for the bundle.
+            let whole = !held.is_empty() && held.len() == asked.wants.len();
+            match tokio::task::spawn_blocking(move || {
+                let bundle = if whole { asked.bundle.as_str() } else { "" };
+                to.save(known, bundle, &held)
+            })
+            .await
+            {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(error, "the cache was not written"),
                 Err(error) => tracing::error!(%error, "the task that writes the cache failed"),

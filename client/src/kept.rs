@@ -2,6 +2,7 @@
 //! jitter, until they are closed, dropped, or at their maximum.
 
 use crate::{
+    cache::Asked,
     call::{Client, jitter, waiting},
     creds::LeasedCredential,
     delivery::{Delivered, Kind},
@@ -194,6 +195,7 @@ impl Client {
     /// As [`fetch`](Client::fetch).
     pub async fn secrets<W: Into<Want>>(&self, wants: impl IntoIterator<Item = W>) -> Result<Secrets, Error> {
         let wants: Vec<Want> = wants.into_iter().map(Into::into).collect();
+        Asked::once(wants.iter().map(|want| want.path.as_str()))?;
         let fetched = self.fetch_all(&wants, None).await?;
         Ok(Secrets::hold(
             self.clone(),

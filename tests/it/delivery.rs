@@ -239,6 +239,13 @@ async fn a_bundle_brings_what_it_lists() {
     );
     assert_eq!(reason(root.fetch_bundle("pg/readers").await), "NOT_POSSIBLE");
 
+    let twice = world.client_builder().bundle("kv/bundles/shop").await.unwrap_err();
+    assert_eq!(twice.reason(), Some("ASKED_TWICE"), "{twice}");
+    let left = world.cli().json(&["lease", "list", "pg/readers"]);
+    assert!(
+        !left.to_string().contains("\"ttl_secs\":90"),
+        "its account was taken back: {left}"
+    );
     let held = [("mail", "ref:kv/bundled/mail"), ("app", "ref:pg/app")];
     root.put("kv/bundles/held", &lists(&held), None).await.unwrap();
     let secrets = world.client_builder().bundle("kv/bundles/held").await.unwrap();

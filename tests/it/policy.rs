@@ -597,6 +597,13 @@ async fn a_policy_asks_for_a_recent_log_in() {
     let error = world.lab.client(&token).await.get("kv/steps/a").await.unwrap_err();
     assert_eq!(error.refusal().unwrap().step_up, ["recent"]);
     assert_eq!(crate::world::failure(&read(&token, "kv/other"))["reason"], "DENIED");
+    let child = world.lab.cli().with_token(&token).json(&["token", "create"]);
+    let child = read(child["token"].as_str().unwrap(), "kv/steps/a");
+    assert_eq!(
+        crate::world::failure(&child)["reason"],
+        "STEP_UP_REQUIRED",
+        "a token of one's own making is no log-in"
+    );
     crate::world::eventually("a new token is let through", || {
         read(&world.token("steps", &["steps"]), "kv/steps/a").code == 0
     });

@@ -134,6 +134,7 @@ impl Builder {
     }
 
     async fn hold(self, asked: Asked) -> Result<Secrets, Error> {
+        Asked::once(asked.wants.iter().map(|want| want.path.as_str()))?;
         let bundle = Some(asked.bundle.as_str()).filter(|bundle| !bundle.is_empty());
         let fetched = match self.start().await {
             Ok((client, source)) => client
@@ -144,6 +145,13 @@ impl Builder {
         };
         let (error, cache) = match (fetched, &self.cache) {
             (Ok((client, source, fetched)), _) => {
+                if let Err(error) = Asked::once(fetched.iter().map(|(want, _)| want.path.as_str())) {
+                    for lease in fetched.iter().filter_map(|(_, one)| one.lease_id()) {
+                        // One that cannot be revoked now ends at its expiry.
+                        let _ = client.revoke(lease).await;
+                    }
+                    return Err(error);
+                }
                 let source = (source, self.cache.clone());
                 return Ok(Secrets::hold(client, source, asked.bundle, fetched, None));
             }
@@ -152,7 +160,7 @@ impl Builder {
         };
         match error {
             Error::Unavailable(_) | Error::Sealed(_) => {}
-            Error::Denied(_) => {
+            Error::Denied(_) | Error::Unauthenticated(_) | Error::NotFound(_) => {
                 cache.forget();
                 return Err(error);
             }

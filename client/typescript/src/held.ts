@@ -25,6 +25,9 @@ export class Secrets {
 
   /** @internal */
   static async hold(client: Client, wants: Want[]): Promise<Secrets> {
+    if (new Set(wants.map((want) => want.path)).size !== wants.length) {
+      throw new TypeError("a path is asked for twice: what is held is known by its path; use fetch instead");
+    }
     const secrets = new Secrets(client);
     const fetched = await client.fetch(wants);
     const follows: (Follow & { path: string })[] = [];

@@ -353,10 +353,15 @@ pub(super) async fn keep_rotating(engines: Arc<Engines>) {
     let mut lanes = JoinSet::new();
     let mut busy = HashMap::new();
     loop {
+        // What could not be begun because its mount was busy is looked for as soon as that is over; else at the next look, so that a rotation
+        // that fails before it can be noted is not tried without pause.
+        let mut again = false;
         match engines.due_accounts().await {
             Ok(due) => {
                 for (mount, accounts) in due {
-                    if !busy.values().any(|running| *running == mount) {
+                    if busy.values().any(|running| *running == mount) {
+                        again = true;
+                    } else {
                         let lane = lanes.spawn(rotate_all(Arc::clone(&engines), mount, accounts));
                         busy.insert(lane.id(), mount);
                     }
@@ -364,16 +369,21 @@ pub(super) async fn keep_rotating(engines: Arc<Engines>) {
             }
             Err(error) => tracing::warn!(%error, "the rotation schedule could not be read"),
         }
-        let ended = tokio::select! {
-            Some(ended) = lanes.join_next_with_id(), if !lanes.is_empty() => Some(ended),
-            () = engines.wake.notified() => None,
-            () = tokio::time::sleep(LOOK_EVERY) => None,
-        };
-        // Also of one that panicked, which its hook has logged.
-        match ended {
-            Some(Ok((id, ()))) => drop(busy.remove(&id)),
-            Some(Err(error)) => drop(busy.remove(&error.id())),
-            None => {}
+        let look = tokio::time::Instant::now() + LOOK_EVERY;
+        loop {
+            // Also of one that panicked, which its hook has logged.
+            let ended = tokio::select! {
+                Some(ended) = lanes.join_next_with_id(), if !lanes.is_empty() => match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => error.id(),
+                },
+                () = engines.wake.notified() => break,
+                () = tokio::time::sleep_until(look) => break,
+            };
+            busy.remove(&ended);
+            if again {
+                break;
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //! answers that carry a secret are not kept: their repetition is told so (`ALREADY_DONE`). Answers that told of new accounts are lost to whoever
 //! asks again: the accounts are revoked, and others made.
 
-use super::{ChangeKey, Operation};
-use crate::base::id::{IdentityId, LeaseId};
+use super::{ChangeKey, Class, Operation};
+use crate::base::id::{IdentityId, LeaseId, SessionId};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::{
@@ -107,10 +107,15 @@ impl Drop for Claim {
     }
 }
 
+/// Whose key it is.
+pub type Who = (IdentityId, SessionId);
+
 impl Repeats {
     /// Whose turn it is. Waits while the same key is being served.
-    pub async fn turn<O: Operation>(&self, identity: IdentityId, change: &ChangeKey) -> Turn<O::Reply> {
-        let key = digest(identity, O::NAME, &change.text);
+    pub async fn turn<O: Operation>(&self, (identity, session): Who, change: &ChangeKey) -> Turn<O::Reply> {
+        // What one session was lent another of the same identity (the next job of a pipeline) must not take back.
+        let session = (O::CLASS == Class::Act).then_some(session);
+        let key = digest(identity, session, O::NAME, &change.text);
         loop {
             let mut running = {
                 let mut table = self.0.lock();
@@ -182,9 +187,15 @@ impl Table {
 }
 
 /// Keys are the caller's own: the same text of another identity, or for another operation, is another key.
-fn digest(identity: IdentityId, operation: &str, key: &str) -> Key {
+fn digest(identity: IdentityId, session: Option<SessionId>, operation: &str, key: &str) -> Key {
     let mut hash = Sha256::new();
-    for part in [identity.as_bytes().as_slice(), operation.as_bytes(), key.as_bytes()] {
+    let session = session.as_ref().map_or(&[][..], |session| session.as_bytes());
+    for part in [
+        identity.as_bytes().as_slice(),
+        session,
+        operation.as_bytes(),
+        key.as_bytes(),
+    ] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -231,7 +242,7 @@ mod tests {
         }
     }
 
-    const ME: IdentityId = IdentityId::from_bytes([1; 16]);
+    const ME: Who = (IdentityId::from_bytes([1; 16]), SessionId::from_bytes([1; 16]));
 
     #[tokio::test]
     async fn a_key_is_served_once_for_each_identity_and_operation() {
@@ -248,7 +259,9 @@ mod tests {
         assert!(waiting.await.unwrap(), "whoever waited hears the first answer");
         assert!(matches!(repeats.turn::<Kept>(ME, &key("k")).await, Turn::Again(7)));
         assert!(matches!(
-            repeats.turn::<Kept>(IdentityId::from_bytes([2; 16]), &key("k")).await,
+            repeats
+                .turn::<Kept>((IdentityId::from_bytes([2; 16]), ME.1), &key("k"))
+                .await,
             Turn::First(_)
         ));
         assert!(matches!(repeats.turn::<Secret>(ME, &key("k")).await, Turn::First(_)));

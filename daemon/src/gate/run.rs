@@ -92,7 +92,8 @@ impl Gate {
 
     /// A change with an idempotency key is made once; its repetition is recorded and hears the same answer.
     async fn once<O: Operation>(&self, mut admitted: Admitted<O>, key: &ChangeKey) -> Result<O::Reply, Failure> {
-        let again = match self.repeats.turn::<O>(admitted.permit.identity(), key).await {
+        let who = (admitted.permit.identity(), admitted.permit.session());
+        let again = match self.repeats.turn::<O>(who, key).await {
             Turn::First(claim) => return admitted.apart(Some(claim), Vec::new()).await,
             Turn::Anew(claim, lost) => {
                 admitted.trail.param_bool("repeated", true);

@@ -107,6 +107,8 @@ pub(crate) struct Standing {
     pub accessor: Accessor,
     pub purpose: Purpose,
     pub issued: Timestamp,
+    /// When whoever has it proved who they are: at the session's beginning. A token made from another is no newer in this.
+    pub proved: Timestamp,
     pub expires: Timestamp,
     pub max_expires: Timestamp,
     pub log_in: Option<LogIn>,
@@ -127,6 +129,10 @@ impl Caller {
     /// The token's public handle.
     pub fn accessor(&self) -> Accessor {
         self.standing.accessor
+    }
+    /// When the session began that the token belongs to.
+    pub fn proved(&self) -> Timestamp {
+        self.standing.proved
     }
     /// What the token was made for.
     pub fn purpose(&self) -> Purpose {

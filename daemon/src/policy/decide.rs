@@ -187,7 +187,7 @@ pub(super) fn ask(caller: &Caller, action: Action, claim: Claim, peer: Peer, now
         peer,
         now_unix_secs: i64::try_from(now.0 / 1000).unwrap_or(i64::MAX),
         purpose: caller.purpose(),
-        token_age_secs: caller.issued().secs_until(now),
+        token_age_secs: caller.proved().secs_until(now),
         binding: match caller.log_in().and_then(|log_in| log_in.bound) {
             None => Binding::None,
             Some(Bound::Certificate(_)) => Binding::Certificate,
@@ -203,20 +203,16 @@ pub(super) fn ask(caller: &Caller, action: Action, claim: Claim, peer: Peer, now
     }
 }
 
-/// See `auth_strength` in the schema. An app role's secret can be copied like a token; what others vouch for is more; a key in hand is most.
+/// See `auth_strength` in the schema. An app role's secret can be copied like a token; what others vouch for is more; a certified key is most. A key
+/// that the caller chose itself proves possession (`token_binding`), and nothing of who it is.
 fn strength(caller: &Caller) -> u8 {
-    match caller.log_in() {
-        Some(log_in) if log_in.bound.is_some() => 3,
-        Some(_) => match caller
-            .identity()
-            .principal()
-            .attributes()
-            .get(METHOD)
-            .map(String::as_str)
-        {
-            None | Some("role") => 1,
-            Some(_) => 2,
-        },
-        None => 1,
+    if caller.log_in().is_none() {
+        return 1;
+    }
+    let principal = caller.identity().principal();
+    match principal.attributes().get(METHOD).map(String::as_str) {
+        None | Some("role") => 1,
+        Some("certificate") => 3,
+        Some(_) => 2,
     }
 }

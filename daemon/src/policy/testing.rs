@@ -37,6 +37,7 @@ pub(crate) fn caller(name: &str, groups: &[&str], purpose: Purpose) -> Arc<Calle
         accessor: Accessor::random(&OsRandom),
         purpose,
         issued: Timestamp(0),
+        proved: Timestamp(0),
         expires: Timestamp(u64::MAX),
         max_expires: Timestamp(u64::MAX),
         log_in: None,

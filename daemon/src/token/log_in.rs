@@ -92,6 +92,7 @@ impl TokenRoom {
             accessor,
             purpose: Purpose::Session,
             issued: now,
+            proved: now,
             expires,
             max_expires: if sealed {
                 expires
@@ -250,6 +251,7 @@ impl TokenRoom {
             accessor: Accessor::from_bytes(*claims.session.as_bytes()),
             purpose: Purpose::Session,
             issued: claims.issued,
+            proved: claims.issued,
             expires: claims.expires,
             max_expires: claims.expires,
             log_in: Some(LogIn {

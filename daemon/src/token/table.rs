@@ -172,6 +172,7 @@ impl Table {
                     accessor: *accessor,
                     purpose: record.purpose,
                     issued: token.issued,
+                    proved: record.created,
                     expires: token.expires,
                     max_expires: token.max_expires,
                     log_in: record.log_in.as_ref().map(|log_in| LogIn {

@@ -36,6 +36,9 @@ class Secrets:
         self._watch: "Optional[Watch]" = None
         #: Why the stream of changes is down; ``None`` while it is open.
         self.stale: Optional[StrongroomError] = None
+        paths = [want.path for want in wants]
+        if len(set(paths)) != len(paths):
+            raise ValueError("a path is asked for twice: what is held is known by its path; use fetch instead")
         fetched = client.fetch(wants)
         self._held: Dict[str, Delivered] = {one.path: one for one in fetched}
         followed = [

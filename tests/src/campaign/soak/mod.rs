@@ -50,7 +50,7 @@ const LIVED: [&str; 8] = [
 const SHOWN_MAX: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The whole length.
-const SHORT: Duration = Duration::from_secs(75);
+const SHORT: Duration = Duration::from_secs(120);
 const WHOLE: Duration = Duration::from_secs(1800);
 
 struct Campaign {
